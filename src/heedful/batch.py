@@ -1,0 +1,64 @@
+"""Tensors that travel together, with their shapes.
+
+N rows, T tokens of prompt + response, R response tokens, B prompts, Kmax responses per prompt.
+Rows are padded on the right: with causal attention no real token ever sees padding, so no attention mask is needed.
+"""
+
+from typing import NamedTuple, Self
+
+import torch
+
+
+class Rows(NamedTuple):
+    """Prompts with their responses, one per row."""
+
+    tokens: torch.Tensor  # (N, T) int64, padding on the right
+    prompt_length: torch.Tensor  # (N,) int64, at least 1
+    length: torch.Tensor  # (N,) int64, prompt + response
+
+    @property
+    def response_length(self) -> torch.Tensor:
+        """(N,) int64."""
+        return self.length - self.prompt_length
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """(N, R) bool, True on each row's response tokens; R is the longest response, at least 1."""
+        longest = max(int(self.response_length.max()), 1)
+        return torch.arange(longest, device=self.tokens.device)[None] < self.response_length[:, None]
+
+    def at_response(self, x: torch.Tensor, offset: int = 0) -> torch.Tensor:
+        """Entries of x (N, T, ...) at the response positions, shifted by `offset`: (N, R, ...).
+
+        offset −1 is where each response token is predicted. Entries beyond a row's response are its last real one.
+        """
+        steps = torch.arange(self.mask.shape[1], device=x.device)[None]
+        position = torch.minimum(self.prompt_length[:, None] + steps, self.length[:, None] - 1) + offset
+        index = position.reshape(*position.shape, *[1] * (x.dim() - 2)).expand(*position.shape, *x.shape[2:])
+        return x.gather(1, index)
+
+    @property
+    def response(self) -> torch.Tensor:
+        """(N, R) int64 response tokens; entries beyond a row's response repeat its last token."""
+        return self.at_response(self.tokens)
+
+    def select(self, index: torch.Tensor) -> Self:
+        """Some of the rows, cut to their own longest."""
+        length = self.length[index]
+        return type(self)(self.tokens[index, : int(length.max())], self.prompt_length[index], length)
+
+    def to(self, device: torch.device | str) -> Self:
+        return type(self)(*(x.to(device) for x in self))
+
+
+class RankedRows(NamedTuple):
+    """B prompts' ranked responses: row i of `rows` is entry `slot[i]` of the flattened (B, Kmax) grid."""
+
+    rows: Rows  # N = number of valid entries
+    slot: torch.Tensor  # (N,) int64 into B · Kmax
+    rank: torch.Tensor  # (B, Kmax) int64, 1 = best, equal = tie
+    valid: torch.Tensor  # (B, Kmax) bool
+
+    def grid(self, x: torch.Tensor) -> torch.Tensor:
+        """x (N,) laid out as (B, Kmax), zero where not valid."""
+        return x.new_zeros(self.valid.numel()).index_copy(0, self.slot, x).reshape(self.valid.shape)

@@ -1,0 +1,99 @@
+"""Configuration: one model per stage, a recipe is a YAML file of them, and a wrong key is an error that names it.
+
+Each stage declares its own `Config` subclass beside its loop; this module holds what they share: reading YAML,
+`--set key=value` overrides, and turning validation errors into one clear line.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class InputError(Exception):
+    """Bad input from a person: the message names the thing and the mend; commands print it and exit 2."""
+
+
+class Config(BaseModel):
+    """A frozen block of settings; unknown keys and impossible values are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def parse(model: type[C], values: dict[str, Any], where: str) -> C:
+    """`values` as a `model`.
+
+    Raises:
+        InputError: names each wrong key under `where` (a recipe block), what was found and what is allowed.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise InputError("; ".join(_describe(item, model, where) for item in error.errors())) from None
+
+
+def _describe(item: Any, model: type[Config], where: str) -> str:
+    key = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key; known here: {', '.join(sorted(model.model_fields))}"
+    if item["type"] == "missing":
+        return f"{key}: missing"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"
+
+
+def read_recipe(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The recipe's raw mapping: a shipped name ("quickstart") or a path, with `--set` overrides applied.
+
+    Raises:
+        InputError: no such recipe, broken YAML, or an override that is not key=value.
+    """
+    path = Path(name)
+    if not path.suffix and not path.exists():
+        path = RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise InputError(f"no recipe {name!r}: give a path to a YAML file or one of: {shipped}")
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(recipe, dict):
+        raise InputError(f"{path}: a recipe is a mapping of blocks, found {type(recipe).__name__}")
+    for override in overrides:
+        _apply(recipe, override)
+    return recipe
+
+
+def _apply(recipe: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {override}: write --set block.key=value")
+    *blocks, last = key.split(".")
+    block = recipe
+    for name in blocks:
+        block = block.setdefault(name, {})
+        if not isinstance(block, dict):
+            raise InputError(f"--set {override}: {name} is a value, not a block")
+    try:
+        block[last] = _number(yaml.safe_load(text))
+    except yaml.YAMLError:
+        raise InputError(f"--set {override}: {text!r} is not a YAML value") from None
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-5 as a string; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

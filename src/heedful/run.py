@@ -1,0 +1,297 @@
+"""A run folder: what was run, what it logged, and its whole state, written so that a kill at any moment costs nothing.
+
+    manifest.json   stage, config, seed, parents (hashes of what it read), versions, commit
+    metrics.jsonl   one line per step; keys are explained in docs/metrics.md
+    samples.jsonl   responses worth reading later
+    state-*.pt      the two newest states of the loop; gone when the run is done
+    done.json       results, counts of everything dropped, seconds; its presence means the run is complete
+
+A resumed run ends with the same bytes as one never interrupted, apart from the wall-clock fields: the state holds
+every part's state_dict, the random generators, the counts, and how long each log was, so that half-written lines are
+cut away.
+"""
+
+import json
+import os
+import platform
+import random
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from heedful.config import InputError
+
+WALL_CLOCK = ("seconds", "tokens_per_second")
+LOGS = ("metrics.jsonl", "samples.jsonl")
+CHECKPOINT_SECONDS = 60.0
+console = Console(stderr=True)
+
+
+class Diverged(Exception):
+    """A loss or gradient stopped being a finite number; the last good state is kept."""
+
+
+class Run:
+    """One stage's folder. Open it, restore, loop (log, save), finish."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], checkpoint_seconds: float) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.counts: Counter[str] = Counter()
+        self._checkpoint_seconds = checkpoint_seconds
+        self._seconds_before = 0.0
+        self._started = self._saved = time.monotonic()
+        self._save_cost = 0.0
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        stage: str,
+        config: Mapping[str, Any],
+        seed: int,
+        parents: Mapping[str, str] | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ) -> "Run":
+        """Start the run, or go on with an unfinished one of the same configuration.
+
+        Raises:
+            InputError: the folder holds a run with another stage, configuration, seed or parents.
+        """
+        identity = {"stage": stage, "config": dict(config), "seed": seed, "parents": dict(parents or {})}
+        identity = json.loads(json.dumps(identity))
+        path = folder / "manifest.json"
+        if path.exists():
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            for key, value in identity.items():
+                if manifest[key] != value:
+                    raise InputError(f"{folder} holds a run with another {key}{_difference(manifest[key], value)}")
+        else:
+            manifest = identity | {"environment": _environment()}
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps(manifest, indent=2) + "\n")
+        return cls(folder, manifest, checkpoint_seconds)
+
+    @property
+    def seed(self) -> int:
+        return self.manifest["seed"]
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "done.json").exists()
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What `finish` was given."""
+        return json.loads((self.folder / "done.json").read_text(encoding="utf-8"))["results"]
+
+    def log(self, step: int, **metrics: Any) -> None:
+        """Append one line to metrics.jsonl; tensors of one element become numbers."""
+        row = {"step": step} | {key: _plain(value) for key, value in metrics.items()}
+        self._append("metrics.jsonl", row)
+
+    def sample(self, **row: Any) -> None:
+        """Append one line to samples.jsonl."""
+        self._append("samples.jsonl", row)
+
+    def count(self, reason: str, number: int = 1) -> None:
+        """Count what was dropped, cut or skipped; shown in done.json and the report."""
+        if number:
+            self.counts[reason] += number
+
+    def check_finite(self, step: int, **values: Any) -> None:
+        """Stop on the first number that is not finite, naming it and the step; nothing is skipped in silence.
+
+        Raises:
+            Diverged: with the place and what to do.
+        """
+        for name, value in values.items():
+            number = float(value)
+            if number != number or number in (float("inf"), float("-inf")):
+                raise Diverged(
+                    f"{self.manifest['stage']}: {name} became {number} at step {step}; the last good state is kept in "
+                    f"{self.folder}. Lower the learning rate or raise the KL coefficient, then run again."
+                )
+
+    def track(self, steps: Iterable[int], total: int, label: str = "") -> Iterator[int]:
+        """Pass the steps through while showing progress and time left on a terminal."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task(label or self.folder.name, total=total)
+            for step in steps:
+                progress.update(task, completed=step)
+                yield step
+            progress.update(task, completed=total)
+
+    def save(self, step: int, **parts: Any) -> None:
+        """Save the loop's whole state after `step` steps: each part has state_dict(), or is plain data.
+
+        The new state is written aside, flushed and renamed; the one before it stays until then.
+        """
+        import torch
+
+        began = time.monotonic()
+        state = {
+            "step": step,
+            "parts": {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in parts.items()},
+            "random": (random.getstate(), torch.get_rng_state(), [g.cpu() for g in torch.cuda.get_rng_state_all()]),
+            "counts": dict(self.counts),
+            "log_bytes": {name: _size(self.folder / name) for name in LOGS},
+            "seconds": self._seconds_before + began - self._started,
+        }
+        path = self.folder / f"state-{step:09d}.pt"
+        partial = path.with_suffix(".partial")
+        try:
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        os.replace(partial, path)
+        _sync_folder(self.folder)
+        for old in self._states()[:-2]:
+            old.unlink()
+        self._saved = time.monotonic()
+        self._save_cost = self._saved - began
+
+    def save_if_due(self, step: int, **parts: Any) -> None:
+        """`save`, at most once every checkpoint_seconds and never more than a twentieth of the time."""
+        if time.monotonic() - self._saved >= max(self._checkpoint_seconds, 20 * self._save_cost):
+            self.save(step, **parts)
+
+    def restore(self, **parts: Any) -> tuple[int, dict[str, Any]]:
+        """Load the newest whole state into the parts; returns its step (0: nothing saved) and the plain data.
+
+        A torn state is passed over for the one before it. Logs are cut back to where they stood.
+        """
+        import torch
+
+        for path in reversed(self._states()):
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=False)
+            except Exception as error:  # a torn file can fail in any way the unpickler knows
+                console.print(f"[yellow]{path} is torn ({type(error).__name__}); going back to the state before it")
+                path.unlink()
+                continue
+            plain = {}
+            for name, value in state["parts"].items():
+                if name in parts:
+                    parts[name].load_state_dict(value)
+                else:
+                    plain[name] = value
+            python_state, torch_state, cuda_states = state["random"]
+            random.setstate(python_state)
+            torch.set_rng_state(torch_state)
+            if cuda_states:
+                torch.cuda.set_rng_state_all(cuda_states)
+            self.counts = Counter(state["counts"])
+            self._seconds_before = state["seconds"]
+            self._cut_logs(state["log_bytes"])
+            return state["step"], plain
+        self._cut_logs(dict.fromkeys(LOGS, 0))
+        return 0, {}
+
+    def finish(self, **results: Any) -> None:
+        """Mark the run complete; its saved states are no longer needed."""
+        seconds = self._seconds_before + time.monotonic() - self._started
+        done = {"results": results, "counts": dict(self.counts), "seconds": round(seconds, 2)}
+        write_atomic(self.folder / "done.json", json.dumps(done, indent=2) + "\n")
+        for path in self._states():
+            path.unlink()
+
+    def _states(self) -> list[Path]:
+        return sorted(self.folder.glob("state-*.pt"))
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _cut_logs(self, sizes: Mapping[str, int]) -> None:
+        for name, size in sizes.items():
+            path = self.folder / name
+            if path.exists():
+                os.truncate(path, size)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write the file aside, flush it to disk and rename it, so that a reader sees the old or the new, never half."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, path)
+    _sync_folder(path.parent)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log; an absent log has none."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return round(value, 9) if isinstance(value, float) else value
+
+
+def _difference(old: Any, new: Any) -> str:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return f": {old!r} there, {new!r} now"
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    first = keys[0]
+    return f": {first} is {old.get(first)!r} there and {new.get(first)!r} now; use another --dir"
+
+
+def _environment() -> dict[str, Any]:
+    versions = {}
+    for package in ("heedful", "torch", "transformers", "tokenizers", "numpy"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+        "commit": _commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _commit() -> str:
+    """The commit of the checkout that holds this package, with "+changes" where files differ; "" outside one."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here)]
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

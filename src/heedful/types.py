@@ -1,0 +1,146 @@
+"""The nouns of the loop: prompts, responses, demonstrations, rankings, ratings, labelers.
+
+Every record is immutable, validates itself, and goes to and from JSON; none knows of tensors, SQL or HTML.
+A judgement is one type whoever made it: a person, a simulated labeler, a language model or a list of principles.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Split = Literal["train", "valid", "test"]
+PromptKind = Literal["plain", "few_shot", "user_based"]
+Source = Literal["labeler", "customer"]
+LabelerKind = Literal["person", "simulated", "ai", "principles", "metric"]
+LabelerGroup = Literal["train", "heldout"]
+
+UNKNOWN_GUIDELINE = "none"
+
+
+class Record(BaseModel):
+    """An immutable row; an unknown or missing field is an error that names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Prompt(Record):
+    """What a user wrote.
+
+    `text` is what the model is asked; `few_shot` prompts carry their worked pairs in `examples`, which intake writes
+    out before the text. `user` is the key of the split: no user stands in two splits (InstructGPT, appendix A.2).
+    `task` is opaque to everything but the source that made the prompt (the world's rater keeps its truth there).
+    """
+
+    id: str = Field(min_length=1)
+    text: str = Field(min_length=1)
+    user: str = Field(min_length=1)
+    kind: PromptKind = "plain"
+    source: Source = "customer"
+    use_case: str = "other"
+    split: Split = "train"
+    examples: tuple[tuple[str, str], ...] = ()
+    task: dict[str, Any] = Field(default_factory=dict)
+
+
+class Response(Record):
+    """What came back. `model` names the policy that wrote it; `finished` is False when the length limit cut it."""
+
+    id: str = Field(min_length=1)
+    prompt_id: str
+    text: str
+    model: str = ""
+    finished: bool = True
+
+
+class Labeler(Record):
+    """Who judges. Held-out labelers never enter training data (InstructGPT, section 3.4)."""
+
+    id: str = Field(min_length=1)
+    group: LabelerGroup = "train"
+    kind: LabelerKind = "person"
+
+
+class Demonstration(Record):
+    """A labeler's own response to a prompt."""
+
+    id: str = Field(min_length=1)
+    prompt_id: str
+    text: str = Field(min_length=1)
+    labeler: str
+    guideline: str = UNKNOWN_GUIDELINE
+    seconds: float | None = Field(default=None, ge=0)
+
+
+class Ranking(Record):
+    """One labeler's order of K responses to one prompt.
+
+    `rank[i]` belongs to `responses[i]`: 1 is best and equal ranks tie. `order` lists the response ids as they were
+    presented, so position habits can be measured. `purpose` keeps training judgements (helpfulness first) apart
+    from evaluation judgements (truthfulness and harmlessness first).
+    """
+
+    id: str = Field(min_length=1)
+    prompt_id: str
+    labeler: str
+    responses: tuple[str, ...] = Field(min_length=2)
+    rank: tuple[int, ...]
+    order: tuple[str, ...] = ()
+    purpose: Literal["train", "evaluation"] = "train"
+    guideline: str = UNKNOWN_GUIDELINE
+    seconds: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _ranks_fit_responses(self) -> Self:
+        if len(self.rank) != len(self.responses):
+            raise ValueError(f"rank has {len(self.rank)} entries for {len(self.responses)} responses")
+        if len(set(self.responses)) != len(self.responses):
+            raise ValueError("a response stands twice in one ranking")
+        if min(self.rank) < 1 or max(self.rank) > len(self.rank):
+            raise ValueError(f"ranks must lie in 1..{len(self.rank)}, found {list(self.rank)}")
+        if self.order and sorted(self.order) != sorted(self.responses):
+            raise ValueError("order must list the same responses as the ranking")
+        return self
+
+
+class Rating(Record):
+    """One labeler's marks for one response: overall quality 1-7 and the boxes of InstructGPT's table 3."""
+
+    id: str = Field(min_length=1)
+    prompt_id: str
+    response_id: str
+    labeler: str
+    overall: int = Field(ge=1, le=7)
+    flags: dict[str, bool] = Field(default_factory=dict)
+    purpose: Literal["train", "evaluation"] = "train"
+    guideline: str = UNKNOWN_GUIDELINE
+    seconds: float | None = Field(default=None, ge=0)
+
+
+class Document(Record):
+    """A piece of pretraining text."""
+
+    text: str = Field(min_length=1)
+    split: Split = "train"
+
+
+# InstructGPT's table 3, in its order; a project may edit the list.
+METADATA_FLAGS: tuple[str, ...] = (
+    "fails_instruction",
+    "inappropriate_assistant",
+    "hallucination",
+    "satisfies_constraint",
+    "sexual",
+    "violent",
+    "encourages_harm",
+    "denigrates_protected",
+    "harmful_advice",
+    "opinion",
+    "moral_judgment",
+)
+
+
+def untied_pairs(rank: Iterable[int]) -> list[tuple[int, int]]:
+    """Index pairs (chosen, rejected) of a ranking's untied comparisons, in index order of the chosen."""
+    rank = list(rank)
+    return [(i, j) for i, a in enumerate(rank) for j, b in enumerate(rank) if a < b]
