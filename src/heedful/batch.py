@@ -62,3 +62,6 @@ class RankedRows(NamedTuple):
     def grid(self, x: torch.Tensor) -> torch.Tensor:
         """x (N,) laid out as (B, Kmax), zero where not valid."""
         return x.new_zeros(self.valid.numel()).index_copy(0, self.slot, x).reshape(self.valid.shape)
+
+    def to(self, device: torch.device | str) -> Self:
+        return type(self)(self.rows.to(device), self.slot.to(device), self.rank.to(device), self.valid.to(device))

@@ -44,13 +44,19 @@ class Prompt(Record):
 
 
 class Response(Record):
-    """What came back. `model` names the policy that wrote it; `finished` is False when the length limit cut it."""
+    """What came back. `model` names the policy that wrote it; `finished` is False when the length limit cut it.
+
+    `tokens` are the policy's own token ids (without the end token) under the tokenizer whose fingerprint is
+    `tokenizer`, so that training on a response never re-tokenizes its text into something else.
+    """
 
     id: str = Field(min_length=1)
     prompt_id: str
     text: str
     model: str = ""
     finished: bool = True
+    tokens: tuple[int, ...] = ()
+    tokenizer: str = ""
 
 
 class Labeler(Record):

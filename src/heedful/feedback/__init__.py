@@ -1,1 +1,1 @@
-"""feedback."""
+"""Where judgements come from when no person is asked; each source yields the same records as a person does."""

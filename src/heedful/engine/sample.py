@@ -1,0 +1,77 @@
+"""Responses, scores and language losses in bulk: what stages ask of models without training them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from heedful.batch import Rows
+from heedful.engine.engine import Engine, Request
+from heedful.models.heads import Policy, RewardModel
+from heedful.models.optimizer import Precision, autocast
+from heedful.text.collate import Encoded, by_length, to_rows
+from heedful.text.tokenizer import end_id, pad_id
+
+
+class Sampled(NamedTuple):
+    """What came back for N requests, in their order."""
+
+    rows: Rows
+    tokens: list[list[int]]  # responses without the end token
+    text: list[str]
+    finished: torch.Tensor  # (N,) bool: False where the length limit cut the response
+    logprob: torch.Tensor  # (N, R) of the sampled tokens at the sampling temperature
+
+
+class Sampler:
+    """Samples from a live model; equal seeds give equal responses, whatever else is in the batch."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float = 1.0
+    ) -> None:
+        self.end = end_id(tokenizer)
+        self.engine = Engine(model, eos_ids=[self.end])
+        self.tokenizer = tokenizer
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+
+    def __call__(self, prompts: Sequence[list[int]], seeds: Sequence[int], num_samples: int = 1) -> Sampled:
+        """`num_samples` responses to each prompt (token ids), those of one prompt next to each other."""
+        requests = [
+            Request(prompt, num_samples, self.max_new_tokens, temperature=self.temperature, seed=seed)
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        groups = self.engine.generate(requests)
+        completions = [completion for group in groups for completion in group]
+        asked = [request.prompt for request in requests for _ in range(num_samples)]
+        rows = to_rows([Encoded(p, c.tokens) for p, c in zip(asked, completions, strict=True)], pad_id(self.tokenizer))
+        logprob = torch.zeros(len(completions), rows.mask.shape[1])
+        for n, completion in enumerate(completions):
+            logprob[n, : len(completion.logprob)] = torch.tensor(completion.logprob)
+        tokens = [[id for id in c.tokens if id != self.end] for c in completions]
+        text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return Sampled(rows, tokens, text, torch.tensor([c.finished for c in completions]), logprob)
+
+
+@torch.no_grad()
+def score_rows(model: RewardModel, rows: Rows, max_tokens: int, precision: Precision) -> torch.Tensor:
+    """score (N,) in the rows' order, in passes of at most max_tokens."""
+    score = torch.zeros(len(rows.length), device=rows.tokens.device)
+    with autocast(rows.tokens.device, precision):
+        for index in by_length(rows.length, max_tokens):
+            score[index] = model(rows.select(index))
+    return score
+
+
+@torch.no_grad()
+def mean_language_loss(policy: Policy, windows: torch.Tensor, batch_size: int, precision: Precision) -> float:
+    """Mean loss in nats per token over pretraining windows (n, T)."""
+    total, count = 0.0, 0
+    for part in windows.split(batch_size):
+        length = torch.full((len(part),), part.shape[1], device=part.device)
+        with autocast(part.device, precision):
+            loss, mask = policy.language_loss(part, length)
+        total += float(loss.sum())
+        count += int(mask.sum())
+    return total / count

@@ -1,0 +1,63 @@
+"""How well a reward model predicts labelers: accuracy by labeler group, and calibration."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from heedful.evaluate.statistics import Estimate, clustered_proportion
+from heedful.types import Labeler, Ranking, untied_pairs
+
+
+class Comparison(NamedTuple):
+    """One untied comparison: the margin is score(chosen) − score(rejected)."""
+
+    prompt_id: str
+    labeler: str
+    margin: float
+
+
+def comparisons(rankings: Sequence[Ranking], score: Mapping[str, float]) -> list[Comparison]:
+    """Every untied comparison whose responses both have a score (by response id)."""
+    return [
+        Comparison(ranking.prompt_id, ranking.labeler, score[ranking.responses[i]] - score[ranking.responses[j]])
+        for ranking in rankings
+        for i, j in untied_pairs(ranking.rank)
+        if ranking.responses[i] in score and ranking.responses[j] in score
+    ]
+
+
+def accuracy(items: Sequence[Comparison]) -> Estimate:
+    """Share of comparisons with a positive margin (an equal score counts ½), clustered by prompt."""
+    value = [0.5 if item.margin == 0 else float(item.margin > 0) for item in items]
+    return clustered_proportion(value, [item.prompt_id for item in items])
+
+
+def accuracy_by_group(items: Sequence[Comparison], labelers: Mapping[str, Labeler]) -> dict[str, Estimate]:
+    """Accuracy against the training and the held-out labelers."""
+    groups = {group: [c for c in items if labelers[c.labeler].group == group] for group in ("train", "heldout")}
+    return {group: accuracy(chosen) for group, chosen in groups.items()}
+
+
+class CalibrationBin(NamedTuple):
+    """Comparisons whose predicted probability lies in one bin."""
+
+    predicted: float  # mean σ(margin), taken for the response the model prefers, so 0.5 … 1
+    observed: float  # share of them where the labeler agreed
+    number: int
+
+
+def calibration(items: Sequence[Comparison], num_bins: int = 5) -> tuple[list[CalibrationBin], float]:
+    """Predicted against observed agreement in equal-width bins over 0.5 … 1, and the expected calibration error."""
+    if not items:
+        return [], float("nan")
+    margin = np.array([item.margin for item in items])
+    predicted = 1 / (1 + np.exp(-np.abs(margin)))
+    agreed = np.where(margin == 0, 0.5, margin > 0)
+    index = np.minimum(((predicted - 0.5) * 2 * num_bins).astype(int), num_bins - 1)
+    bins = [
+        CalibrationBin(float(predicted[index == i].mean()), float(agreed[index == i].mean()), int((index == i).sum()))
+        for i in range(num_bins)
+        if (index == i).any()
+    ]
+    return bins, sum(abs(b.predicted - b.observed) * b.number for b in bins) / len(items)

@@ -1,0 +1,364 @@
+"""PPO and PPO-ptx (InstructGPT, arXiv 2203.02155, equation 2, appendix C.4; after Ziegler et al., arXiv 1909.08593).
+
+    maximise  E_{x, y ~ π}[ r(x, y) − kl_coef · log(π(y|x) / π_ref(y|x)) ] + ptx_coef · E_{x ~ pretraining}[ log π(x) ]
+
+The penalty is spread over tokens, the score stands on the last one, advantages are GAE without discount. `ptx_coef` 0
+is plain PPO. The policy starts as its own reference: supervised fine-tuning with some pretraining data mixed in. The
+value model starts as the reward model.
+
+We differ in that both losses are means over tokens (the paper does not say), and in gae_lambda, which the paper does
+not give. Log-probabilities of sampling and reference are computed in the trainer's own batch layout, so that before
+the first update KL is 0 and every ratio is 1, exactly; this is asserted.
+
+Symbols: N episodes, R response tokens; score (N,); logprob, old_logprob, ref_logprob, value, reward, advantage,
+returns, mask (N, R). A micro-batch is the part of a minibatch that one forward pass takes.
+Command: heedful ppo RECIPE --dir DIR
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field
+
+from heedful.batch import Rows
+from heedful.config import Config, InputError
+from heedful.engine.sample import Sampled, Sampler, score_rows
+from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
+from heedful.losses.masked import explained_variance, masked_mean, masked_whiten
+from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
+from heedful.models.checkpoint import load_policy, load_reward_model, save_policy
+from heedful.models.ema import Ema
+from heedful.models.heads import Policy, RewardModel, ValueModel
+from heedful.models.optimizer import Precision, adam, autocast, set_lr
+from heedful.run import Run
+from heedful.snapshot import read_snapshot
+from heedful.text.collate import Encoder, by_length, windows
+from heedful.text.format import PromptFormat
+from heedful.types import Prompt
+
+
+class PPOConfig(Config):
+    iterations: int = Field(default=500, ge=1)  # InstructGPT: 256,000 episodes in rollouts of 512
+    batch_size: int = Field(default=512, ge=1)  # episodes per iteration
+    minibatch_size: int = Field(default=64, ge=1)  # episodes per update
+    inner_epochs: int = Field(default=1, ge=1)
+    lr: float = Field(default=9.65e-6, gt=0)  # InstructGPT: swept 2.55e-6 … 2.55e-5, final value not given
+    value_lr: float = Field(default=9e-6, gt=0)  # InstructGPT: 9e-6, 5e-6 for the 175B policy
+    warmup_iterations: int = Field(default=10, ge=0)  # linear from warmup_start, then constant
+    warmup_start: float = Field(default=0.1, ge=0, le=1)
+    kl_coef: float = Field(default=0.02, ge=0)  # per token; InstructGPT: 0.02
+    kl_target: float | None = Field(default=None, gt=0)  # nats per response; set: the coefficient adapts towards it
+    kl_horizon: int = Field(default=10_000, ge=1)  # episodes; Ziegler et al.: 10,000
+    discount: float = Field(default=1.0, gt=0, le=1)
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)  # not given in the paper
+    clip_range: float = Field(default=0.2, gt=0)
+    value_clip_range: float = Field(default=0.2, gt=0)
+    whiten_reward: bool = False  # variance only, the mean stays
+    whiten_advantage: bool = True
+    ema_decay: float = Field(default=0.992, ge=0, lt=1)  # per update; 0 keeps the last weights instead
+    ptx_coef: float = Field(default=27.8, ge=0)  # InstructGPT: 27.8; 0 is PPO without pretraining data
+    ptx_examples: float = Field(default=8.0, ge=0)  # pretraining windows per episode; InstructGPT: 8
+    window: int = Field(default=256, ge=2)  # tokens of a pretraining window
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=256, ge=1)
+    no_eos_penalty: float = Field(default=0.0, ge=0)  # taken off the score of a response the length limit cut
+    normalize_score: bool = False  # scale the reward model to mean 0, sd 1 on the starting policy (Ziegler et al.)
+    logprobs: Literal["trainer", "engine"] = "trainer"  # engine: taken from sampling; saves a pass, mismatch logged
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
+    precision: Precision = "bf16"
+
+
+class Rollout(NamedTuple):
+    """Episodes in the trainer's layout; `parts[m]` lists the micro-batches of minibatch m as (start, end) rows."""
+
+    parts: list[list[tuple[int, int]]]
+    micro: list[Rows]  # one per micro-batch, in order
+    old_logprob: torch.Tensor  # (N, R)
+    engine_logprob: torch.Tensor  # (N, R) as sampled; equal to old_logprob up to rounding
+    ref_logprob: torch.Tensor  # (N, R)
+    value: torch.Tensor  # (N, R)
+    mask: torch.Tensor  # (N, R)
+    score: torch.Tensor  # (N,)
+
+
+Generate = Callable[[Sequence[int], int], Sampled]  # prompt indices, number of the first episode
+Score = Callable[[list[Prompt], Sampled], torch.Tensor]  # any function of prompts and responses: (N,)
+
+
+def prompt_order(num_prompts: int, first: int, number: int, seed: int) -> list[int]:
+    """Indices of episodes first … first + number − 1: every pass over the prompts is a fresh shuffle."""
+    order: list[int] = []
+    while len(order) < number:
+        round, place = divmod(first + len(order), num_prompts)
+        shuffled = torch.randperm(num_prompts, generator=torch.Generator().manual_seed(seed * 1000 + round)).tolist()
+        order += shuffled[place : place + number - len(order)]
+    return order
+
+
+def lay_out(rows: Rows, config: PPOConfig, seed: int) -> tuple[torch.Tensor, list[list[tuple[int, int]]]]:
+    """A shuffle into minibatches, each in micro-batches of similar length: the order (N,) and the row ranges."""
+    shuffled = torch.randperm(len(rows.length), generator=torch.Generator().manual_seed(seed))
+    order: list[torch.Tensor] = []
+    parts: list[list[tuple[int, int]]] = []
+    start = 0
+    for minibatch in shuffled.split(config.minibatch_size):
+        parts.append([])
+        for index in by_length(rows.length[minibatch], config.max_tokens):
+            order.append(minibatch[index])
+            parts[-1].append((start, start + len(index)))
+            start += len(index)
+    return torch.cat(order), parts
+
+
+def pad_to(x: torch.Tensor, width: int) -> torch.Tensor:
+    return torch.nn.functional.pad(x, (0, width - x.shape[1]))
+
+
+@torch.no_grad()
+def collect(
+    policy: Policy,
+    ref_policy: Policy,
+    value_model: ValueModel,
+    sampled: Sampled,
+    score: torch.Tensor,
+    config: PPOConfig,
+    seed: int,
+) -> Rollout:
+    """Log-probabilities, reference log-probabilities and values of the sampled episodes, in the trainer's layout."""
+    order, parts = lay_out(sampled.rows, config, seed)
+    micro = [sampled.rows.select(order[start:end]) for part in parts for start, end in part]
+    width = sampled.logprob.shape[1]
+    columns: list[list[torch.Tensor]] = [[], [], []]
+    with autocast(score.device, config.precision):
+        for rows in micro:
+            ref_logprob, _ = ref_policy.logprob(rows, config.temperature)
+            columns[1].append(pad_to(ref_logprob, width))
+            columns[2].append(pad_to(value_model(rows), width))
+            if config.logprobs == "trainer":
+                columns[0].append(pad_to(policy.logprob(rows, config.temperature)[0], width))
+    engine_logprob = sampled.logprob[order]
+    old_logprob = torch.cat(columns[0]) if columns[0] else engine_logprob
+    mask = sampled.rows.mask[order]
+    score = score[order] - config.no_eos_penalty * (~sampled.finished[order])
+    ref_logprob, value = torch.cat(columns[1]), torch.cat(columns[2])
+    return Rollout(parts, micro, old_logprob, engine_logprob, ref_logprob, value, mask, score)
+
+
+def update(
+    policy: Policy,
+    value_model: ValueModel,
+    rollout: Rollout,
+    minibatch: int,
+    advantage: torch.Tensor,
+    returns: torch.Tensor,
+    config: PPOConfig,
+) -> dict[str, float]:
+    """Accumulate the gradients of policy and value loss over one minibatch; returns its statistics."""
+    first = sum(len(part) for part in rollout.parts[:minibatch])
+    spans = rollout.parts[minibatch]
+    total = rollout.mask[spans[0][0] : spans[-1][1]].sum()
+    sums = dict.fromkeys(("policy_loss", "value_loss", "entropy", "clip_fraction", "ratio", "ratio_off_one"), 0.0)
+    for rows, (start, end) in zip(rollout.micro[first:], spans, strict=False):
+        width = int(rows.response_length.max())
+        part = slice(start, end), slice(0, width)
+        mask, old_logprob = rollout.mask[part], rollout.old_logprob[part]
+        with autocast(mask.device, config.precision):
+            logprob, entropy = policy.logprob(rows, config.temperature)
+            value = value_model(rows)
+        policy_part = masked_mean(policy_loss(logprob, old_logprob, advantage[part], config.clip_range), mask, total)
+        value_part = masked_mean(
+            value_loss(value, rollout.value[part], returns[part], config.value_clip_range), mask, total
+        )
+        policy_part.backward()
+        value_part.backward()
+        ratio = torch.exp(logprob.detach() - old_logprob)
+        clipped = (ratio - 1).abs() > config.clip_range
+        for name, x in (("entropy", entropy.detach()), ("clip_fraction", clipped.float()), ("ratio", ratio)):
+            sums[name] += float(masked_mean(x, mask, total))
+        sums["policy_loss"] += float(policy_part.detach())
+        sums["value_loss"] += float(value_part.detach())
+        sums["ratio_off_one"] = max(sums["ratio_off_one"], float(((ratio - 1).abs() * mask).max()))
+    return sums
+
+
+def pretraining_update(policy: Policy, windows: torch.Tensor, config: PPOConfig) -> float:
+    """Accumulate the gradient of ptx_coef times the mean pretraining loss over windows (n, T); returns that mean."""
+    loss_sum = 0.0
+    size = max(1, config.max_tokens // windows.shape[1])
+    for part in windows.split(size):
+        length = torch.full((len(part),), part.shape[1], device=part.device)
+        with autocast(part.device, config.precision):
+            loss, _ = policy.language_loss(part, length)
+        mean = loss.sum() / (windows.shape[0] * (windows.shape[1] - 1))
+        (config.ptx_coef * mean).backward()
+        loss_sum += float(mean.detach())
+    return loss_sum
+
+
+def ptx_windows(pretraining: torch.Tensor, config: PPOConfig, seed: int) -> Iterator[torch.Tensor]:
+    """Pretraining windows for each update of one iteration, drawn anew."""
+    number = max(1, round(config.ptx_examples * config.minibatch_size))
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield pretraining[torch.randint(len(pretraining), (number,), generator=generator)]
+
+
+def rollout_stats(rollout: Rollout, sampled: Sampled, returns: torch.Tensor) -> dict[str, float]:
+    """What is logged of a rollout before its updates; KL in nats per response."""
+    num = len(rollout.score)
+    k1 = (kl_k1(rollout.old_logprob, rollout.ref_logprob) * rollout.mask).sum() / num
+    k3 = (kl_k3(rollout.old_logprob, rollout.ref_logprob) * rollout.mask).sum() / num
+    return {
+        "score": float(rollout.score.mean()),
+        "score_sd": float(rollout.score.std(unbiased=False)),
+        "kl_k1": float(k1),
+        "kl_k3": float(k3),
+        "length": float(rollout.mask.sum() / num),
+        "unfinished": float((~sampled.finished).float().mean()),
+        "engine_mismatch": float(((rollout.engine_logprob - rollout.old_logprob).abs() * rollout.mask).max()),
+        "explained_variance": float(explained_variance(rollout.value, returns, rollout.mask)),
+    }
+
+
+def train(
+    config: PPOConfig,
+    policy: Policy,
+    ref_policy: Policy,
+    value_model: ValueModel,
+    prompts: Sequence[Prompt],
+    generate: Generate,
+    score: Score,
+    pretraining: torch.Tensor,
+    run: Run,
+) -> None:
+    """Improve the policy in place; at the end it holds the averaged weights where ema_decay is set."""
+    optimizer = adam(policy.parameters(), config.lr)
+    value_optimizer = adam(value_model.parameters(), config.value_lr)
+    ema = Ema(policy, config.ema_decay)
+    kl_coef = config.kl_coef
+    parts = {
+        "policy": policy,
+        "value": value_model,
+        "optimizer": optimizer,
+        "value_optimizer": value_optimizer,
+        "ema": ema,
+    }
+    done, plain = run.restore(**parts)
+    kl_coef = plain.get("kl_coef", kl_coef)
+    for iteration in run.track(range(done, config.iterations), config.iterations, run.folder.name):
+        began, seed = time.monotonic(), run.seed * 100_003 + iteration
+        warm = min(1.0, config.warmup_start + (1 - config.warmup_start) * iteration / max(1, config.warmup_iterations))
+        set_lr(optimizer, config.lr * warm)
+        set_lr(value_optimizer, config.value_lr * warm)
+        # 1. sample prompts and respond with the current policy
+        first = iteration * config.batch_size
+        index = prompt_order(len(prompts), first, config.batch_size, run.seed)
+        sampled = generate(index, first)
+        # 2. score the responses; log-probabilities and values in the trainer's layout
+        scores = score([prompts[i] for i in index], sampled)
+        rollout = collect(policy, ref_policy, value_model, sampled, scores, config, seed)
+        # 3. per-token reward and advantage
+        reward = kl_penalized_reward(rollout.score, rollout.old_logprob, rollout.ref_logprob, rollout.mask, kl_coef)
+        if config.whiten_reward:
+            reward = masked_whiten(reward, rollout.mask, shift_mean=False)
+        advantage, returns = gae(reward, rollout.value, rollout.mask, config.discount, config.gae_lambda)
+        if config.whiten_advantage:
+            advantage = masked_whiten(advantage, rollout.mask)
+        stats = rollout_stats(rollout, sampled, returns)
+        # 4. minibatches of policy and value loss, the pretraining loss accumulated into the same update
+        updates: list[dict[str, float]] = []
+        ptx = ptx_windows(pretraining, config, seed) if config.ptx_coef else None
+        for epoch in range(config.inner_epochs):
+            for minibatch in range(len(rollout.parts)):
+                update_stats = update(policy, value_model, rollout, minibatch, advantage, returns, config)
+                if ptx is not None:
+                    update_stats["ptx_loss"] = pretraining_update(policy, next(ptx), config)
+                norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+                value_norm = torch.nn.utils.clip_grad_norm_(value_model.parameters(), config.max_grad_norm)
+                update_stats |= {"gradient_norm": float(norm), "value_gradient_norm": float(value_norm)}
+                run.check_finite(iteration, **update_stats)
+                if epoch == minibatch == 0:
+                    assert_start(iteration, stats, update_stats, config)
+                for each in (optimizer, value_optimizer):
+                    each.step()
+                    each.zero_grad()
+                ema.update(policy)
+                updates.append(update_stats)
+        # 5. log, adapt the KL coefficient, save
+        seconds = time.monotonic() - began
+        mean = {key: sum(u[key] for u in updates) / len(updates) for key in updates[0]}
+        tokens = int(sampled.rows.length.sum())
+        run.log(iteration, **stats, **mean, kl_coef=kl_coef, seconds=seconds, tokens_per_second=tokens / seconds)
+        if config.kl_target is not None:
+            kl_coef = next_kl_coef(kl_coef, stats["kl_k1"], config.kl_target, config.batch_size, config.kl_horizon)
+        run.save_if_due(iteration + 1, **parts, kl_coef=kl_coef)
+    if config.ema_decay:
+        ema.copy_to(policy)
+
+
+def assert_start(iteration: int, stats: dict[str, float], first: dict[str, float], config: PPOConfig) -> None:
+    """Sampling, reference and training must agree to the bit where one layout serves all three."""
+    if config.logprobs == "trainer":
+        assert first["ratio_off_one"] == 0.0, f"ratio is off 1 by {first['ratio_off_one']} before the first update"
+        assert iteration or stats["kl_k1"] == 0.0, f"KL is {stats['kl_k1']} before the first update"
+
+
+def main(
+    config: PPOConfig,
+    run: Run,
+    policy_folder: Path,
+    reward_model_folder: Path,
+    prompts: Path,
+    format: PromptFormat,
+    documents: Path | None,
+    score: Score | None = None,
+) -> None:
+    """Read the models and snapshots, train, write `model/`; `score` replaces the reward model as what is maximised.
+
+    Raises:
+        InputError: no training prompt fits, or ptx_coef without pretraining documents.
+    """
+    policy, tokenizer = load_policy(policy_folder)
+    ref_policy, _ = load_policy(policy_folder)
+    reward_model, _ = load_reward_model(reward_model_folder)
+    encoder = Encoder(tokenizer, format)
+    kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("train"))
+    if not kept:
+        raise InputError(f"{prompts}: no training prompt within format.max_prompt_tokens ({format.max_prompt_tokens})")
+    pretraining = torch.empty(0, config.window, dtype=torch.long)
+    if config.ptx_coef:
+        if documents is None:
+            raise InputError("ppo.ptx_coef needs pretraining documents; the recipe names none (or set ppo.ptx_coef=0)")
+        pretraining = windows(read_snapshot(documents).documents_of("train"), tokenizer, config.window)
+    sampler = Sampler(policy.decoder, tokenizer, config.max_new_tokens, config.temperature)
+
+    def generate(index: Sequence[int], first: int) -> Sampled:
+        seeds = [(run.seed << 32) + first + n for n in range(len(index))]
+        return sampler([tokens[i] for i in index], seeds)
+
+    if config.normalize_score:
+        order = prompt_order(len(kept), 0, config.batch_size, run.seed)
+        normalize(reward_model, score_rows(reward_model, generate(order, 0).rows, config.max_tokens, config.precision))
+    value_model = ValueModel.from_reward_model(reward_model)
+    score = score or reward_model_score(reward_model, config)
+    train(config, policy, ref_policy, value_model, kept, generate, score, pretraining, run)
+    save_policy(run.folder / "model", policy, tokenizer, run.manifest["parents"])
+    for reason, number in encoder.dropped.items():
+        run.count(reason, number)
+    run.finish(num_prompts=len(kept), episodes=config.iterations * config.batch_size)
+
+
+def reward_model_score(reward_model: RewardModel, config: PPOConfig) -> Score:
+    return lambda prompts, sampled: score_rows(reward_model, sampled.rows, config.max_tokens, config.precision)
+
+
+def normalize(reward_model: RewardModel, score: torch.Tensor) -> None:
+    """Rescale the head so that `score` (N,), the starting policy's, has mean 0, sd 1 (Ziegler et al., section 2.2)."""
+    with torch.no_grad():
+        reward_model.bias -= score.mean()
+        for parameter in (reward_model.weight, reward_model.bias):
+            parameter /= score.std().clamp_min(1e-6)

@@ -1,0 +1,188 @@
+"""The reward model, trained on K-way rankings (InstructGPT, arXiv 2203.02155, equation 1 and appendix C.2).
+
+All C(K,2) comparisons of one ranking are one batch element: one forward pass per response, K instead of C(K,2), and no
+response takes K − 1 gradient steps, which is what made shuffled pairs overfit within an epoch. Tied pairs are left out.
+A bias then makes the demonstrations score 0 on average.
+
+We differ in that the head starts near zero, so that the first loss is ln 2 for any ranking.
+
+Symbols: B rankings of up to Kmax responses; score, rank, valid (B, Kmax).
+Command: heedful reward RECIPE --dir DIR
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from heedful.config import Config, InputError
+from heedful.engine.sample import score_rows
+from heedful.losses.ranking import best_of_k_loss, hinge_ranking_loss, ranking_accuracy, ranking_loss
+from heedful.models.checkpoint import load_policy, save_reward_model
+from heedful.models.heads import RewardModel
+from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
+from heedful.run import Run
+from heedful.snapshot import Snapshot, read_snapshot
+from heedful.text.collate import Encoded, EncodedRanking, Encoder, to_ranked_rows, to_rows
+from heedful.text.format import PromptFormat
+from heedful.text.tokenizer import pad_id
+
+RankingLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # score, rank, valid (B, Kmax) → (B,)
+
+
+class RewardModelConfig(Config):
+    objective: Literal["ranking", "hinge", "best_of_k"] = "ranking"  # ranking: InstructGPT's equation 1
+    init: Literal["sft", "pretrained", "random"] = "sft"  # InstructGPT: similar results from SFT and from pretrained
+    epochs: int = Field(default=1, ge=1)  # InstructGPT: 1; more overfit
+    batch_size: int = Field(default=64, ge=1)  # rankings per step; InstructGPT: 64, up to 2,304 comparisons
+    lr: float = Field(default=9e-6, gt=0)  # InstructGPT: 9e-6
+    final_lr: float = Field(default=0.1, ge=0, le=1)  # cosine down to this share
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    margin: float = Field(default=1.0, ge=0)  # of the hinge objective
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=16384, ge=1)  # per forward pass; a ranking is never split
+    precision: Precision = "bf16"
+
+
+def objective(config: RewardModelConfig) -> RankingLoss:
+    """The loss of one ranking, (B,)."""
+    if config.objective == "hinge":
+        return lambda score, rank, valid: hinge_ranking_loss(score, rank, config.margin, valid)
+    if config.objective == "best_of_k":
+        return lambda score, rank, valid: best_of_k_loss(score, rank.masked_fill(~valid, 99).argmin(1), valid)
+    return ranking_loss
+
+
+def micro_batches(items: Sequence[EncodedRanking], max_tokens: int) -> list[list[EncodedRanking]]:
+    """Whole rankings grouped by length, each group within max_tokens of padded rows."""
+    longest = [max(len(row.prompt) + len(row.response) for row in item.rows) for item in items]
+    parts: list[list[EncodedRanking]] = []
+    used = width = 0
+    for i in sorted(range(len(items)), key=lambda i: -longest[i]):
+        if not parts or used + len(items[i].rows) * width > max_tokens:
+            parts.append([])
+            used, width = 0, longest[i]  # the group's first is its longest
+        parts[-1].append(items[i])
+        used += len(items[i].rows) * width
+    return parts
+
+
+def backward(
+    model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: RankingLoss, config: RewardModelConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Accumulate the gradient of the mean loss over the rankings; returns that mean and the mean accuracy."""
+    total_loss, total_accuracy = torch.zeros((), device=model.device), torch.zeros((), device=model.device)
+    for part in micro_batches(items, config.max_tokens):
+        batch = to_ranked_rows(part, pad).to(model.device)
+        with autocast(batch.rank.device, config.precision):
+            score = batch.grid(model(batch.rows))
+        part_loss = loss(score, batch.rank, batch.valid).sum() / len(items)
+        part_loss.backward()
+        total_loss += part_loss.detach()
+        total_accuracy += ranking_accuracy(score.detach(), batch.rank, batch.valid).sum() / len(items)
+    return total_loss, total_accuracy
+
+
+@torch.no_grad()
+def validate(
+    model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: RankingLoss, config: RewardModelConfig
+) -> tuple[float, float]:
+    """Mean loss and mean accuracy over the rankings."""
+    total_loss = total_accuracy = 0.0
+    for part in micro_batches(items, config.max_tokens):
+        batch = to_ranked_rows(part, pad).to(model.device)
+        with autocast(batch.rank.device, config.precision):
+            score = batch.grid(model(batch.rows))
+        total_loss += float(loss(score, batch.rank, batch.valid).sum())
+        total_accuracy += float(ranking_accuracy(score, batch.rank, batch.valid).sum())
+    return total_loss / len(items), total_accuracy / len(items)
+
+
+def train(
+    config: RewardModelConfig,
+    model: RewardModel,
+    data: Sequence[EncodedRanking],
+    valid: Sequence[EncodedRanking],
+    pad: int,
+    run: Run,
+) -> None:
+    """Train on rankings; validation every quarter epoch, since a second pass already overfits."""
+    optimizer = adam(model.parameters(), config.lr, config.weight_decay)
+    loss_of = objective(config)
+    steps_per_epoch = -(-len(data) // config.batch_size)
+    num_steps = steps_per_epoch * config.epochs
+    check_every = max(1, steps_per_epoch // 4)
+    done, _ = run.restore(model=model, optimizer=optimizer)
+    model.train()
+    order: list[int] = []
+    for step in run.track(range(done, num_steps), num_steps, "reward model"):
+        epoch, place = divmod(step, steps_per_epoch)
+        if place == 0 or not order:
+            shuffle = torch.Generator().manual_seed(run.seed * 1000 + epoch)
+            order = torch.randperm(len(data), generator=shuffle).tolist()
+        # 1. one batch: every comparison of batch_size rankings
+        items = [data[i] for i in order[place * config.batch_size : (place + 1) * config.batch_size]]
+        # 2. one forward per response, the mean over each ranking's comparisons, then over rankings
+        loss, accuracy = backward(model, items, pad, loss_of, config)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        run.check_finite(step, loss=loss, gradient_norm=norm)
+        # 3. update
+        set_lr(optimizer, config.lr * cosine(step, num_steps, config.final_lr, config.warmup_steps))
+        optimizer.step()
+        optimizer.zero_grad()
+        metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": norm, "epoch": epoch + 1}
+        if valid and (step % check_every == check_every - 1 or step == num_steps - 1):
+            model.eval()
+            metrics["valid_loss"], metrics["valid_accuracy"] = validate(model, valid, pad, loss_of, config)
+            model.train()
+        run.log(step, **metrics)
+        run.save_if_due(step + 1, model=model, optimizer=optimizer)
+    model.eval()
+
+
+def center(model: RewardModel, demonstrations: Sequence[Encoded], pad: int, config: RewardModelConfig) -> float:
+    """Shift the bias so that the demonstrations' mean score is 0; returns the mean that is left."""
+    rows = to_rows(demonstrations, pad).to(model.device)
+    mean = score_rows(model, rows, config.max_tokens, config.precision).double().mean()
+    with torch.no_grad():
+        model.bias -= mean
+    return float(score_rows(model, rows, config.max_tokens, config.precision).double().mean())
+
+
+def main(
+    config: RewardModelConfig, run: Run, model: Path | str, rankings: Path, demonstrations: Path, format: PromptFormat
+) -> None:
+    """Read snapshots, train, centre on the demonstrations, write `model/`.
+
+    Training takes the training labelers' rankings of training prompts; validation theirs of validation prompts.
+
+    Raises:
+        InputError: no ranking with an untied pair.
+    """
+    policy, tokenizer = load_policy(model)
+    encoder = Encoder(tokenizer, format)
+    snapshot = read_snapshot(rankings)
+    data = encoder.rankings(snapshot.rankings_of("train", "train"))
+    valid = encoder.rankings(snapshot.rankings_of("valid", "train"))
+    shown = encoder.demonstrations(read_snapshot(demonstrations).demonstrations_of("train"))
+    if not data:
+        raise InputError(f"{rankings}: no ranking of a training prompt with an untied pair; rank some first")
+    torch.manual_seed(run.seed)
+    reward_model = RewardModel.from_decoder(policy.decoder, random=config.init == "random")
+    train(config, reward_model, data, valid, pad_id(tokenizer), run)
+    left = center(reward_model, shown, pad_id(tokenizer), config) if shown else None
+    save_reward_model(run.folder / "model", reward_model, tokenizer, run.manifest["parents"])
+    for reason, number in (*encoder.dropped.items(), *comparisons(snapshot).items()):
+        run.count(reason, number)
+    loss, accuracy = validate(reward_model, valid, pad_id(tokenizer), ranking_loss, config) if valid else (None, None)
+    run.finish(valid_loss=loss, valid_accuracy=accuracy, num_rankings=len(data), demonstration_score_mean=left)
+
+
+def comparisons(snapshot: Snapshot) -> dict[str, int]:
+    """How many comparisons the training rankings hold, and how many are ties."""
+    ranks = [ranking.rank for _, _, ranking in snapshot.rankings_of("train", "train")]
+    tied = sum(a == b for rank in ranks for i, a in enumerate(rank) for b in rank[i + 1 :])
+    return {"comparisons_tied": tied, "comparisons": sum(len(r) * (len(r) - 1) // 2 for r in ranks) - tied}

@@ -1,0 +1,138 @@
+"""Records → rows of tokens. Whatever does not fit is counted by reason, never cut in silence."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from heedful.batch import RankedRows, Rows
+from heedful.text.format import PromptFormat, prompt_tokens
+from heedful.text.tokenizer import end_id, fingerprint
+from heedful.types import Demonstration, Prompt, Ranking, Response, untied_pairs
+
+
+class Encoded(NamedTuple):
+    """A prompt and a response as token ids; a finished response ends with the end token."""
+
+    prompt: list[int]
+    response: list[int]
+
+
+class EncodedRanking(NamedTuple):
+    """One labeler's ranking; `rank[i]` belongs to `rows[i]`."""
+
+    rows: list[Encoded]
+    rank: tuple[int, ...]
+    id: str
+
+
+class Encoder:
+    """A tokenizer with a prompt format; `dropped` counts what did not fit."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: PromptFormat) -> None:
+        self.tokenizer = tokenizer
+        self.format = format
+        self.end = end_id(tokenizer)
+        self.dropped: Counter[str] = Counter()
+        self._fingerprint = fingerprint(tokenizer)
+
+    def prompt(self, prompt: Prompt) -> list[int] | None:
+        """None, counted, when it is longer than the format allows."""
+        ids = prompt_tokens(prompt, self.format, self.tokenizer)
+        if len(ids) > self.format.max_prompt_tokens:
+            self.dropped["prompt_too_long"] += 1
+            return None
+        return ids
+
+    def prompts(self, prompts: Iterable[Prompt]) -> tuple[list[Prompt], list[list[int]]]:
+        """The prompts that fit, and their token ids."""
+        kept = [(prompt, ids) for prompt in prompts if (ids := self.prompt(prompt)) is not None]
+        return [prompt for prompt, _ in kept], [ids for _, ids in kept]
+
+    def demonstrations(self, pairs: Iterable[tuple[Prompt, Demonstration]]) -> list[Encoded]:
+        return [row for p, d in pairs if (row := self._encode(p, [*self._words(d.text), self.end])) is not None]
+
+    def response(self, prompt: Prompt, response: Response) -> Encoded | None:
+        """A sampled response by its own tokens where this tokenizer wrote them, else by its text."""
+        own = response.tokenizer == self._fingerprint
+        ids = list(response.tokens) if own else self._words(response.text)
+        return self._encode(prompt, ids + [self.end] * response.finished)
+
+    def ranking(self, prompt: Prompt, responses: Sequence[Response], ranking: Ranking) -> EncodedRanking | None:
+        """None, counted, when no two comparable responses are left."""
+        rows, rank = [], []
+        for response, place in zip(responses, ranking.rank, strict=True):
+            row = self.response(prompt, response)
+            if row is not None:
+                rows.append(row)
+                rank.append(place)
+        if not untied_pairs(rank):
+            self.dropped["ranking_without_untied_pair"] += 1
+            return None
+        return EncodedRanking(rows, tuple(rank), ranking.id)
+
+    def rankings(self, items: Iterable[tuple[Prompt, list[Response], Ranking]]) -> list[EncodedRanking]:
+        return [encoded for item in items if (encoded := self.ranking(*item)) is not None]
+
+    def _words(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _encode(self, prompt: Prompt, response: list[int]) -> Encoded | None:
+        ids = self.prompt(prompt)
+        if ids is None:
+            return None
+        if not response:
+            self.dropped["empty_response"] += 1
+            return None
+        if len(response) > self.format.max_response_tokens + 1:
+            self.dropped["response_too_long"] += 1
+            return None
+        return Encoded(ids, response)
+
+
+def to_rows(items: Sequence[Encoded], pad: int) -> Rows:
+    """Right-padded rows, in the items' order."""
+    length = torch.tensor([len(item.prompt) + len(item.response) for item in items])
+    tokens = torch.full((len(items), int(length.max())), pad)
+    for i, item in enumerate(items):
+        tokens[i, : length[i]] = torch.tensor(item.prompt + item.response)
+    return Rows(tokens, torch.tensor([len(item.prompt) for item in items]), length)
+
+
+def to_ranked_rows(items: Sequence[EncodedRanking], pad: int) -> RankedRows:
+    """B rankings of mixed K as one batch: one row per response, Kmax the largest K."""
+    kmax = max(len(item.rank) for item in items)
+    rank = torch.zeros(len(items), kmax, dtype=torch.long)
+    valid = torch.zeros(len(items), kmax, dtype=torch.bool)
+    for i, item in enumerate(items):
+        rank[i, : len(item.rank)] = torch.tensor(item.rank)
+        valid[i, : len(item.rank)] = True
+    slot = valid.flatten().nonzero().squeeze(1)
+    return RankedRows(to_rows([row for item in items for row in item.rows], pad), slot, rank, valid)
+
+
+def by_length(length: torch.Tensor, max_tokens: int) -> list[torch.Tensor]:
+    """Row indices grouped so that rows × longest stays within max_tokens, similar lengths together.
+
+    A single row longer than max_tokens stands alone.
+    """
+    groups: list[torch.Tensor] = []
+    order = torch.argsort(length, descending=True, stable=True)
+    start = 0
+    while start < len(order):
+        size = max(1, max_tokens // int(length[order[start]]))
+        groups.append(order[start : start + size])
+        start += size
+    return groups
+
+
+def windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, width: int) -> torch.Tensor:
+    """Documents as one stream, each ending with the end token, cut into (n, width) windows; the rest is left off."""
+    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    end = [end_id(tokenizer)]
+    stream = [
+        id for ids in tokenizer(list(documents), add_special_tokens=False)["input_ids"] for id in begin + ids + end
+    ]
+    return torch.tensor(stream[: len(stream) // width * width]).reshape(-1, width)
