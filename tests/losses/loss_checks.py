@@ -73,16 +73,16 @@ def check_masked_whiten(losses: SimpleNamespace):
 
 
 def check_explained_variance(losses: SimpleNamespace):
-    returns, mask = tensor([[1, 3, 8]]), boolean([[1, 1, 0]])
+    returns, mask = tensor([[1, 5, 8]]), boolean([[1, 1, 0]])
 
     def explained(values, mask=mask, returns=returns):
         return losses.masked.explained_variance(tensor(values), returns, mask)
 
-    same(explained([[1, 3, NAN]]), 1)
-    same(explained([[2, 4, NAN]]), 1)
+    same(explained([[1, 5, NAN]]), 1)
+    same(explained([[2, 6, NAN]]), 1)
     same(explained([[2, 2, 0]]), 0)
-    same(explained([[2, 3, 0]]), 0.75)
-    same(explained([[3, 1, 0]]), -3)
+    same(explained([[3, 5, 0]]), 0.75)
+    same(explained([[5, 1, 0]]), -3)
     same(explained([[1, 2, 3]], returns=tensor([[0.1, 0.1, 0.1]]), mask=boolean([[1, 1, 1]])), NAN)
     same(explained([[1, 3, 0]], mask=boolean([[0, 0, 0]])), NAN)
 
@@ -107,6 +107,7 @@ def check_entropy(losses: SimpleNamespace):
     logits = tensor([[0, 0, 0], [0, 1, -INF], [7, -INF, -INF]]).requires_grad_()
     h = losses.logprob.entropy(logits)
     same(h, [math.log(3), -p * math.log(p) - (1 - p) * math.log(1 - p), 0])
+    same(losses.logprob.entropy(logits[None]), [h.tolist()])
     (gradient,) = torch.autograd.grad(h.sum(), logits)
     slope = p * (1 - p) * math.log((1 - p) / p)  # dH/dz of the two-valued distribution
     same(gradient, [[0, 0, 0], [slope, -slope, 0], [0, 0, 0]])
@@ -216,11 +217,11 @@ def check_ranking_accuracy(losses: SimpleNamespace):
 
 
 def check_soft_pair_loss(losses: SimpleNamespace):
-    a, b, p = tensor([1, 1, 1, 0, 400]), tensor([0, 0, 0, 0, 0]), tensor([1, 0.5, 0, 0.9, 0])
+    a, b, p = tensor([3, 3, 3, 2, 395]), tensor([2, 2, 2, 2, -5]), tensor([1, 0.5, 0, 0.9, 0])
     expected = [-log_sigmoid(1), -0.5 * (log_sigmoid(1) + log_sigmoid(-1)), -log_sigmoid(-1), math.log(2), 400]
     same(losses.ranking.soft_pair_loss(a, b, p), expected)
     slope = torch.autograd.grad(losses.ranking.soft_pair_loss(a.requires_grad_(), b, p).sum(), a)[0]
-    same(slope, [1 / (1 + math.exp(-x)) - q for x, q in zip(a.tolist(), p.tolist(), strict=True)])
+    same(slope, [1 / (1 + math.exp(-x)) - q for x, q in zip([1, 1, 1, 0, 400], p.tolist(), strict=True)])
 
 
 def check_best_of_k_loss(losses: SimpleNamespace):
