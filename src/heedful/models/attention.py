@@ -1,0 +1,176 @@
+"""One attention function for every decoder that goes through transformers' attention interface.
+
+Without a layout it is plain causal attention over right-padded rows: no real token ever sees padding, so there is no
+mask to build. With a layout (an object given to the model as `layout=`) the layout decides what each query sees: cached
+decoding runs through the model's own forward that way, so sampling and training share one definition.
+
+Sliding windows, soft caps (Gemma 2, arXiv 2408.00118) and attention sinks (gpt-oss) are honoured; what cannot be is
+refused by name. Shapes: query (N, H, T, D), key and value (N, Hkv, S, D); H is a multiple of Hkv.
+"""
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, PreTrainedModel
+
+from heedful.config import InputError
+
+NAME = "heedful"
+HONOURED_LAYERS = {"full_attention", "sliding_attention"}
+REFUSED_ARGUMENTS = ("position_bias", "indices", "block_indices", "cache")
+
+
+class Layout(Protocol):
+    """Where keys and values of this call go, and which of them each query sees."""
+
+    def update(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor, window: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Keys, values and an additive mask that broadcasts to (N, 1, T, S); no mask means causal, T = S."""
+        ...
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    layout: Layout | None = None,
+    **others: Any,  # transformers hands every attention function whatever its model was called with
+) -> tuple[torch.Tensor, None]:
+    """Attention output (N, T, H, D), and None where other implementations return weights.
+
+    Raises:
+        InputError: the model asks for something that is not honoured.
+    """
+    if layout is None:
+        _refuse_unknown(module, query, key, attention_mask, sliding_window, others)
+        mask = _window_mask(query, sliding_window)
+    else:
+        key, value, mask = layout.update(module.layer_idx, key, value, sliding_window)  # type: ignore[arg-type]
+        mask = _window_mask(query, sliding_window) if mask is None else mask
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    one_token = layout is not None and query.shape[2] == 1
+    if one_token or softcap is not None or s_aux is not None:
+        return _explicit(query, key, value, mask, scaling, dropout, softcap, s_aux), None
+    out = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _explicit(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention step by step; query heads that share a key head are extra queries of it, so no key is repeated.
+
+    For one query token a row this is also faster than the fused kernel.
+    """
+    rows, heads, tokens, width = query.shape
+    groups = heads // key.shape[1]
+    grouped = query.reshape(rows, key.shape[1], groups * tokens, width)
+    weight = torch.matmul(grouped, key.transpose(2, 3)).mul_(scaling).view(rows, key.shape[1], groups, tokens, -1)
+    if softcap is not None:
+        weight = torch.tanh(weight / softcap) * softcap
+    if mask is None:
+        seen = torch.ones(tokens, key.shape[2], dtype=torch.bool, device=query.device).tril()
+        mask = torch.zeros_like(seen, dtype=weight.dtype).masked_fill(~seen, float("-inf"))
+    weight = weight + (mask if mask.dim() == 2 else mask.unsqueeze(1))
+    if sinks is not None:
+        sink = sinks.view(1, key.shape[1], groups, 1, 1).expand(rows, -1, -1, tokens, 1)
+        weight = torch.cat([weight, sink.to(weight.dtype)], -1).softmax(-1, dtype=_at_least_fp32(weight))[..., :-1]
+    else:
+        weight = weight.softmax(-1, dtype=_at_least_fp32(weight))
+    weight = F.dropout(weight.to(value.dtype), dropout, training=dropout > 0)
+    out = torch.matmul(weight.view(rows, key.shape[1], groups * tokens, -1), value)
+    return out.view(rows, heads, tokens, -1).transpose(1, 2).contiguous()
+
+
+def _window_mask(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
+    """Additive (T, T) mask of a sliding window: each token sees itself and the window − 1 tokens before it."""
+    tokens = query.shape[2]
+    if window is None or tokens <= window:
+        return None
+    seen = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril().triu(1 - window)
+    return torch.zeros_like(seen, dtype=query.dtype).masked_fill(~seen, float("-inf"))
+
+
+def _at_least_fp32(x: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _refuse_unknown(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    sliding_window: int | None,
+    others: dict[str, Any],
+) -> None:
+    name = type(module).__name__
+    asked = [key for key in REFUSED_ARGUMENTS if others.get(key) is not None]
+    if asked:
+        raise InputError(
+            f"{name} asks for attention with {asked[0]}, which heedful does not compute; choose another model"
+        )
+    if attention_mask is not None:
+        raise InputError(f"{name} was given an attention mask; heedful pads rows on the right and takes none")
+    if not getattr(module, "is_causal", True) or others.get("is_causal") is False:
+        raise InputError(f"{name} is not causal; heedful trains decoders only")
+    if query.shape[2] != key.shape[2]:
+        raise InputError(f"{name} was given a transformers cache; generate with heedful's engine instead")
+    kinds = getattr(module.config, "layer_types", None)
+    if kinds and kinds[module.layer_idx] == "sliding_attention" and sliding_window is None:
+        raise InputError(f"{name} hides its sliding window from the attention interface; choose another model")
+
+
+def use_attention(model: PreTrainedModel) -> None:
+    """Make the model compute attention by `attend`.
+
+    Raises:
+        InputError: an architecture whose attention is its own, or with layers that are not attention.
+    """
+    name = model.config.model_type
+    if model.config._attn_implementation == NAME:
+        return
+    if not model._supports_attention_backend:
+        raise InputError(
+            f"architecture {name!r} computes its own attention; choose one that uses transformers' interface"
+        )
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - HONOURED_LAYERS
+    if kinds:
+        raise InputError(
+            f"architecture {name!r} has layers of kind {sorted(kinds)[0]!r}; full and sliding attention work"
+        )
+    model.set_attn_implementation(NAME)
+    model.get_decoder().register_forward_pre_hook(_refuse_padding_mask, with_kwargs=True)
+
+
+def _refuse_padding_mask(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    # transformers drops a padding mask before an attention function without a mask interface could see it
+    if kwargs.get("attention_mask") is not None:
+        raise InputError("heedful's models take no attention_mask: pad rows on the right and read real positions only")
+
+
+AttentionInterface.register(NAME, attend)

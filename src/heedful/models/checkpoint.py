@@ -1,0 +1,165 @@
+"""Checkpoints: a folder in Hugging Face's format that says what it is and what it was made from.
+
+    model.safetensors, config.json, …   the decoder (policy) or its trunk (reward and value model)
+    head.safetensors                    the scalar head of a reward or value model
+    tokenizer.json, …                   the tokenizer
+    heedful.json                        kind, format version, parents (name → hash)
+
+A folder is written aside, flushed and renamed, so a reader finds the old one or the new one, never half.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from heedful.config import InputError
+from heedful.models.heads import Policy, RewardModel, ValueModel
+from heedful.models.load import ABOUT, check_kind, load_decoder, load_tokenizer, load_trunk
+
+FORMAT = 1
+HEAD = "head.safetensors"
+Parents = Mapping[str, str]
+
+
+def save_policy(folder: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, parents: Parents) -> None:
+    """Any Hugging Face tool loads the result."""
+    _save(folder, "policy", policy.decoder, None, tokenizer, parents)
+
+
+def save_reward_model(folder: Path, model: RewardModel, tokenizer: PreTrainedTokenizerBase, parents: Parents) -> None:
+    _save(folder, "reward_model", model.trunk, model.head, tokenizer, parents)
+
+
+def save_value_model(folder: Path, model: ValueModel, tokenizer: PreTrainedTokenizerBase, parents: Parents) -> None:
+    _save(folder, "value_model", model.trunk, model.head, tokenizer, parents)
+
+
+def load_policy(name_or_path: Path | str) -> tuple[Policy, PreTrainedTokenizerBase]:
+    """A saved policy, or any decoder by hub name or folder, in eval mode.
+
+    Raises:
+        InputError: another kind of checkpoint, or whatever `load_decoder` refuses.
+    """
+    recover(Path(name_or_path))
+    return Policy(load_decoder(name_or_path)).eval(), load_tokenizer(name_or_path)
+
+
+def load_reward_model(folder: Path | str) -> tuple[RewardModel, PreTrainedTokenizerBase]:
+    """A saved reward model, in eval mode.
+
+    Raises:
+        InputError: another kind of checkpoint, or broken files.
+    """
+    trunk, head = _load(Path(folder), "reward_model")
+    return RewardModel(trunk, head).eval(), load_tokenizer(folder)
+
+
+def load_value_model(folder: Path | str) -> tuple[ValueModel, PreTrainedTokenizerBase]:
+    """A saved value model, in eval mode.
+
+    Raises:
+        InputError: another kind of checkpoint, or broken files.
+    """
+    trunk, head = _load(Path(folder), "value_model")
+    return ValueModel(trunk, head).eval(), load_tokenizer(folder)
+
+
+def weights_hash(folder: Path | str) -> str:
+    """SHA-256 of the folder's configuration and weights, head included: what parents are recorded by.
+
+    Raises:
+        InputError: the folder holds no weights.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{folder}: holds no .safetensors weights; name a model folder")
+    hashed = hashlib.sha256()
+    for path in [Path(folder) / "config.json", *files]:
+        hashed.update(f"{path.name}\n{path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                hashed.update(block)
+    return hashed.hexdigest()
+
+
+def recover(folder: Path) -> None:
+    """Put back a checkpoint whose replacement was interrupted between moving the old away and the new in."""
+    old = _aside(folder, "old")
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
+
+
+def _save(
+    folder: Path,
+    kind: str,
+    model: PreTrainedModel,
+    head: torch.nn.Linear | None,
+    tokenizer: PreTrainedTokenizerBase,
+    parents: Parents,
+) -> None:
+    about = {"kind": kind, "format": FORMAT, "parents": dict(parents)}
+    with _written_aside(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if head is not None:
+            save_file({name: x.detach().contiguous() for name, x in head.state_dict().items()}, partial / HEAD)
+        (partial / ABOUT).write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _load(folder: Path, kind: str) -> tuple[PreTrainedModel, torch.nn.Linear]:
+    recover(folder)
+    words = kind.replace("_", " ")
+    if not (folder / ABOUT).is_file():
+        raise InputError(f"{folder}: not a {words}: it has no {ABOUT}; name a folder that heedful saved")
+    check_kind(folder, kind)
+    trunk = load_trunk(folder)
+    try:
+        weights = load_file(folder / HEAD)
+        head = torch.nn.Linear(weights["weight"].shape[1], 1)
+        head.load_state_dict(weights)
+    except (OSError, SafetensorError, KeyError, RuntimeError):
+        raise InputError(f"{folder}: its {HEAD} is missing or broken; train or copy the {words} again") from None
+    return trunk, head
+
+
+@contextmanager
+def _written_aside(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder` once everything in it is on disk."""
+    recover(folder)
+    partial, old = _aside(folder, "partial"), _aside(folder, "old")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in [*partial.iterdir(), partial]:
+            _flush(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    _flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(folder: Path, what: str) -> Path:
+    return folder.with_name(f"{folder.name}.{what}")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

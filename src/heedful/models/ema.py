@@ -1,0 +1,35 @@
+"""Exponential moving average of weights (InstructGPT, appendix C.4: decay 0.992 per update)."""
+
+from typing import Any
+
+import torch
+
+
+class Ema:
+    """Averages of a model's parameters, starting from their values now; buffers are not averaged."""
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._model = model
+        self._average = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """average ← decay · average + (1 − decay) · parameter."""
+        now = [p.detach() for _, p in self._model.named_parameters()]
+        torch._foreach_lerp_(list(self._average.values()), now, 1 - self.decay)
+
+    @torch.no_grad()
+    def copy_to(self, model: torch.nn.Module) -> None:
+        """Write the averages into a model of the same shape."""
+        for name, p in model.named_parameters():
+            p.copy_(self._average[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"decay": self.decay, "average": dict(self._average)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.decay = state["decay"]
+        for name, average in self._average.items():
+            average.copy_(state["average"][name])

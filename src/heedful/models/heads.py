@@ -1,0 +1,144 @@
+"""Policy, reward model and value model: one trunk, run one way on rows, with three readings of its hidden states.
+
+The trunk runs in whatever precision the caller's torch.autocast chooses; heads compute in the weights' precision, fp32.
+Shapes: N rows, T tokens, R response tokens, D hidden width, V vocabulary.
+"""
+
+import copy
+from typing import Self
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from heedful.batch import Rows
+from heedful.models.load import head_logits
+
+MAX_LOGITS = 1 << 24  # entries of one chunk of logits (64 MB in fp32): positions · V never exists for a whole rollout
+
+
+def hidden_states(trunk: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """The trunk's last hidden states (N, T, D) over right-padded tokens (N, T); those of padding mean nothing."""
+    return trunk(input_ids=tokens, use_cache=False).last_hidden_state
+
+
+class Policy(torch.nn.Module):
+    """A causal language model over responses."""
+
+    def __init__(self, decoder: PreTrainedModel) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.device
+
+    def logprob(self, rows: Rows, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """log π(token) and the entropy of π(·) in nats, both (N, R) and zero where rows.mask is False.
+
+        Both are of the distribution at the temperature. Only real response positions pass through the language-model
+        head. The entropy is a measurement: it carries no gradient.
+        """
+        hidden = hidden_states(self.decoder.get_decoder(), rows.tokens)
+        mask = rows.mask
+        row, step = mask.nonzero(as_tuple=True)
+        position = rows.prompt_length[row] + step
+        logprob, entropy = self._read(hidden[row, position - 1], rows.tokens[row, position], temperature)
+        zeros = logprob.new_zeros(mask.shape)
+        return zeros.index_put((row, step), logprob), zeros.index_put((row, step), entropy)
+
+    def language_loss(self, tokens: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """−log π of every token after the first, in nats (N, T − 1), and which of them are within length (N,), bool."""
+        hidden = hidden_states(self.decoder.get_decoder(), tokens)
+        mask = torch.arange(1, tokens.shape[1], device=tokens.device)[None] < length[:, None]
+        row, step = mask.nonzero(as_tuple=True)
+        logprob, _ = self._read(hidden[row, step], tokens[row, step + 1], 1.0)
+        return logprob.new_zeros(mask.shape).index_put((row, step), -logprob), mask
+
+    def _read(
+        self, hidden: torch.Tensor, target: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of target (M,) and entropy (M,) from hidden states (M, D), chunk by chunk."""
+        size = max(1, MAX_LOGITS // self.decoder.get_output_embeddings().weight.shape[0])
+        if len(target) <= size:
+            return _read_chunk(self.decoder, hidden, target, temperature)
+        parts = [
+            checkpoint(_read_chunk, self.decoder, h, t, temperature, use_reentrant=False)
+            for h, t in zip(hidden.split(size), target.split(size), strict=True)
+        ]
+        return torch.cat([logprob for logprob, _ in parts]), torch.cat([entropy for _, entropy in parts])
+
+
+def _read_chunk(
+    decoder: PreTrainedModel, hidden: torch.Tensor, target: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = head_logits(decoder, hidden)
+    if temperature != 1.0:
+        logits = logits / temperature
+    logprobs = logits.log_softmax(-1)
+    with torch.no_grad():
+        entropy = torch.special.entr(logprobs.exp()).sum(-1)
+    return logprobs.gather(1, target[:, None]).squeeze(1), entropy
+
+
+class _ScalarModel(torch.nn.Module):
+    """A trunk with one linear number per position."""
+
+    def __init__(self, trunk: PreTrainedModel, head: torch.nn.Linear) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+
+    @classmethod
+    def from_decoder(cls, decoder: PreTrainedModel, seed: int = 0) -> Self:
+        """Take over the decoder's trunk (it is not copied) under a new head: N(0, 1 / (D + 1)) weights, bias 0.
+
+        The head's size is that of Stiennon et al. (arXiv 2009.01325): numbers of order one whatever the width.
+        """
+        trunk = decoder.get_decoder()
+        weight = next(trunk.parameters())
+        width = trunk.config.get_text_config().hidden_size
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            head = torch.nn.Linear(width, 1)
+            torch.nn.init.normal_(head.weight, std=(width + 1) ** -0.5)
+            torch.nn.init.zeros_(head.bias)
+        return cls(trunk, head.to(weight.device, torch.promote_types(weight.dtype, torch.float32)))
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    @property
+    def bias(self) -> torch.nn.Parameter:
+        """(1,), added to every number: shift it in place to move the scale's origin."""
+        return self.head.bias
+
+    def _read(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states (…, D) → numbers (…)."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
+
+
+class RewardModel(_ScalarModel):
+    """Scores a prompt with its response at the last token."""
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        """Score (N,)."""
+        hidden = hidden_states(self.trunk, rows.tokens)
+        index = torch.arange(len(hidden), device=hidden.device)
+        return self._read(hidden[index, rows.length - 1])
+
+
+class ValueModel(_ScalarModel):
+    """The expected return before each response token."""
+
+    @classmethod
+    def from_reward_model(cls, reward_model: RewardModel) -> Self:
+        """A copy of the reward model, trunk and head (InstructGPT, section 3.5)."""
+        return cls(copy.deepcopy(reward_model.trunk), copy.deepcopy(reward_model.head))
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        """Value (N, R) of the state each response token was chosen in; zero where rows.mask is False."""
+        value = self._read(hidden_states(self.trunk, rows.tokens))
+        return rows.at_response(value, -1) * rows.mask
