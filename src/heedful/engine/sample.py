@@ -28,28 +28,37 @@ class Sampler:
     """Samples from a live model; equal seeds give equal responses, whatever else is in the batch."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float = 1.0
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        stop: Sequence[str] = (),
     ) -> None:
-        self.end = end_id(tokenizer)
-        self.engine = Engine(model, eos_ids=[self.end])
+        """`stop`: words, one token each, that end a response as the end token does."""
+        self.ends = {end_id(tokenizer), *tokenizer.convert_tokens_to_ids(list(stop))}
+        self.engine = Engine(model, eos_ids=sorted(self.ends))
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
 
-    def __call__(self, prompts: Sequence[list[int]], seeds: Sequence[int], num_samples: int = 1) -> Sampled:
-        """`num_samples` responses to each prompt (token ids), those of one prompt next to each other."""
+    def __call__(
+        self, prompts: Sequence[list[int]], seeds: Sequence[int], num_samples: Sequence[int] | None = None
+    ) -> Sampled:
+        """`num_samples[i]` responses (one, when None) to prompt i (token ids), those of one prompt side by side."""
+        number = num_samples or [1] * len(prompts)
         requests = [
-            Request(prompt, num_samples, self.max_new_tokens, temperature=self.temperature, seed=seed)
-            for prompt, seed in zip(prompts, seeds, strict=True)
+            Request(prompt, k, self.max_new_tokens, temperature=self.temperature, seed=seed)
+            for prompt, k, seed in zip(prompts, number, seeds, strict=True)
         ]
         groups = self.engine.generate(requests)
         completions = [completion for group in groups for completion in group]
-        asked = [request.prompt for request in requests for _ in range(num_samples)]
+        asked = [request.prompt for request in requests for _ in range(request.num_samples)]
         rows = to_rows([Encoded(p, c.tokens) for p, c in zip(asked, completions, strict=True)], pad_id(self.tokenizer))
         logprob = torch.zeros(len(completions), rows.mask.shape[1])
         for n, completion in enumerate(completions):
             logprob[n, : len(completion.logprob)] = torch.tensor(completion.logprob)
-        tokens = [[id for id in c.tokens if id != self.end] for c in completions]
+        tokens = [[id for id in c.tokens if id not in self.ends] for c in completions]
         text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return Sampled(rows, tokens, text, torch.tensor([c.finished for c in completions]), logprob)
 

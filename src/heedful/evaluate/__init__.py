@@ -1,1 +1,1 @@
-"""Does the model do what people want, and how sure are we: win rates, reward-model accuracy, with clustered intervals."""
+"""Does the model do what people want, and how sure are we: win rates and accuracies with clustered intervals."""

@@ -48,7 +48,7 @@ def win_rate(
 
 
 def compare_scores(score: Mapping[str, float], baseline: Mapping[str, float]) -> WinRate:
-    """The win rate where a scorer decides instead of labelers: scores by prompt id, higher is better, equal is a tie."""
+    """The win rate where a scorer decides: scores by prompt id, higher is better, equal is a tie."""
     prompts = sorted(score.keys() & baseline.keys())
     value = [0.5 if score[p] == baseline[p] else float(score[p] > baseline[p]) for p in prompts]
     return WinRate(clustered_mean(value, prompts), value.count(1.0), value.count(0.5), value.count(0.0))

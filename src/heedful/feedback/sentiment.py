@@ -1,4 +1,4 @@
-"""Sentiment as a utility: VADER's compound score (Hutto & Gilbert 2014), the automatic stand-in for Ziegler's labelers."""
+"""Sentiment as a utility: VADER (Hutto & Gilbert 2014), the automatic stand-in for the labelers of Ziegler et al."""
 
 from functools import cache
 

@@ -4,6 +4,7 @@ What is loaded is compared with the architecture's own attention and logits on a
 does something heedful does not know is refused when it is loaded, not noticed when it has trained.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -250,3 +251,11 @@ def _check_exists(name_or_path: str | Path) -> None:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def reinitialized(model: PreTrainedModel, seed: int) -> PreTrainedModel:
+    """A model of the same shape with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=torch.float32)
+    return _prepare(fresh)

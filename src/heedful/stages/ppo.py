@@ -286,7 +286,7 @@ def train(
                 for each in (optimizer, value_optimizer):
                     each.step()
                     each.zero_grad()
-                ema.update(policy)
+                ema.update()
                 updates.append(update_stats)
         # 5. log, adapt the KL coefficient, save
         seconds = time.monotonic() - began
@@ -359,6 +359,6 @@ def reward_model_score(reward_model: RewardModel, config: PPOConfig) -> Score:
 def normalize(reward_model: RewardModel, score: torch.Tensor) -> None:
     """Rescale the head so that `score` (N,), the starting policy's, has mean 0, sd 1 (Ziegler et al., section 2.2)."""
     with torch.no_grad():
-        reward_model.bias -= score.mean()
-        for parameter in (reward_model.weight, reward_model.bias):
-            parameter /= score.std().clamp_min(1e-6)
+        reward_model.bias.sub_(score.mean())
+        for parameter in reward_model.head.parameters():
+            parameter.div_(score.std().clamp_min(1e-6))

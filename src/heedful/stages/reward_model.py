@@ -22,12 +22,14 @@ from heedful.engine.sample import score_rows
 from heedful.losses.ranking import best_of_k_loss, hinge_ranking_loss, ranking_accuracy, ranking_loss
 from heedful.models.checkpoint import load_policy, save_reward_model
 from heedful.models.heads import RewardModel
+from heedful.models.load import reinitialized
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot
 from heedful.text.collate import Encoded, EncodedRanking, Encoder, to_ranked_rows, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.tokenizer import pad_id
+from heedful.types import Demonstration, Prompt
 
 RankingLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # score, rank, valid (B, Kmax) → (B,)
 
@@ -148,12 +150,17 @@ def center(model: RewardModel, demonstrations: Sequence[Encoded], pad: int, conf
     rows = to_rows(demonstrations, pad).to(model.device)
     mean = score_rows(model, rows, config.max_tokens, config.precision).double().mean()
     with torch.no_grad():
-        model.bias -= mean
+        model.bias.sub_(mean)
     return float(score_rows(model, rows, config.max_tokens, config.precision).double().mean())
 
 
 def main(
-    config: RewardModelConfig, run: Run, model: Path | str, rankings: Path, demonstrations: Path, format: PromptFormat
+    config: RewardModelConfig,
+    run: Run,
+    model: Path,
+    rankings: Path,
+    demonstrations: Path | None,
+    format: PromptFormat,
 ) -> None:
     """Read snapshots, train, centre on the demonstrations, write `model/`.
 
@@ -167,11 +174,11 @@ def main(
     snapshot = read_snapshot(rankings)
     data = encoder.rankings(snapshot.rankings_of("train", "train"))
     valid = encoder.rankings(snapshot.rankings_of("valid", "train"))
-    shown = encoder.demonstrations(read_snapshot(demonstrations).demonstrations_of("train"))
+    shown = [] if demonstrations is None else encoder.demonstrations(demonstrated(demonstrations))
     if not data:
         raise InputError(f"{rankings}: no ranking of a training prompt with an untied pair; rank some first")
-    torch.manual_seed(run.seed)
-    reward_model = RewardModel.from_decoder(policy.decoder, random=config.init == "random")
+    decoder = reinitialized(policy.decoder, run.seed) if config.init == "random" else policy.decoder
+    reward_model = RewardModel.from_decoder(decoder, run.seed)
     train(config, reward_model, data, valid, pad_id(tokenizer), run)
     left = center(reward_model, shown, pad_id(tokenizer), config) if shown else None
     save_reward_model(run.folder / "model", reward_model, tokenizer, run.manifest["parents"])
@@ -179,6 +186,10 @@ def main(
         run.count(reason, number)
     loss, accuracy = validate(reward_model, valid, pad_id(tokenizer), ranking_loss, config) if valid else (None, None)
     run.finish(valid_loss=loss, valid_accuracy=accuracy, num_rankings=len(data), demonstration_score_mean=left)
+
+
+def demonstrated(demonstrations: Path) -> list[tuple[Prompt, Demonstration]]:
+    return read_snapshot(demonstrations).demonstrations_of("train")
 
 
 def comparisons(snapshot: Snapshot) -> dict[str, int]:

@@ -1,0 +1,85 @@
+"""Jobs: one stage's work in one run folder, here or side by side in processes of their own.
+
+Small models leave cores idle, so jobs that do not wait for each other run at the same time, each with its share of the
+threads. The number of threads is part of a job's identity: the same run uses the same number wherever it goes on.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from heedful.config import Config
+from heedful.run import Run
+from heedful.run import console as progress_console
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """`body(config, run, **inputs)` in `folder`; parents are the hashes of what it reads."""
+
+    folder: Path
+    stage: str
+    body: Callable[..., None]
+    config: Config
+    seed: int
+    parents: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self) -> Run:
+        return Run.open(self.folder, self.stage, self.config.model_dump(mode="json"), self.seed, self.parents)
+
+
+def prepare_worker() -> None:
+    """A killed run leaves no worker behind that would go on writing into its folder."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    progress_console.quiet = True  # two progress bars would write over each other
+
+
+def work(job: Job, threads: int) -> None:
+    """Do the job unless it is done."""
+    torch.set_num_threads(threads)
+    run = job.open()
+    if not run.done:
+        job.body(job.config, run, **job.inputs)
+
+
+class Workers:
+    """Runs jobs; processes are started when first needed and kept for the next jobs."""
+
+    def __init__(self, cores: int | None = None) -> None:
+        self.cores = cores or len(os.sched_getaffinity(0))
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def run(self, jobs: Sequence[Job]) -> list[Run]:
+        """All jobs, side by side where there are cores for it; returns their finished runs in order."""
+        side_by_side = min(len(jobs), self.cores)
+        threads = max(1, self.cores // max(1, side_by_side))
+        unfinished = [job for job in jobs if not job.open().done]
+        if side_by_side > 1 and len(unfinished) > 1 and not torch.cuda.is_available():
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(self.cores, get_context("spawn"), prepare_worker)
+            for future in [self._pool.submit(work, job, threads) for job in unfinished]:
+                future.result()
+        else:
+            for job in unfinished:
+                work(job, threads)
+        return [job.open() for job in jobs]

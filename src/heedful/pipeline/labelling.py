@@ -1,0 +1,136 @@
+"""Steps in which somebody judges: simulated labelers answer at once, people through the store and the next command."""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from heedful.feedback.simulated import SimulatedLabeler
+from heedful.pipeline.recipe import LabelersConfig, Recipe
+from heedful.pipeline.source import Source
+from heedful.run import Run
+from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
+from heedful.store.database import Store
+from heedful.store.export import export_snapshot
+from heedful.store.labels import add_demonstration, add_labeler, add_ranking, add_rating, add_response
+from heedful.store.progress import Work, progress
+from heedful.types import Prompt, Ranking, Response
+
+
+class Waiting(Exception):
+    """People have not judged enough yet; the same command goes on later."""
+
+
+def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:
+    """A demonstration for every prompt of the SFT pool, written by labelers; then the snapshot.
+
+    Raises:
+        Waiting: people still have to write some.
+    """
+    asked = read_snapshot(prompts)
+    written = source.demonstrations(asked.prompts)
+    if written:
+        add_labeler(store, *{labeler.labeler for labeler in source.labelers("train")})
+        add_demonstration(store, *written)
+    wait_for(store, Work("demonstration", pool="sft"))
+    snapshot = export_snapshot(store, pools=["sft"])
+    write_snapshot(run.folder / "snapshot", snapshot)
+    run.finish(num_demonstrations=len(snapshot.demonstrations))
+
+
+def wait_for(store: Store, work: Work) -> None:
+    state = progress(store, work)
+    if state.done < state.total:
+        raise Waiting(f"waiting for people: {state}; label with: heedful label serve, then run the same command again")
+
+
+def rank(config: LabelersConfig, run: Run, store: Store, source: Source, responses: Path, round: int) -> None:
+    """Every prompt's responses ranked by a training labeler, some by two, held-out prompts by held-out ones as well.
+
+    The snapshot holds the rankings of all rounds so far.
+
+    Raises:
+        Waiting: people still have to rank some.
+    """
+    sampled = read_snapshot(responses)
+    grouped = by_prompt(sampled)
+    add_response(store, *sampled.responses, round=round)
+    train, heldout = source.labelers("train"), source.labelers("heldout")
+    if train:
+        source.calibrate(grouped)
+        train, heldout = source.labelers("train"), source.labelers("heldout")
+        add_labeler(store, *[labeler.labeler for labeler in (*train, *heldout)])
+        add_ranking(store, *simulated_rankings(grouped, train, config.overlap, run.seed))
+        tested = [item for item in grouped if item[0].split != "train"]
+        add_ranking(store, *simulated_rankings(tested, heldout, 1.0, run.seed))
+    wait_for(store, Work("ranking", round=round, pool="reward_model"))
+    snapshot = export_snapshot(store, pools=["reward_model"], heldout="validation")
+    write_snapshot(run.folder / "snapshot", snapshot)
+    run.finish(num_rankings=len(snapshot.rankings), num_responses=len(snapshot.responses))
+
+
+def by_prompt(snapshot: Snapshot) -> list[tuple[Prompt, list[Response]]]:
+    """Each prompt with its responses, in the snapshot's order of prompts."""
+    found: dict[str, list[Response]] = defaultdict(list)
+    for response in snapshot.responses:
+        found[response.prompt_id].append(response)
+    return [(prompt, found[prompt.id]) for prompt in snapshot.prompts if found[prompt.id]]
+
+
+def simulated_rankings(
+    items: Iterable[tuple[Prompt, Sequence[Response]]],
+    labelers: Sequence[SimulatedLabeler],
+    overlap: float,
+    seed: int,
+) -> list[Ranking]:
+    """One labeler ranks each item, a second one a share `overlap` of them."""
+    rankings = []
+    for prompt, responses in items:
+        draw = random.Random(f"{seed} {prompt.id} ranking")
+        number = min(len(labelers), 1 + (draw.random() < overlap))
+        for labeler in draw.sample(list(labelers), number):
+            rankings.append(labeler.rank(prompt, responses))
+    return rankings
+
+
+def judge(recipe: Recipe, run: Run, store: Store, source: Source, folder: Path, names: Sequence[str]) -> None:
+    """Held-out labelers rank and rate the policies' responses side by side, equal texts judged once.
+
+    Writes the judgements' snapshot; samples.jsonl says which response each policy gave to each prompt.
+    """
+    given = {name: read_snapshot(folder / name / "responses") for name in names}
+    prompts = next(iter(given.values())).prompts
+    asked: dict[str, dict[str, Response]] = {prompt.id: {} for prompt in prompts}
+    for name in names:
+        for response in given[name].responses:
+            kept = asked[response.prompt_id].setdefault(response.text, response)
+            utility = source.utility(given[name].prompt_by_id()[response.prompt_id], response.text)
+            run.sample(policy=name, prompt_id=response.prompt_id, response_id=kept.id, gold=utility)
+    items = [(prompt, [r for r in asked[prompt.id].values()]) for prompt in prompts]
+    labelers = source.labelers("heldout")
+    rankings, ratings = [], []
+    for prompt, responses in items:
+        draw = random.Random(f"{run.seed} {prompt.id} evaluation")
+        number = min(len(labelers), recipe.evaluate.labelers_per_prompt)
+        for labeler in draw.sample(labelers, number):
+            if len(responses) > 1:
+                rankings.append(labeler.rank(prompt, responses, purpose="evaluation"))
+        ratings += [labelers[draw.randrange(len(labelers))].rate(prompt, r, purpose="evaluation") for r in responses]
+    shown = [response for _, responses in items for response in responses if response.text.strip()]
+    run.count("response_empty", sum(len(responses) for _, responses in items) - len(shown))
+    add_labeler(store, *[labeler.labeler for labeler in labelers])
+    write_snapshot(
+        run.folder / "snapshot",
+        Snapshot(
+            prompts=tuple(prompts),
+            responses=tuple(r for _, responses in items for r in responses),
+            labelers=tuple(labeler.labeler for labeler in labelers),
+            rankings=tuple(rankings),
+            ratings=tuple(ratings),
+        ),
+    )
+    add_response(store, *shown)
+    known = {response.id for response in shown}
+    add_ranking(store, *[r for r in rankings if known.issuperset(r.responses)])
+    add_rating(store, *[r for r in ratings if r.response_id in known])
+    run.finish(num_rankings=len(rankings), num_ratings=len(ratings))

@@ -1,0 +1,331 @@
+"""The loop: each method is one step of InstructGPT's figure 2, and each leaves a finished run folder behind.
+
+store.db                             the labelling store
+data/                                snapshots: documents, and the prompts of each pool
+demonstrations/ pretrain/ sft/ …     one run folder per step or trained model
+round-1/responses, rankings, reward_model, choose, ppo, ppo_ptx …
+evaluation/                          one measured policy per folder, and the judgements
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from heedful.config import Config
+from heedful.models.checkpoint import weights_hash
+from heedful.pipeline.jobs import Job, Workers
+from heedful.pipeline.labelling import Waiting, demonstrate, judge, rank
+from heedful.pipeline.measure import (
+    ChooseConfig,
+    MeasureConfig,
+    SampleConfig,
+    ScoreConfig,
+    choose,
+    measure,
+    sample,
+    score_snapshot,
+)
+from heedful.pipeline.recipe import POOLS, Recipe
+from heedful.pipeline.source import Source
+from heedful.run import Run
+from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
+from heedful.stages import ppo, pretrain, reward_model, sft
+from heedful.store.database import Store
+from heedful.store.pools import add_prompt
+
+__all__ = ["Loop", "Waiting"]
+
+
+class Nothing(Config):
+    """A step without settings of its own."""
+
+
+class Loop:
+    """One recipe in one folder."""
+
+    def __init__(self, recipe: Recipe, folder: Path, store: Store, source: Source, workers: Workers) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self.store = store
+        self.source = source
+        self.workers = workers
+
+    def run(self) -> None:
+        """Every step in order; finished ones are passed over.
+
+        Raises:
+            Waiting: people have not judged enough yet.
+        """
+        self.prepare()
+        self.pretrain()
+        self.demonstrate()
+        self.fine_tune()
+        for round in range(1, self.recipe.rounds + 1):
+            self.collect(round)
+            self.reward(round)
+            self.optimise(round)
+        self.evaluate()
+
+    # Where things are.
+
+    def data(self, name: str) -> Path:
+        """A snapshot: "documents", or a pool's name for its prompts."""
+        return self.folder / "data" / name
+
+    def documents(self) -> Path | None:
+        return self.data("documents") if self.data("documents").exists() else None
+
+    def round_folder(self, round: int) -> Path:
+        return self.folder / f"round-{round}"
+
+    def reward_model(self, round: int) -> Path:
+        return self.round_folder(round) / "reward_model" / "model"
+
+    def start(self) -> Path:
+        """The pretrained model: ours, or the one the recipe names."""
+        return self.folder / "pretrain" / "model" if self.recipe.pretrain else Path(str(self.recipe.model))
+
+    def fine_tuned(self, name: str, epoch: int | None = None) -> Path:
+        """An SFT variant after an epoch (None: the one of lowest loss); the start's name is the pretrained model."""
+        if name == self.recipe.start_name:
+            return self.start()
+        folder = self.folder / name
+        return sft.epoch_folder(folder, epoch or finished(folder)["lowest_loss_epoch"])
+
+    def ppo_start(self) -> Path:
+        """PPO's start and reference: the last epoch of its variant, as the paper trains it for two."""
+        name = self.recipe.ppo_start
+        return self.fine_tuned(name, self.recipe.sft[name].epochs if name in self.recipe.sft else None)
+
+    def newest_policy(self, round: int) -> Path:
+        """Whose responses are ranked: the SFT policy first, the newest PPO policy (the recipe's last) afterwards."""
+        if round == 1 or not self.recipe.ppo:
+            return self.fine_tuned(self.recipe.rankings.policy)
+        return self.round_folder(round - 1) / list(self.recipe.ppo)[-1] / "model"
+
+    # Steps.
+
+    def prepare(self) -> None:
+        """Prompts into the store and into one snapshot per pool; pretraining text into a snapshot."""
+
+        def body(config: Config, run: Run) -> None:
+            for pool, prompts in self.source.prompts().items():
+                add_prompt(self.store, *prompts, pool=pool)
+                write_snapshot(self.data(pool), Snapshot(prompts=tuple(prompts)))
+            documents = self.source.documents()
+            if documents:
+                write_snapshot(self.data("documents"), Snapshot(documents=tuple(documents)))
+            run.finish(**{pool: len(read_snapshot(self.data(pool)).prompts) for pool in POOLS})
+
+        self.step("data", self.recipe.data_config(), body)
+
+    def pretrain(self) -> None:
+        if self.recipe.pretrain is not None:
+            inputs = {"tokenizer": self.source.tokenizer(), "documents": self.data("documents")}
+            self.workers.run([self.job("pretrain", "pretrain", pretrain.main, self.recipe.pretrain, inputs)])
+
+    def demonstrate(self) -> None:
+        """Labelers' own responses to the SFT pool, into a snapshot."""
+        if self.recipe.sft:
+            prompts = self.data("sft")
+
+            def body(config: Config, run: Run) -> None:
+                demonstrate(run, self.store, self.source, prompts)
+
+            self.step("demonstrations", Nothing(), body, {"prompts": prompts})
+
+    def fine_tune(self) -> None:
+        self.workers.run(
+            [
+                self.job(
+                    name,
+                    "sft",
+                    sft.main,
+                    config,
+                    {
+                        "model": self.start(),
+                        "demonstrations": self.folder / "demonstrations" / "snapshot",
+                        "format": self.recipe.format,
+                        "documents": self.documents(),
+                    },
+                )
+                for name, config in self.recipe.sft.items()
+            ]
+        )
+
+    def collect(self, round: int) -> None:
+        """K responses of the newest policy to each prompt, ranked whole; a snapshot of all rounds' rankings so far."""
+        wanted = self.recipe.rankings
+        config = SampleConfig(
+            min_k=wanted.min_k,
+            max_k=wanted.max_k,
+            temperature=wanted.temperature,
+            max_new_tokens=wanted.max_new_tokens,
+            model=f"round-{round}",
+        )
+        inputs = {
+            "policy": self.newest_policy(round),
+            "prompts": self.data("reward_model"),
+            "format": self.recipe.format,
+        }
+        self.workers.run([self.job(f"round-{round}/responses", "sample", sample, config, inputs)])
+        responses = self.round_folder(round) / "responses" / "responses"
+        self.step(
+            f"round-{round}/rankings",
+            self.recipe.labelers,
+            lambda c, run: rank(self.recipe.labelers, run, self.store, self.source, responses, round),
+            {"responses": responses},
+        )
+
+    def reward(self, round: int) -> None:
+        """The reward model on all rankings so far; then the SFT epoch it prefers, and its scores of held-out data."""
+        config = self.recipe.reward_model
+        if config is None:
+            return
+        rankings = self.round_folder(round) / "rankings" / "snapshot"
+        init = self.start() if config.init == "pretrained" else self.newest_policy(1)
+        demonstrations = self.folder / "demonstrations" / "snapshot"
+        inputs = {
+            "model": init,
+            "rankings": rankings,
+            "demonstrations": demonstrations if self.recipe.sft else None,
+            "format": self.recipe.format,
+        }
+        self.workers.run([self.job(f"round-{round}/reward_model", "reward_model", reward_model.main, config, inputs)])
+        inputs = {"reward_model": self.reward_model(round), "snapshot": rankings, "format": self.recipe.format}
+        jobs = [self.job(f"round-{round}/scores", "score", score_snapshot, ScoreConfig(), inputs)]
+        if self.recipe.rankings.policy in self.recipe.sft:
+            jobs.append(self.choose_epoch(round))
+        self.workers.run(jobs)
+
+    def choose_epoch(self, round: int) -> Job:
+        """The SFT epoch whose validation responses score highest (InstructGPT, section 3.5)."""
+        name = self.recipe.rankings.policy
+        epochs = range(1, self.recipe.sft[name].epochs + 1)
+        return self.choosing(
+            f"round-{round}/choose_epoch", [self.fine_tuned(name, epoch) for epoch in epochs], [""], round
+        )
+
+    def choosing(self, name: str, policies: list[Path], prefixes: list[str], round: int) -> Job:
+        wanted = self.recipe.rankings
+        config = ChooseConfig(temperature=wanted.temperature, max_new_tokens=wanted.max_new_tokens)
+        inputs = {
+            "policies": policies,
+            "prefixes": prefixes,
+            "reward_model": self.reward_model(round),
+            "prompts": self.data("reward_model"),
+            "format": self.recipe.format,
+        }
+        return self.job(name, "choose", choose, config, inputs)
+
+    def optimise(self, round: int) -> None:
+        """PPO, every variant side by side."""
+        inputs = {
+            "policy_folder": self.ppo_start(),
+            "reward_model_folder": self.reward_model(round),
+            "prompts": self.data("ppo"),
+            "format": self.recipe.format,
+            "documents": self.documents(),
+        }
+        self.workers.run(
+            [
+                self.job(f"round-{round}/{name}", "ppo", ppo.main, config, inputs)
+                for name, config in self.recipe.ppo.items()
+            ]
+        )
+
+    def evaluate(self) -> None:
+        """Measure every policy on the evaluation prompts, then have the held-out labelers judge them."""
+        round = self.recipe.rounds
+        wanted = self.recipe.evaluate
+        if wanted.prompted:
+            candidates = self.source.prefixes()
+            self.workers.run([self.choosing("evaluation/choose_prefix", [self.start()], candidates, round)])
+        self.workers.run([self.measuring(name, folder, round) for name, folder in self.policies(round).items()])
+        names = list(self.policies(round))
+        self.step(
+            "evaluation/judgements",
+            self.recipe.evaluate,
+            lambda c, run: judge(self.recipe, run, self.store, self.source, self.folder / "evaluation", names),
+            {name: self.folder / "evaluation" / name / "responses" for name in names},
+        )
+
+    def policies(self, round: int) -> dict[str, Path]:
+        """What is evaluated, in the order of the results table."""
+        recipe, start = self.recipe, self.recipe.start_name
+        found = {start: self.start()}
+        if recipe.evaluate.prompted:
+            found[f"{start}_prompted"] = self.start()
+        if recipe.evaluate.best_of:
+            found[f"best_of_{recipe.evaluate.best_of}"] = self.ppo_start()
+        for name in recipe.sft:
+            if name != recipe.ppo_start or name == recipe.evaluate.baseline:
+                found[name] = self.fine_tuned(name, self.best_epoch(name, round))
+        return found | {name: self.round_folder(round) / name / "model" for name in recipe.ppo}
+
+    def best_epoch(self, name: str, round: int) -> int | None:
+        if name != self.recipe.rankings.policy or self.recipe.reward_model is None:
+            return None
+        return finished(self.round_folder(round) / "choose_epoch")["best_policy"] + 1
+
+    def measuring(self, name: str, policy: Path, round: int) -> Job:
+        wanted = self.recipe.evaluate
+        prefix = ""
+        if name == f"{self.recipe.start_name}_prompted":
+            prefix = self.source.prefixes()[finished(self.folder / "evaluation" / "choose_prefix")["best_prefix"]]
+        config = MeasureConfig(
+            name=name,
+            temperature=wanted.temperature,
+            max_new_tokens=wanted.max_new_tokens,
+            best_of=wanted.best_of or 1 if name == f"best_of_{wanted.best_of}" else 1,
+            prefix=prefix,
+        )
+        inputs = {
+            "policy": policy,
+            "reference": self.ppo_start(),
+            "reward_model": self.reward_model(round) if self.recipe.reward_model else None,
+            "prompts": self.data("evaluation"),
+            "documents": self.documents(),
+            "format": self.recipe.format,
+        }
+        return self.job(f"evaluation/{name}", "measure", measure, config, inputs)
+
+    # How a step is run.
+
+    def job(self, name: str, stage: str, body: Callable[..., None], config: Config, inputs: Mapping[str, Any]) -> Job:
+        return Job(self.folder / name, stage, body, config, self.recipe.seed, self.parents(inputs), inputs)
+
+    def step(
+        self, name: str, config: Config, body: Callable[[Any, Run], None], inputs: Mapping[str, Path] | None = None
+    ) -> None:
+        """A step that needs the store: run here, once."""
+        settings, parents = config.model_dump(mode="json"), self.parents(inputs or {})
+        run = Run.open(self.folder / name, name.split("/")[-1], settings, self.recipe.seed, parents)
+        if not run.done:
+            body(config, run)
+
+    def parents(self, inputs: Mapping[str, Any]) -> dict[str, str]:
+        """The hash of everything a step reads: models and snapshots by content, settings by value."""
+        found = {}
+        for name, value in inputs.items():
+            paths = value if isinstance(value, list) else [value]
+            for i, path in enumerate(paths):
+                if isinstance(path, Path):
+                    key = f"{name}[{i}]" if len(paths) > 1 else name
+                    found[key] = content_hash(path)
+                elif isinstance(path, Config):
+                    found[name] = path.model_dump_json()
+        return found
+
+
+def content_hash(path: Path) -> str:
+    """The hash of a snapshot or of a model folder; a hub name stands for itself."""
+    if (path / "snapshot.json").exists():
+        return json.loads((path / "snapshot.json").read_text(encoding="utf-8"))["hash"]
+    return weights_hash(path) if path.is_dir() else str(path)
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """The results of a finished run folder."""
+    return Run(folder, {}, 0).results

@@ -1,0 +1,157 @@
+"""A recipe: the whole loop's settings as one validated object."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from heedful.config import Config, InputError, parse
+from heedful.stages.ppo import PPOConfig
+from heedful.stages.pretrain import PretrainConfig
+from heedful.stages.reward_model import RewardModelConfig
+from heedful.stages.sft import SFTConfig
+from heedful.text.format import PromptFormat
+
+POOLS = ("sft", "reward_model", "ppo", "evaluation")
+
+
+class PoolSizes(Config):
+    """How many prompts each pool holds. InstructGPT (table 6): 12,725 SFT, 33,207 reward model, 31,144 PPO."""
+
+    sft: int = Field(default=0, ge=0)
+    reward_model: int = Field(default=0, ge=0)
+    ppo: int = Field(default=0, ge=0)
+    evaluation: int = Field(default=500, ge=2)
+
+
+class WorldConfig(Config):
+    """The embedded world as the source of prompts, text and labelers."""
+
+    document_tokens: int = Field(default=2_000_000, ge=1)
+    valid_document_tokens: int = Field(default=40_000, ge=1)
+    flawed_demonstrations: float = Field(default=0.35, ge=0, le=1)  # share that is verbose, off or wrong somewhere
+    calibration_prompts: int = Field(default=150, ge=1)  # on whose responses the labelers' noise is set
+
+
+class StoriesConfig(Config):
+    """Prompts cut from a file of stories (Ziegler et al.'s continuation task)."""
+
+    min_words: int = Field(default=8, ge=1)
+    max_words: int = Field(default=24, ge=1)
+    separator: str = "<|endoftext|>"
+
+
+class LabelersConfig(Config):
+    """Who judges. `people`: the labelling store; the others are simulated labelers over an exact utility."""
+
+    judge: Literal["people", "world", "sentiment"] = "people"
+    train: int = Field(default=10, ge=1)  # labelers in the training group
+    heldout: int = Field(default=5, ge=0)
+    overlap: float = Field(default=0.15, ge=0, le=1)  # share of prompts judged twice, for agreement
+    noise: float = Field(default=0.25, ge=0)  # sd of a sentiment labeler's noise on the utility
+
+
+class RankingsConfig(Config):
+    """Collecting comparisons: K responses per prompt at temperature 1, ranked whole."""
+
+    min_k: int = Field(default=4, ge=2)  # InstructGPT: 4
+    max_k: int = Field(default=9, le=9)  # InstructGPT: 9
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=256, ge=1)
+    policy: str = "sft"  # whose responses are ranked in round 1; later rounds sample from the newest policy
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_k < self.min_k:
+            raise ValueError(f"max_k {self.max_k} is below min_k {self.min_k}")
+        return self
+
+
+class EvaluateConfig(Config):
+    """Final evaluation on prompts of users nobody trained on, by held-out labelers under the evaluation guideline."""
+
+    baseline: str = "sft"
+    labelers_per_prompt: int = Field(default=2, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=256, ge=1)
+    prompted: bool = False  # also the pretrained model behind a few-shot prefix chosen by reward-model score
+    best_of: int | None = Field(default=None, ge=2)  # also the best of n from the start policy by the reward model
+    policies: tuple[str, ...] = ()  # () means every policy the recipe trains
+
+
+class Recipe(Config):
+    """Top level of a recipe file."""
+
+    name: str = ""
+    model: str | None = None  # a hub name or a folder; None: the pretrain block makes one
+    start_name: str = "start"  # what results call the pretrained model
+    prompts: str = "world"  # "world", or a file of prompts (JSONL) or of stories (text)
+    seed: int = Field(default=0, ge=0)
+    rounds: int = Field(default=1, ge=1)
+    format: PromptFormat = PromptFormat()
+    pools: PoolSizes = PoolSizes()
+    world: WorldConfig = WorldConfig()
+    stories: StoriesConfig | None = None
+    labelers: LabelersConfig = LabelersConfig()
+    pretrain: PretrainConfig | None = None
+    sft: Mapping[str, SFTConfig] = {}
+    rankings: RankingsConfig = RankingsConfig()
+    reward_model: RewardModelConfig | None = None
+    ppo_start: str = "sft"  # which SFT variant (or "start", the given model) PPO begins from and is compared with
+    ppo: Mapping[str, PPOConfig] = {}
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.model is None) == (self.pretrain is None):
+            raise ValueError("give either model (a hub name or a folder) or a pretrain block, not both and not neither")
+        starts = {self.start_name, *self.sft}
+        for key, value in (("ppo_start", self.ppo_start), ("rankings.policy", self.rankings.policy)):
+            if value not in starts and (self.ppo or self.reward_model):
+                raise ValueError(f"{key} is {value!r}, which is none of {', '.join(sorted(starts))}")
+        if self.ppo and self.reward_model is None:
+            raise ValueError("ppo needs a reward_model block")
+        return self
+
+    def data_config(self) -> "DataConfig":
+        return DataConfig(prompts=self.prompts, pools=self.pools, world=self.world, stories=self.stories)
+
+
+class DataConfig(Config):
+    """The part of a recipe that decides what the data is."""
+
+    prompts: str
+    pools: PoolSizes
+    world: WorldConfig
+    stories: StoriesConfig | None
+
+
+def build(raw: Mapping[str, Any]) -> Recipe:
+    """A validated recipe from a raw mapping; a stage block may list `variants`, each laid over the block.
+
+    `sft: {epochs: 2, variants: {sft: {}, mixed: {pretraining_mix: 0.1}}}` trains two; without variants a block trains
+    one policy, named like the block.
+
+    Raises:
+        InputError: one line naming each wrong key.
+    """
+    values = dict(raw)
+    for stage, model in (("sft", SFTConfig), ("ppo", PPOConfig)):
+        if stage in values:
+            values[stage] = _variants(stage, values[stage], model)
+    for stage, block in (("pretrain", PretrainConfig), ("reward_model", RewardModelConfig)):
+        if values.get(stage) is not None:
+            values[stage] = parse(block, _mapping(stage, values[stage]), stage)
+    return parse(Recipe, values, "")
+
+
+def _variants(stage: str, block: Any, model: type[Config]) -> dict[str, Config]:
+    block = dict(_mapping(stage, block))
+    variants = _mapping(f"{stage}.variants", block.pop("variants", {stage: {}}))
+    return {name: parse(model, block | _mapping(name, extra or {}), stage) for name, extra in variants.items()}
+
+
+def _mapping(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{key}: a block of settings is needed, found {value!r}")
+    return value

@@ -1,0 +1,133 @@
+"""results.json: what a finished run showed, from its folders alone; what cannot be computed is null with a reason."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from heedful.evaluate.reward_model import accuracy_by_group, calibration, comparisons
+from heedful.evaluate.statistics import Estimate
+from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
+from heedful.pipeline.recipe import Recipe
+from heedful.run import read_jsonl, write_atomic
+from heedful.snapshot import Snapshot, read_snapshot
+from heedful.store.agreement import agreement_by_group
+
+Json = dict[str, Any]
+
+
+def write_results(recipe: Recipe, folder: Path) -> Json:
+    """Gather the results and write them into the run's folder."""
+    results = gather(recipe, folder)
+    write_atomic(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def gather(recipe: Recipe, folder: Path) -> Json:
+    last = folder / f"round-{recipe.rounds}"
+    judged = folder / "evaluation" / "judgements"
+    judgements = read_snapshot(judged / "snapshot")
+    given: dict[str, dict[str, str]] = defaultdict(dict)
+    gold: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in read_jsonl(judged / "samples.jsonl"):
+        given[row["policy"]][row["prompt_id"]] = row["response_id"]
+        if row["gold"] is not None:
+            gold[row["policy"]][row["prompt_id"]] = row["gold"]
+    baseline = recipe.evaluate.baseline
+    seconds = stage_seconds(folder)
+    return {
+        "seed": recipe.seed,
+        "recipe": recipe.name,
+        "commit": json.loads((judged / "manifest.json").read_text(encoding="utf-8"))["environment"]["commit"],
+        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
+        "baseline": baseline,
+        "agreement": agreement(last),
+        "reward_model": reward_model(last),
+        "policies": {
+            name: policy(
+                name, baseline, folder, judgements, given, gold, by_scorer=recipe.labelers.judge == "sentiment"
+            )
+            for name in given
+        },
+    }
+
+
+def stage_seconds(folder: Path) -> dict[str, float]:
+    """Working seconds of every finished step, by its place in the folder."""
+    found = {}
+    for path in sorted(folder.rglob("done.json")):
+        found[str(path.parent.relative_to(folder))] = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+    return found
+
+
+def agreement(round_folder: Path) -> Json:
+    """Inter-labeler agreement by group, on prompts judged by two."""
+    snapshot = read_snapshot(round_folder / "rankings" / "snapshot")
+    found = agreement_by_group(snapshot.rankings, snapshot.labelers)
+    return {group: _agreement(found.get(group)) for group in ("train", "heldout")}
+
+
+def _agreement(found: Any) -> Json:
+    if found is None or found.mean is None:
+        return {"mean": None, "stderr": None, "reason": "no item was judged by two labelers of this group"}
+    return {"mean": found.mean, "stderr": found.stderr}
+
+
+def reward_model(round_folder: Path) -> Json:
+    """Accuracy on comparisons of held-out users' prompts, by labeler group; calibration; where the scale stands."""
+    snapshot = read_snapshot(round_folder / "rankings" / "snapshot")
+    score = {row["response_id"]: row["score"] for row in read_jsonl(round_folder / "scores" / "samples.jsonl")}
+    split = {prompt.id: prompt.split for prompt in snapshot.prompts}
+    items = comparisons([r for r in snapshot.rankings if split[r.prompt_id] == "test"], score)
+    by_group = accuracy_by_group(items, snapshot.labeler_by_id())
+    _, error = calibration(items)
+    done = json.loads((round_folder / "reward_model" / "done.json").read_text(encoding="utf-8"))["results"]
+    return {
+        "accuracy": {"train_labelers": interval(by_group["train"]), "heldout_labelers": interval(by_group["heldout"])},
+        "num_comparisons": len(items),
+        "calibration_error": error if items else None,
+        "demonstration_score_mean": done["demonstration_score_mean"],
+    }
+
+
+def policy(
+    name: str,
+    baseline: str,
+    folder: Path,
+    judgements: Snapshot,
+    given: Mapping[str, Mapping[str, str]],
+    gold: Mapping[str, Mapping[str, float]],
+    by_scorer: bool,
+) -> Json:
+    measured = json.loads((folder / "evaluation" / name / "done.json").read_text(encoding="utf-8"))["results"]
+    if by_scorer:
+        wins = compare_scores(gold[name], gold[baseline])
+    else:
+        wins = win_rate(judgements.rankings, given, name, baseline)
+    ratings = [r for r in judgements.ratings if given[name].get(r.prompt_id) == r.response_id]
+    flags = sorted({flag for rating in ratings for flag in rating.flags})
+    return {
+        "win_rate": win_rate_json(wins),
+        "likert": mean_or_null([float(r.overall) for r in ratings]),
+        "gold": mean_or_null(list(gold[name].values())),
+        **measured,
+        "metadata": {flag: mean_or_null([float(r.flags[flag]) for r in ratings if flag in r.flags]) for flag in flags},
+    }
+
+
+def win_rate_json(wins: WinRate) -> Json:
+    counts = {"wins": wins.wins, "ties": wins.ties, "losses": wins.losses}
+    return interval(wins.estimate) | {"num_prompts": wins.estimate.num_clusters} | counts
+
+
+def interval(estimate: Estimate) -> Json:
+    """Mean and 95 % interval; null with a reason where there were too few clusters."""
+    found: Json = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+    if estimate.mean is None or estimate.low is None:
+        found["reason"] = "fewer than two prompts to estimate from"
+    return found
+
+
+def mean_or_null(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,89 @@
+"""Running a recipe in a folder: start it, go on with it, finish it with results and a report."""
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from heedful.config import InputError, read_recipe
+from heedful.pipeline.jobs import Workers
+from heedful.pipeline.loop import Loop
+from heedful.pipeline.recipe import Recipe, build
+from heedful.pipeline.results import write_results
+from heedful.pipeline.source import Source
+from heedful.pipeline.stories import StoriesSource
+from heedful.pipeline.world import WorldSource
+from heedful.run import write_atomic
+from heedful.store.database import open_store
+
+
+def run_recipe(name: str, folder: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The whole loop; on an unfinished folder of the same configuration it goes on. Returns the results.
+
+    Raises:
+        InputError: a wrong recipe, or a folder that holds another one.
+        Waiting: people have not judged enough yet.
+    """
+    recipe = build(read_recipe(name, overrides))
+    with locked(folder), open_store(folder / "store.db") as store, Workers() as workers:
+        keep_recipe(recipe, folder)
+        Loop(recipe, folder, store, source_of(recipe), workers).run()
+        return write_results(recipe, folder)
+
+
+def source_of(recipe: Recipe) -> Source:
+    """Where the recipe's prompts and judgements come from.
+
+    Raises:
+        InputError: a file that is not there, or a source that nothing fits.
+    """
+    if recipe.prompts == "world":
+        return WorldSource(recipe)
+    if recipe.stories is not None:
+        return StoriesSource(recipe)
+    raise InputError(f'prompts: {recipe.prompts!r}: give "world", or a text file together with a stories block')
+
+
+def keep_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the resolved recipe into a new folder; an old one must hold the same.
+
+    Raises:
+        InputError: names the first setting that differs.
+    """
+    path = folder / "recipe.json"
+    now = recipe.model_dump(mode="json")
+    if path.exists():
+        for key, there, here in differences(json.loads(path.read_text(encoding="utf-8")), now):
+            raise InputError(f"{folder} holds a run with {key} = {there!r}, now {here!r}; use another --dir")
+    else:
+        write_atomic(path, json.dumps(now, indent=2) + "\n")
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every setting that differs, as (key, old, new)."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+    elif old != new:
+        yield key, old, new
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for one process at a time; the lock goes with the process, however it ends.
+
+    Raises:
+        InputError: another process works in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--dir {folder}: {error.strerror}; choose another folder") from None
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: another heedful is at work there; wait for it or stop it") from None
+        yield

@@ -1,0 +1,85 @@
+"""The embedded world as a source: its text, prompts in the paper's mix, demonstrations and calibrated labelers."""
+
+import hashlib
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from heedful.feedback.simulated import (
+    HELDOUT_AGREEMENT,
+    TRAIN_AGREEMENT,
+    SimulatedLabeler,
+    calibrate_noise,
+    world_labelers,
+)
+from heedful.pipeline.recipe import Recipe
+from heedful.store.pools import Pool
+from heedful.text.tokenizer import word_tokenizer
+from heedful.types import Demonstration, Document, LabelerGroup, Prompt, Response, Source, Split
+from heedful.world import World
+
+# Each split's size as a share of the pool's, which counts training prompts.
+SPLIT_SHARES: dict[Pool, dict[Split, float]] = {
+    "sft": {"train": 1.0, "valid": 0.125},
+    "reward_model": {"train": 1.0, "valid": 0.1, "test": 0.2},
+    "ppo": {"train": 1.0},
+}
+POOL_NAME: dict[Pool, str] = {"sft": "sft", "reward_model": "rm", "ppo": "ppo", "evaluation": "eval"}
+
+
+class WorldSource:
+    """One town per seed."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.world = World(recipe.seed)
+        self.all_labelers = world_labelers(self.world, recipe.labelers.train, recipe.labelers.heldout, seed=recipe.seed)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        return word_tokenizer(self.world.vocabulary)
+
+    def prompts(self) -> dict[Pool, list[Prompt]]:
+        sizes = self.recipe.pools
+        found: dict[Pool, list[Prompt]] = {}
+        for pool, shares in SPLIT_SHARES.items():
+            source: Source = "labeler" if pool == "sft" else "customer"
+            found[pool] = []
+            for split, share in shares.items():
+                number = round(getattr(sizes, pool) * share)
+                found[pool] += self.world.prompts(number, split, POOL_NAME[pool], source)
+        found["evaluation"] = self.world.prompts(sizes.evaluation, "test", POOL_NAME["evaluation"])
+        return found
+
+    def documents(self) -> list[Document]:
+        tokens = self.recipe.world
+        return [
+            *self.world.documents(tokens.document_tokens, "train"),
+            *self.world.documents(tokens.valid_document_tokens, "valid"),
+        ]
+
+    def demonstrations(self, prompts: Sequence[Prompt]) -> list[Demonstration]:
+        labelers = self.labelers("train")
+        written = []
+        for prompt in prompts:
+            number = int(hashlib.sha256(prompt.id.encode()).hexdigest()[:8], 16) % len(labelers)
+            text = self.world.demonstrate(prompt, number, self.recipe.world.flawed_demonstrations)
+            labeler = labelers[number].labeler.id
+            written.append(Demonstration(id=f"{prompt.id}-demo", prompt_id=prompt.id, text=text, labeler=labeler))
+        return written
+
+    def labelers(self, group: LabelerGroup) -> list[SimulatedLabeler]:
+        return [labeler for labeler in self.all_labelers if labeler.labeler.group == group]
+
+    def calibrate(self, responses: Sequence[tuple[Prompt, Sequence[Response]]]) -> None:
+        """Noise such that each group agrees as the paper's did; on training prompts only."""
+        sample = [item for item in responses if item[0].split == "train"][: self.recipe.world.calibration_prompts]
+        self.all_labelers = [
+            *calibrate_noise(self.labelers("train"), sample, TRAIN_AGREEMENT),
+            *calibrate_noise(self.labelers("heldout"), sample, HELDOUT_AGREEMENT),
+        ]
+
+    def prefixes(self) -> list[str]:
+        return self.world.few_shot_prefixes()
+
+    def utility(self, prompt: Prompt, text: str) -> float | None:
+        return self.world.rate(prompt, text).evaluation_utility
