@@ -1,1 +1,113 @@
-"""world."""
+"""The embedded world: a small town with an exact truth, its text, its prompts, and a rater that knows every answer.
+
+    world = World(seed=0)
+    world.documents(2_000_000, "train"); world.prompts(800, "train", pool="rm"); world.rate(prompt, text)
+
+A given version and seed always give the same town; WORLD_VERSION grows whenever any output changes. docs/world.md tells
+what is where. Later growth (a second language, code-like tasks, principles) adds categories, builders and page writers.
+"""
+
+from functools import cached_property
+
+from heedful.config import InputError
+from heedful.types import Document, Prompt, Source, Split
+from heedful.world import rater
+from heedful.world.demonstrate import answer, spoil
+from heedful.world.documents import make_documents, train_request
+from heedful.world.grammar import OPENINGS, PATTERNS
+from heedful.world.prompts import HARM_SHARE, USE_CASES, check_disjoint, make_prompts, split_of
+from heedful.world.rater import EVALUATION_WEIGHTS, TRAIN_WEIGHTS, GoldRating, likert, weighted
+from heedful.world.town import Town, generator
+from heedful.world.words import CATEGORIES, CATEGORY_OF, LINE
+
+__all__ = [
+    "EVALUATION_WEIGHTS",
+    "LINE",
+    "TRAIN_WEIGHTS",
+    "USE_CASES",
+    "WORLD_VERSION",
+    "GoldRating",
+    "World",
+    "check_disjoint",
+    "likert",
+    "split_of",
+    "weighted",
+]
+
+WORLD_VERSION = 1
+
+# What frames, titles and constraints say beyond the patterns' words.
+REQUEST_WORDS = """
+    : ? write tell me story make up need my class book needs text page describe help invite which who where when how
+    many rest live own have job want colour list name things animals places foods jobs names animal thing buy see find
+    eat should again in place change short time happy sad must if here did lose asks say insult use sentence sentences
+    mention word start full be take can an did do or sum give
+"""
+
+
+class World:
+    """One town and everything made from it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.town = Town(seed)
+        self._liked = rater.taste(seed)
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """Every word any text of this world can hold, in a fixed order; the line break is one of them."""
+        words = {word for patterns in PATTERNS.values() for pattern in patterns for word in pattern.split()}
+        words |= {word for opening in OPENINGS for word in opening.split()} | set(REQUEST_WORDS.split()) | {","}
+        return [LINE, *CATEGORY_OF, *sorted(words - CATEGORIES.keys() - CATEGORY_OF.keys())]
+
+    def documents(self, num_tokens: int, split: Split = "train") -> list[Document]:
+        """Pretraining pages of about `num_tokens` words (end tokens counted); each split has draws of its own."""
+        return make_documents(generator(self.seed, "documents", split), self.town, num_tokens, split)
+
+    def prompts(
+        self,
+        num: int,
+        split: Split = "train",
+        pool: str = "rm",
+        source: Source = "customer",
+        harm_share: float = HARM_SHARE,
+    ) -> list[Prompt]:
+        """`num` prompts of one split. Each pool ("sft", "rm", "ppo", "eval") has users of its own.
+
+        A longer list starts with the shorter one. `harm_share` is the share of requests for harm.
+        """
+        if num < 0 or not 0 <= harm_share <= 1:
+            raise InputError(
+                f"world: {num} prompts with harm_share {harm_share}: neither may be negative, nor the share above 1"
+            )
+        return make_prompts(self.seed, self.town, num, split, pool, source, harm_share)
+
+    def demonstrate(self, prompt: Prompt, index: int = 0, flaw_rate: float = 0.0) -> str:
+        """A labeler's answer; with probability `flaw_rate` one that is spoilt. `index` tells labelers apart."""
+        rng = generator(self.seed, "demonstration", prompt.id, index)
+        write = spoil if rng.random() < flaw_rate else answer
+        return write(rng, self.town, prompt.task, prompt.task["constraints"])
+
+    def few_shot_prefixes(self, num: int = 8) -> list[str]:
+        """Texts of request and answer lines; put one before a prompt to turn the base model into an assistant.
+
+        Write: prefix + " " + prompt + " " + LINE. The answer ends at the next LINE.
+        """
+        prefixes = []
+        for i in range(num):
+            rng = generator(self.seed, "prefix", i)
+            lines: list[str] = []
+            cases = rng.sample(list(USE_CASES), len(USE_CASES))
+            for case in ("generation", *cases):
+                text, truth = train_request(rng, self.town, case)
+                pair = [text, answer(rng, self.town, truth, truth["constraints"])]
+                if len(" ".join([*lines, *pair]).split()) <= 90:
+                    lines += pair
+            prefixes.append(f" {LINE} ".join(lines) + f" {LINE}")
+        return prefixes
+
+    def rate(self, prompt: Prompt, response: str) -> GoldRating:
+        """The exact rating of any text as an answer to one of this world's prompts."""
+        if "type" not in prompt.task:
+            raise InputError(f"prompt {prompt.id} carries no truth of the world, so the gold rater cannot judge it")
+        return rater.rate(self.town, self._liked, prompt, response)
