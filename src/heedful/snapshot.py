@@ -136,14 +136,8 @@ def read_records(path: Path, record: type[R]) -> list[R]:
     Raises:
         InputError: a missing file, wrong encoding, or a broken line, named by its number.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             try:
                 rows.append(record.model_validate_json(line))
@@ -152,6 +146,22 @@ def read_records(path: Path, record: type[R]) -> list[R]:
                 where = ".".join(str(part) for part in first["loc"])
                 raise InputError(f"{path}, line {number}: {where + ': ' if where else ''}{first['msg']}") from None
     return rows
+
+
+def read_lines(path: Path) -> list[str]:
+    """The file's lines, cut at line feeds alone: a text may hold any of Unicode's other line separators.
+
+    Raises:
+        InputError: a missing file or wrong encoding, named by its line.
+    """
+    try:
+        raw = path.read_bytes()
+        return raw.decode("utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
 
 
 def _lines(records: Iterable[Record]) -> str:

@@ -1,0 +1,179 @@
+"""Opening a store, its transactions, its schema version.
+
+SQLite (a path, the default) runs in WAL mode with immediate write transactions, so readers never wait and writers
+queue instead of failing; PostgreSQL is any postgresql:// URL. Nothing outside this module knows which one it is.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, OperationalError
+
+from heedful.config import InputError
+
+T = TypeVar("T")
+BUSY_SECONDS = 30
+TRIES = 8
+MIGRATION_LOCK = 0x6865656466  # any number of our own: PostgreSQL's advisory locks are named by number
+
+
+@dataclass(frozen=True)
+class Store:
+    """A handle on the database; safe to share between threads."""
+
+    engine: Engine
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view: everything read inside stands as it was at the first read."""
+        with self._connect(write=False) as connection, connection.begin():
+            yield connection
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction, all or nothing, and again when another writer was in the way."""
+        for attempt in range(TRIES):
+            try:
+                with self._connect(write=True) as connection, connection.begin():
+                    return work(connection)
+            except (OperationalError, IntegrityError):
+                # Another writer holds the lock, or inserted the same row between our look and our insert.
+                if attempt == TRIES - 1:
+                    raise
+                time.sleep(0.01 * 2**attempt * (1 + random.random()))
+        raise AssertionError("unreachable")
+
+    def _connect(self, write: bool) -> Connection:
+        connection = self.engine.connect()
+        if self.engine.dialect.name == "postgresql":
+            # The default level would let the statements of one transaction see different moments.
+            return connection.execution_options(isolation_level="REPEATABLE READ")
+        return connection.execution_options(heedful_write=write)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_store(where: str | Path) -> Store:
+    """The store at a path (SQLite) or database URL, created or migrated to this version's schema.
+
+    Raises:
+        InputError: the database cannot be reached, holds something else, or was written by a newer heedful.
+    """
+    store = connect(where)
+    try:
+        migrate(store)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def connect(where: str | Path) -> Store:
+    """A handle without creating or migrating anything."""
+    text = str(where)
+    if "://" not in text:
+        Path(text).parent.mkdir(parents=True, exist_ok=True)
+        text = f"sqlite:///{text}"
+    try:
+        url = make_url(text)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if url.drivername == "sqlite" else {}
+        engine = create_engine(url, **options)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{where}: {error.name} is not installed; pip install 'heedful[postgres]'") from None
+    except ArgumentError:
+        raise InputError(f"{where}: neither a path nor a database URL") from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return Store(engine)
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late; _begin_sqlite sends it
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get("heedful_write")
+    # A transaction that reads first and writes later cannot wait for its turn: it would have to fail.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def migrate(store: Store, revision: str = "head") -> None:
+    """Create or upgrade the schema up to `revision`; a second process waits for the first.
+
+    Raises:
+        InputError: unreachable, not a heedful store, or newer than this version.
+    """
+
+    def upgrade(connection: Connection) -> None:
+        config = _alembic()
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        found = schema_revision(connection)
+        if found is None and inspect(connection).get_table_names():
+            raise InputError(f"{_name(store)} holds tables of something else; choose another place for the store")
+        for wanted in (found, revision):
+            if wanted not in (None, "head") and wanted not in known:
+                raise InputError(f"{_name(store)} has schema {wanted}, written by a newer heedful; update heedful")
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    try:
+        with _migration_lock(store.engine):
+            store.write(upgrade)
+    except DatabaseError as error:
+        raise InputError(f"{_name(store)} cannot be opened as a store: {' '.join(str(error.orig).split())}") from None
+
+
+@contextmanager
+def _migration_lock(engine: Engine) -> Iterator[None]:
+    """One process migrates at a time; SQLite's immediate transactions see to that by themselves."""
+    if engine.dialect.name != "postgresql":
+        yield
+        return
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        yield
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The schema's revision; None when there is none yet."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _name(store: Store) -> str:
+    url = store.engine.url
+    return url.database or "" if url.drivername == "sqlite" else url.render_as_string(hide_password=True)
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    """The moment (now, when None) as the store writes it; a moment without a zone is local time."""
+    moment = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

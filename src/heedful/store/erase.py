@@ -1,0 +1,99 @@
+"""Erasing a person's data on request: the content goes, a tombstone (table, id, when, why) stays.
+
+What stands on an erased row goes with it: a user's prompts take the responses to them and every judgement of those
+along. SQLite overwrites the freed pages and empties its log at once; on PostgreSQL run VACUUM FULL to return them.
+Snapshots, exports and backups written earlier still hold the data: write them anew.
+"""
+
+from collections import Counter
+
+from sqlalchemy import Connection, Select, Table, and_, delete, select
+
+from heedful.config import InputError
+from heedful.store.database import Store, timestamp
+from heedful.store.records import CHILD_OF, chunks
+from heedful.store.schema import (
+    demonstrations,
+    labelers,
+    prompts,
+    rankings,
+    ratings,
+    responses,
+    tombstones,
+)
+
+
+def erase_labeler(store: Store, labeler: str) -> Counter[str]:
+    """Erase the labeler, their judgements and the prompts they wrote; returns table → rows erased.
+
+    Raises:
+        InputError: no such labeler.
+    """
+
+    def work(connection: Connection) -> Counter[str]:
+        wrote = and_(prompts.c.user == labeler, prompts.c.source == "labeler")
+        erased = _erase_prompts(connection, select(prompts.c.id).where(wrote), "labeler's request")
+        for table in (rankings, ratings, demonstrations):
+            own = select(table.c.id).where(table.c.labeler == labeler)
+            erased += _erase(connection, table, own, "labeler's request")
+        found = _erase(connection, labelers, select(labelers.c.id).where(labelers.c.id == labeler), "labeler's request")
+        if not found:
+            raise InputError(f"no labeler {labeler} in the store; nothing was erased")
+        return erased + found
+
+    return _scrubbed(store, store.write(work))
+
+
+def erase_user(store: Store, user: str) -> Counter[str]:
+    """Erase a user's prompts and all that was made from them; returns table → rows erased.
+
+    Raises:
+        InputError: the user has no prompts here.
+    """
+
+    def work(connection: Connection) -> Counter[str]:
+        erased = _erase_prompts(connection, select(prompts.c.id).where(prompts.c.user == user), "user's request")
+        if not erased:
+            raise InputError(f"no prompts of user {user} in the store; nothing was erased")
+        return erased
+
+    return _scrubbed(store, store.write(work))
+
+
+def erased_counts(store: Store) -> Counter[str]:
+    """Table → rows erased so far."""
+    with store.read() as connection:
+        return Counter(connection.execute(select(tombstones.c.kind)).scalars())
+
+
+def _erase_prompts(connection: Connection, ids: Select[tuple[str]], reason: str) -> Counter[str]:
+    erased: Counter[str] = Counter()
+    for table in (rankings, ratings, demonstrations, responses):
+        erased += _erase(connection, table, select(table.c.id).where(table.c.prompt_id.in_(ids)), reason)
+    return erased + _erase(connection, prompts, ids, reason)
+
+
+def _erase(connection: Connection, table: Table, ids: Select[tuple[str]], reason: str) -> Counter[str]:
+    found = list(connection.execute(ids).scalars())
+    erased = timestamp()
+    for chunk in chunks(found):
+        connection.execute(
+            tombstones.insert(), [{"kind": table.name, "id": id, "erased": erased, "reason": reason} for id in chunk]
+        )
+        if table.name in CHILD_OF:
+            child, owner = CHILD_OF[table.name]
+            connection.execute(delete(child).where(child.c[owner].in_(chunk)))
+    if "supersedes" in table.c:
+        # A chain belongs to one labeler and one prompt, so it goes whole; its links would forbid any order.
+        for chunk in chunks(found):
+            connection.execute(table.update().where(table.c.id.in_(chunk)).values(supersedes=None))
+    for chunk in chunks(found):
+        connection.execute(delete(table).where(table.c.id.in_(chunk)))
+    return Counter({table.name: len(found)} if found else {})
+
+
+def _scrubbed(store: Store, erased: Counter[str]) -> Counter[str]:
+    if store.engine.dialect.name == "sqlite":
+        with store.engine.connect() as connection:
+            connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return erased

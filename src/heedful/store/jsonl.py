@@ -1,0 +1,133 @@
+"""heedful's own interchange format: one judgement a line, with everything it speaks of.
+
+    {"schema": "ranking/1", "prompt": {...}, "responses": [{...}, ...], "labeler": {...}, "ranking": {...},
+     "pool": "reward_model", "round": 0, "created": "2026-11-21T09:10:57.000123Z"}
+
+The objects are the records of `heedful.types`. A line stands alone: it can be cut out, mailed, and read into an empty
+store. Lines come in order of id, so equal stores give equal bytes, and importing an export reproduces it. Only the
+current view is written; history and tombstones travel in a backup.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import Connection, select
+
+from heedful.config import InputError
+from heedful.snapshot import read_lines
+from heedful.store.database import Store
+from heedful.store.labels import check_references
+from heedful.store.pools import insert_prompts
+from heedful.store.records import Entry, chunks, insert, is_current, make_record, select_entries, select_records
+from heedful.store.schema import TABLE_OF, Stored, prompts, responses
+from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response
+
+KINDS: dict[str, type[Demonstration | Rating | Ranking]] = {
+    "demonstration": Demonstration,
+    "rating": Rating,
+    "ranking": Ranking,
+}
+Kind = Literal["demonstration", "rating", "ranking"]
+S = TypeVar("S", bound=Stored)
+
+
+def export_jsonl(store: Store, path: Path, kind: Kind) -> int:
+    """Write every current judgement of the kind, all or nothing; returns their number."""
+    partial = path.with_name(path.name + ".partial")
+    number = 0
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file, store.read() as connection:
+            for line in _lines(connection, kind):
+                file.write(line + "\n")
+                number += 1
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, path)
+    return number
+
+
+def import_jsonl(store: Store, path: Path) -> Counter[str]:
+    """Read judgements with their prompts, responses and labelers, all or nothing; returns table → new rows.
+
+    Raises:
+        InputError: a line that is broken or does not fit together, by its number; an id taken by different content.
+    """
+    entries: dict[type[Any], list[Entry]] = {kind: [] for kind in (Prompt, Labeler, Response, *KINDS.values())}
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            _read_line(line, f"{path}, line {number}", entries)
+
+    def work(connection: Connection) -> Counter[str]:
+        added: Counter[str] = Counter()
+        for kind, found in entries.items():
+            check_references(connection, [entry.record for entry in found])
+            add = insert_prompts if kind is Prompt else insert
+            added[TABLE_OF[kind].name] = add(connection, found)
+        return +added
+
+    return store.write(work)
+
+
+def _lines(connection: Connection, name: Kind) -> Iterator[str]:
+    kind = KINDS[name]
+    table = TABLE_OF[kind]
+    ids = sorted(connection.execute(select(table.c.id).where(is_current(table))).scalars())
+    people = {labeler.id: labeler for labeler in select_records(connection, Labeler)}
+    for chunk in chunks(ids):
+        found = select_entries(connection, kind, table.c.id.in_(chunk))
+        asked = sorted({record.prompt_id for record, _ in found})
+        prompt_rows = {r.id: (r, row) for r, row in select_entries(connection, Prompt, prompts.c.id.in_(asked))}
+        answers = {r.id: r for r in select_records(connection, Response, responses.c.prompt_id.in_(asked))}
+        for record, row in found:
+            prompt, prompt_row = prompt_rows[record.prompt_id]
+            line = {
+                "schema": f"{name}/1",
+                "prompt": prompt.model_dump(mode="json"),
+                "responses": [answers[id].model_dump(mode="json") for id in _judged(record)],
+                "labeler": people[record.labeler].model_dump(mode="json"),
+                name: record.model_dump(mode="json"),
+                "pool": prompt_row["pool"],
+                "round": row["round"],
+                "created": row["created"],
+            }
+            yield json.dumps(line, ensure_ascii=False)
+
+
+def _read_line(line: str, where: str, entries: dict[type[Any], list[Entry]]) -> None:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not valid JSON: {error}") from None
+    name = str(values.get("schema")).removesuffix("/1") if isinstance(values, dict) else ""
+    if name not in KINDS:
+        raise InputError(f"{where}: schema must be one of {', '.join(f'{kind}/1' for kind in KINDS)}")
+    round, created = values.get("round", 0), values.get("created")
+    if not isinstance(round, int) or not isinstance(created, str | None):
+        raise InputError(f"{where}: round is a whole number and created a text such as 2026-11-21T09:10:57.000000Z")
+    columns = {"round": round} | ({"created": created} if created else {})
+    judgement = _part(KINDS[name], values, name, where)
+    prompt = _part(Prompt, values, "prompt", where)
+    if judgement.prompt_id != prompt.id:
+        raise InputError(f"{where}: the {name} is of prompt {judgement.prompt_id}, the line brings {prompt.id}")
+    entries[Prompt].append(Entry(prompt, columns | {"pool": values.get("pool")}))
+    entries[Labeler].append(Entry(_part(Labeler, values, "labeler", where), columns))
+    for position, response in enumerate(values.get("responses", [])):
+        entries[Response].append(Entry(make_record(Response, response, f"{where}, responses.{position}"), columns))
+    entries[type(judgement)].append(Entry(judgement, columns))
+
+
+def _part(kind: type[S], values: dict[str, Any], name: str, where: str) -> S:
+    return make_record(kind, values.get(name, {}), f"{where}, {name}")
+
+
+def _judged(record: Demonstration | Rating | Ranking) -> tuple[str, ...]:
+    if isinstance(record, Ranking):
+        return record.responses
+    return (record.response_id,) if isinstance(record, Rating) else ()

@@ -1,0 +1,118 @@
+"""A store of each kind. PostgreSQL: HEEDFUL_TEST_POSTGRES names a server, else one is started where it is installed."""
+
+import getpass
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from heedful.store.database import Store, open_store
+from heedful.store.labels import add_labeler, add_ranking, add_response
+from heedful.store.pools import add_prompt
+from heedful.types import Labeler, Prompt, Ranking, Response
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a server's maintenance database."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    if url := os.environ.get("HEEDFUL_TEST_POSTGRES"):
+        yield url.replace("postgresql://", "postgresql+psycopg://", 1)
+        return
+    folders = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"))]
+    initdb = shutil.which("initdb", path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
+    if initdb is None:
+        pytest.skip("no PostgreSQL server is installed")
+    binaries = Path(initdb).resolve().parent
+    user = "postgres" if os.getuid() == 0 else getpass.getuser()  # the server refuses to run as root
+    home = Path(tempfile.mkdtemp(prefix="heedful-pg-"))
+    as_user = {}
+    if os.getuid() == 0:
+        shutil.chown(home, user)
+        as_user = {"user": user}
+    data = home / "data"
+    options = f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off -c max_connections=40"
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": home, **as_user}
+    subprocess.run([binaries / "initdb", "-D", data, "-U", user, "-A", "trust", "-E", "UTF8", "--no-sync"], **quiet)
+    subprocess.run([binaries / "pg_ctl", "-D", data, "-o", options, "-l", home / "log", "-w", "start"], **quiet)
+    try:
+        yield f"postgresql+psycopg://{user}@/postgres?host={home}"
+    finally:
+        subprocess.run([binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **quiet)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(postgres_server: str) -> str:
+    """Name of a database with an empty store in it, quick to copy."""
+    admin = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS heedful_template"))
+        connection.execute(text("CREATE DATABASE heedful_template TEMPLATE template0"))
+    admin.dispose()
+    open_store(postgres_server.replace("/postgres?", "/heedful_template?")).close()
+    return "heedful_template"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """A function that gives a fresh place for a store at each call, empty or copied from a template."""
+    made: list[str] = []
+    if request.param == "sqlite":
+        yield lambda template="": made.append("") or str(tmp_path / f"store{len(made)}.db")
+        return
+    server = request.getfixturevalue("postgres_server")
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+
+    def create(template: str = "template0") -> str:
+        name = f"heedful_{uuid.uuid4().hex[:12]}"
+        with admin.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        made.append(name)
+        return server.replace("/postgres?", f"/{name}?")
+
+    yield create
+    with admin.connect() as connection:
+        for name in made:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, new_place: Callable[..., str]) -> Iterator[Store]:
+    """An empty store, on each database."""
+    postgres = request.node.callspec.params["new_place"] == "postgresql"
+    with open_store(new_place(request.getfixturevalue("template")) if postgres else new_place()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    """Three prompts of three users (train, train, valid), three responses each, two labelers and a held-out one who
+    ranked them all."""
+    fill(store)
+    return store
+
+
+def fill(store: Store) -> None:
+    for number, split in enumerate(("train", "train", "valid")):
+        prompt = Prompt(id=f"p{number}", text=f"Say {number}, 说“好”\u2028😀", user=f"u{number}", split=split)
+        add_prompt(store, prompt, pool="reward_model")
+        add_response(store, *(Response(id=f"r{number}{i}", prompt_id=prompt.id, text=f"Ja {i}") for i in range(3)))
+    add_labeler(store, Labeler(id="ann"), Labeler(id="bob"), Labeler(id="hal", group="heldout"))
+    for labeler in ("ann", "bob", "hal"):
+        for number in range(3):
+            add_ranking(store, ranking(f"{labeler}-{number}", number, labeler))
+
+
+def ranking(id: str, number: int, labeler: str, rank: tuple[int, ...] = (1, 2, 3), **more: object) -> Ranking:
+    ids = tuple(f"r{number}{i}" for i in range(3))
+    return Ranking(
+        id=id, prompt_id=f"p{number}", labeler=labeler, responses=ids, rank=rank, order=ids[::-1], seconds=12.25, **more
+    )
