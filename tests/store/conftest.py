@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, text
 from heedful.store.database import Store, open_store
 from heedful.store.labels import add_labeler, add_ranking, add_response
 from heedful.store.pools import add_prompt
+from heedful.store.schema import metadata
 from heedful.types import Labeler, Prompt, Ranking, Response
 
 
@@ -49,31 +50,31 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def template(postgres_server: str) -> str:
-    """Name of a database with an empty store in it, quick to copy."""
+def shared_store(postgres_server: str) -> Iterator[Store]:
+    """One store on PostgreSQL for the tests that only need an empty one: emptying is quicker than creating."""
     admin = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
-        connection.execute(text("DROP DATABASE IF EXISTS heedful_template"))
-        connection.execute(text("CREATE DATABASE heedful_template TEMPLATE template0"))
+        connection.execute(text("DROP DATABASE IF EXISTS heedful_shared"))
+        connection.execute(text("CREATE DATABASE heedful_shared TEMPLATE template0"))
     admin.dispose()
-    open_store(postgres_server.replace("/postgres?", "/heedful_template?")).close()
-    return "heedful_template"
+    with open_store(postgres_server.replace("/postgres?", "/heedful_shared?")) as store:
+        yield store
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """A function that gives a fresh place for a store at each call, empty or copied from a template."""
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """A function that gives a fresh, empty place for a store at each call."""
     made: list[str] = []
     if request.param == "sqlite":
-        yield lambda template="": made.append("") or str(tmp_path / f"store{len(made)}.db")
+        yield lambda: made.append("") or str(tmp_path / f"store{len(made)}.db")
         return
     server = request.getfixturevalue("postgres_server")
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
 
-    def create(template: str = "template0") -> str:
+    def create() -> str:
         name = f"heedful_{uuid.uuid4().hex[:12]}"
         with admin.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
         made.append(name)
         return server.replace("/postgres?", f"/{name}?")
 
@@ -84,12 +85,18 @@ def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callab
     admin.dispose()
 
 
-@pytest.fixture
-def store(request: pytest.FixtureRequest, new_place: Callable[..., str]) -> Iterator[Store]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store, on each database."""
-    postgres = request.node.callspec.params["new_place"] == "postgresql"
-    with open_store(new_place(request.getfixturevalue("template")) if postgres else new_place()) as opened:
-        yield opened
+    if request.param == "sqlite":
+        with open_store(tmp_path / "store.db") as opened:
+            yield opened
+        return
+    shared = request.getfixturevalue("shared_store")
+    tables = ", ".join(table.name for table in metadata.sorted_tables)
+    with shared.engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {tables}"))
+    yield shared
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def enrich(store: Store) -> None:
     erase_user(store, "u1")
 
 
-def test_round_trip(filled: Store, new_place: Callable[..., str], tmp_path: Path) -> None:
+def test_round_trip(filled: Store, new_place: Callable[[], str], tmp_path: Path) -> None:
     enrich(filled)
     before = contents(filled)
     assert len(before["tombstones"]) == 7 and len(before["rankings"]) == 8
@@ -50,10 +50,6 @@ def test_round_trip(filled: Store, new_place: Callable[..., str], tmp_path: Path
     assert gzip.decompress((tmp_path / "b.gz").read_bytes()) == gzip.decompress((tmp_path / "c.gz").read_bytes())
     with pytest.raises(InputError, match="is not empty"):
         restore(tmp_path / "b.gz", place)
-    # and over to SQLite, whatever it came from
-    restore(tmp_path / "b.gz", tmp_path / "over.db")
-    with open_store(tmp_path / "over.db") as over:
-        assert contents(over) == before
 
 
 def test_it_sees_one_moment_while_others_write(filled: Store, tmp_path: Path) -> None:
@@ -73,7 +69,9 @@ def test_a_damaged_backup_is_refused(tmp_path: Path, damage: str) -> None:
         backup(store, path)
     lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     if damage == "flip":
-        path.write_bytes(path.read_bytes()[:-9] + b"\0" + path.read_bytes()[-8:])
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 0xFF
+        path.write_bytes(raw)
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif damage == "swap":
@@ -100,7 +98,7 @@ def newer(lines: list[bytes]) -> bytes:
     return gzip.compress(body + json.dumps({"sha256": hashlib.sha256(body).hexdigest()}).encode() + b"\n")
 
 
-def test_other_tables_in_the_target_are_safe(new_place: Callable[..., str], tmp_path: Path) -> None:
+def test_other_tables_in_the_target_are_safe(new_place: Callable[[], str], tmp_path: Path) -> None:
     with open_store(tmp_path / "s.db") as store:
         backup(store, tmp_path / "b.gz")
     place = new_place()

@@ -15,7 +15,7 @@ from heedful.store.labels import add_demonstration, add_rating, edit
 from heedful.types import Demonstration, Rating
 
 
-def test_round_trip(filled: Store, new_place: Callable[..., str], tmp_path: Path) -> None:
+def test_round_trip(filled: Store, new_place: Callable[[], str], tmp_path: Path) -> None:
     add_demonstration(filled, Demonstration(id="d", prompt_id="p2", text="ein\n\u2028Wort", labeler="hal", seconds=0.5))
     add_rating(filled, Rating(id="g", prompt_id="p0", response_id="r01", labeler="ann", overall=5, flags={"x": True}))
     edit(filled, ranking("ann-0b", 0, "ann", (2, 1, 1)), "ann-0")

@@ -1,6 +1,7 @@
 """Pools: shares, stability, the report."""
 
 from collections import Counter
+from io import StringIO
 
 import pytest
 from rich.console import Console
@@ -71,7 +72,7 @@ def test_the_report_shows_every_number() -> None:
     assert lengths[1] == ["ppo", "train", "2.6", "1", "2", "3", "3", "4"]
     by_letter = pool_tables(rows, length=len, unit="characters")[3]
     assert by_letter.title == "Prompt lengths (characters)"
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))
+    console = Console(width=100, record=True, file=StringIO())
     for table in (*tables, *pool_tables([])):
         console.print(table)
     assert "Prompts by pool and source" in console.export_text()

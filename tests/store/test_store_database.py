@@ -57,6 +57,15 @@ def test_places_that_are_no_store(tmp_path: Path) -> None:
         open_store(tmp_path / "notes.txt")
     with pytest.raises(InputError, match=r"neither a path nor a database URL|not installed"):
         open_store("nonsense://x/y")
+    with pytest.raises(InputError, match="cannot make the folder"):
+        open_store(tmp_path / "notes.txt" / "store.db")
+
+
+def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    with pytest.raises(InputError, match=r"\*\*\*@.*cannot be opened") as error:
+        open_store(f"postgresql://someone:secret@/db?host={tmp_path}")
+    assert "secret" not in str(error.value)
 
 
 def test_a_failed_write_leaves_nothing(store: Store) -> None:

@@ -8,15 +8,17 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, MetaData, Table, inspect, select
+from sqlalchemy.exc import DatabaseError
 
 from heedful.config import InputError
-from heedful.store.database import Store, connect, migrate, schema_revision
+from heedful.store.database import Store, connect, migrate, schema_revision, unreachable
 from heedful.store.schema import metadata
 
 FORMAT = "heedful-backup/1"
@@ -57,9 +59,13 @@ def restore(path: Path, where: str | Path) -> Counter[str]:
     revision = _verify(path)
     store = connect(where)
     try:
-        with store.read() as connection:
-            if _holds_rows(connection):
-                raise InputError(f"{where} is not empty; restore into a new place")
+        try:
+            with store.read() as connection:
+                taken = _holds_rows(connection)
+        except DatabaseError as error:
+            raise unreachable(store, error) from None
+        if taken:
+            raise InputError(f"{where} is not empty; restore into a new place")
         migrate(store, revision)
         counts = store.write(lambda connection: _load(connection, path))
         migrate(store)
@@ -92,7 +98,7 @@ def _verify(path: Path) -> str:
             raise ValueError
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):
         raise InputError(f"{path}: not a backup of heedful, or damaged; its checksum does not fit") from None
     return head["schema"]
 

@@ -89,7 +89,10 @@ def connect(where: str | Path) -> Store:
     """A handle without creating or migrating anything."""
     text = str(where)
     if "://" not in text:
-        Path(text).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(text).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{where}: cannot make the folder for the store: {error.strerror}") from None
         text = f"sqlite:///{text}"
     try:
         url = make_url(text)
@@ -142,7 +145,12 @@ def migrate(store: Store, revision: str = "head") -> None:
         with _migration_lock(store.engine):
             store.write(upgrade)
     except DatabaseError as error:
-        raise InputError(f"{_name(store)} cannot be opened as a store: {' '.join(str(error.orig).split())}") from None
+        raise unreachable(store, error) from None
+
+
+def unreachable(store: Store, error: DatabaseError) -> InputError:
+    """The database's complaint in one line."""
+    return InputError(f"{_name(store)} cannot be opened as a store: {' '.join(str(error.orig).split())}")
 
 
 @contextmanager
