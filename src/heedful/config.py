@@ -5,8 +5,9 @@ Each stage declares its own `Config` subclass beside its loop; this module holds
 """
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,7 +22,7 @@ class InputError(Exception):
 class Config(BaseModel):
     """A frozen block of settings; unknown keys and impossible values are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=Config)
@@ -42,10 +43,30 @@ def parse(model: type[C], values: dict[str, Any], where: str) -> C:
 def _describe(item: Any, model: type[Config], where: str) -> str:
     key = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key; known here: {', '.join(sorted(model.model_fields))}"
+        known = sorted(_block(model, item["loc"][:-1]).model_fields)
+        return f"{key}: unknown key{nearest(str(item['loc'][-1]), known)}; known here: {', '.join(known)}"
     if item["type"] == "missing":
         return f"{key}: missing"
-    return f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"
+    message = item["msg"].removeprefix("Value error, ")
+    if isinstance(item["input"], dict):  # the whole block, named already
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message} (found {item['input']!r})"
+
+
+def _block(model: type[Config], path: Iterable[str | int]) -> type[Config]:
+    """The model of the block at `path`, reached through models, optional ones and mappings of them."""
+    for part in path:
+        if part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            inner = (annotation, *get_args(annotation))
+            model = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, Config)), model)
+    return model
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ ", did you mean …?" where one of the known names is near, else nothing."""
+    close = get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""
 
 
 def read_recipe(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -58,8 +79,10 @@ def read_recipe(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     if not path.suffix and not path.exists():
         path = RECIPES / f"{name}.yaml"
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise InputError(f"no recipe {name!r}: give a path to a YAML file or one of: {shipped}")
+        shipped = sorted(p.stem for p in RECIPES.glob("*.yaml"))
+        raise InputError(
+            f"no recipe {name!r}{nearest(name, shipped)}; give a path to a YAML file or one of: {', '.join(shipped)}"
+        )
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:

@@ -4,6 +4,7 @@
     metrics.jsonl   one line per step; keys are explained in docs/metrics.md
     samples.jsonl   responses worth reading later
     state-*.pt      the two newest states of the loop; gone when the run is done
+    progress.json   step and total of the loop at work; gone when the run is done
     done.json       results, counts of everything dropped, seconds; its presence means the run is complete
 
 A resumed run ends with the same bytes as one never interrupted, apart from the wall-clock fields: the state holds
@@ -31,11 +32,17 @@ from heedful.config import InputError
 WALL_CLOCK = ("seconds", "tokens_per_second")
 LOGS = ("metrics.jsonl", "samples.jsonl")
 CHECKPOINT_SECONDS = 60.0
+PROGRESS_SECONDS = 1.0
 console = Console(stderr=True)
+draw_bars = True  # whoever draws the progress of several runs together turns this off
 
 
 class Diverged(Exception):
     """A loss or gradient stopped being a finite number; the last good state is kept."""
+
+
+class Waiting(Exception):
+    """People have not judged enough yet; the same command goes on later."""
 
 
 class Run:
@@ -121,12 +128,16 @@ class Run:
                 )
 
     def track(self, steps: Iterable[int], total: int, label: str = "") -> Iterator[int]:
-        """Pass the steps through while showing progress and time left on a terminal."""
+        """Pass the steps through while showing progress and time left: on a terminal, and in progress.json."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        shown, told = draw_bars and console.is_terminal, 0.0
+        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not shown) as progress:
             task = progress.add_task(label or self.folder.name, total=total)
             for step in steps:
                 progress.update(task, completed=step)
+                if time.monotonic() - told >= PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    self._tell({"step": step, "total": total})
                 yield step
             progress.update(task, completed=total)
 
@@ -205,8 +216,14 @@ class Run:
         seconds = self._seconds_before + time.monotonic() - self._started
         done = {"results": results, "counts": dict(self.counts), "seconds": round(seconds, 2)}
         write_atomic(self.folder / "done.json", json.dumps(done, indent=2) + "\n")
-        for path in self._states():
-            path.unlink()
+        for path in [*self._states(), self.folder / "progress.json"]:
+            path.unlink(missing_ok=True)
+
+    def _tell(self, progress: Mapping[str, int]) -> None:
+        """For readers in other processes: renamed into place, but not worth a flush to disk."""
+        partial = self.folder / "progress.json.partial"
+        partial.write_text(json.dumps(progress), encoding="utf-8")
+        os.replace(partial, self.folder / "progress.json")
 
     def _states(self) -> list[Path]:
         return sorted(self.folder.glob("state-*.pt"))

@@ -11,15 +11,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
+from heedful import run as runs
 from heedful.config import Config
 from heedful.run import Run
-from heedful.run import console as progress_console
 
 PR_SET_PDEATHSIG = 1
 
@@ -44,7 +44,8 @@ def prepare_worker() -> None:
     """A killed run leaves no worker behind that would go on writing into its folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    progress_console.quiet = True  # two progress bars would write over each other
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself is interrupted, and then ends its workers
+    runs.draw_bars = False  # two progress bars would write over each other
 
 
 def work(job: Job, threads: int) -> None:
@@ -65,8 +66,11 @@ class Workers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._pool is not None:
+            if kind is KeyboardInterrupt:
+                for worker in active_children():
+                    worker.kill()
             self._pool.shutdown(cancel_futures=True)
 
     def run(self, jobs: Sequence[Job]) -> list[Run]:

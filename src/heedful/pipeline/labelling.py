@@ -8,17 +8,13 @@ from pathlib import Path
 from heedful.feedback.simulated import SimulatedLabeler
 from heedful.pipeline.recipe import LabelersConfig, Recipe
 from heedful.pipeline.source import Source
-from heedful.run import Run
+from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.store.database import Store
 from heedful.store.export import export_snapshot
 from heedful.store.labels import add_demonstration, add_labeler, add_ranking, add_rating, add_response
 from heedful.store.progress import Work, progress
 from heedful.types import Prompt, Ranking, Response
-
-
-class Waiting(Exception):
-    """People have not judged enough yet; the same command goes on later."""
 
 
 def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:

@@ -9,13 +9,14 @@ evaluation/                          one measured policy per folder, and the jud
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from heedful.config import Config
 from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.jobs import Job, Workers
-from heedful.pipeline.labelling import Waiting, demonstrate, judge, rank
+from heedful.pipeline.labelling import demonstrate, judge, rank
 from heedful.pipeline.measure import (
     ChooseConfig,
     MeasureConfig,
@@ -28,7 +29,7 @@ from heedful.pipeline.measure import (
 )
 from heedful.pipeline.recipe import POOLS, Recipe
 from heedful.pipeline.source import Source
-from heedful.run import Run
+from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.stages import ppo, pretrain, reward_model, sft
 from heedful.store.database import Store
@@ -51,21 +52,32 @@ class Loop:
         self.source = source
         self.workers = workers
 
-    def run(self) -> None:
-        """Every step in order; finished ones are passed over.
+    def run(self, until: str = "evaluate") -> None:
+        """Every step in order, up to and including the last one named `until`; finished ones are passed over.
 
         Raises:
             Waiting: people have not judged enough yet.
         """
-        self.prepare()
-        self.pretrain()
-        self.demonstrate()
-        self.fine_tune()
+        steps = self.steps()
+        last = max(place for place, (name, _) in enumerate(steps) if name == until)
+        for _, step in steps[: last + 1]:
+            step()
+
+    def steps(self) -> list[tuple[str, Callable[[], None]]]:
+        """The whole loop: each step with the name its command has."""
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("data", self.prepare),
+            ("pretrain", self.pretrain),
+            ("demonstrations", self.demonstrate),
+            ("sft", self.fine_tune),
+        ]
         for round in range(1, self.recipe.rounds + 1):
-            self.collect(round)
-            self.reward(round)
-            self.optimise(round)
-        self.evaluate()
+            steps += [
+                ("rankings", partial(self.collect, round)),
+                ("reward", partial(self.reward, round)),
+                ("ppo", partial(self.optimise, round)),
+            ]
+        return [*steps, ("evaluate", self.evaluate)]
 
     # Where things are.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.config import InputError, read_recipe
+from heedful.models.load import load_tokenizer
 from heedful.pipeline.jobs import Workers
 from heedful.pipeline.loop import Loop
 from heedful.pipeline.recipe import Recipe, build
@@ -27,10 +28,24 @@ def run_recipe(name: str, folder: Path, overrides: Iterable[str] = ()) -> dict[s
         Waiting: people have not judged enough yet.
     """
     recipe = build(read_recipe(name, overrides))
-    with locked(folder), open_store(folder / "store.db") as store, Workers() as workers:
-        keep_recipe(recipe, folder)
-        Loop(recipe, folder, store, source_of(recipe), workers).run()
+    with at_work(recipe, folder) as loop:
+        loop.run()
         return write_results(recipe, folder)
+
+
+@contextmanager
+def at_work(recipe: Recipe, folder: Path, cores: int | None = None) -> Iterator[Loop]:
+    """The recipe's loop in the folder, which belongs to this process meanwhile.
+
+    Raises:
+        InputError: a source or model that is not there, or a folder that holds another run; nothing was written.
+    """
+    source = source_of(recipe)
+    if recipe.model is not None:
+        load_tokenizer(recipe.model)  # a misspelt model is noticed now, not after the steps before its first use
+    with locked(folder), open_store(folder / "store.db") as store, Workers(cores) as workers:
+        keep_recipe(recipe, folder)
+        yield Loop(recipe, folder, store, source, workers)
 
 
 def source_of(recipe: Recipe) -> Source:

@@ -1,8 +1,9 @@
 """How a prompt is written for a model: plain template, worked examples, or the tokenizer's own chat template."""
 
+from string import Formatter
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from transformers import PreTrainedTokenizerBase
 
 from heedful.config import Config, InputError
@@ -17,6 +18,15 @@ class PromptFormat(Config):
     style: Literal["plain", "chat"] = "plain"  # chat: the tokenizer's chat template instead of `template`
     max_prompt_tokens: int = Field(default=1000, ge=1)  # longer ones are dropped and counted; InstructGPT: 1,000
     max_response_tokens: int = Field(default=1000, ge=1)  # InstructGPT: 1,000
+
+    @field_validator("template", "example")
+    @classmethod
+    def _names_its_fields(cls, value: str, info: ValidationInfo) -> str:
+        wanted = {"prompt"} if info.field_name == "template" else {"prompt", "response"}
+        found = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
+        if found != wanted:
+            raise ValueError(f"write {' and '.join(f'{{{name}}}' for name in sorted(wanted))} in it and no other field")
+        return value
 
 
 def write_prompt(prompt: Prompt, format: PromptFormat, tokenizer: PreTrainedTokenizerBase) -> str:
