@@ -1,0 +1,113 @@
+"""Logits → tokens, by inverse CDF: one uniform number per row and a search in the cumulative sum.
+
+The uniform number is a hash of (seed, sample, position), so a response never depends on what else is in the batch.
+Shapes: n rows, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+CLOSE = 1e-5  # a draw nearer than this to a boundary between tokens could fall otherwise under fp32 rounding
+_BITS = 50  # of the 64 hashed ones: u · total then stays below total in float64
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_WORD = (1 << 64) - 1
+
+
+class Sampling(NamedTuple):
+    """How each row samples; None where no row asks for it, so that the usual case costs nothing."""
+
+    temperature: torch.Tensor | None  # (n, 1), 1 for greedy rows
+    greedy: torch.Tensor | None  # (n, 1) bool
+    top_k: torch.Tensor | None  # (n, 1) int64, V where a row keeps every token
+    top_p: torch.Tensor | None  # (n, 1)
+
+
+def sampling(temperature: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> Sampling:
+    """From each row's settings (n,): temperature 0 is greedy; top_k 0 and top_p 1 keep every token."""
+    greedy = temperature == 0
+    divisor = torch.where(greedy, 1.0, temperature)
+    top_k = torch.where(top_k == 0, torch.iinfo(torch.int64).max, top_k)
+    return Sampling(
+        divisor[:, None] if bool((divisor != 1).any()) else None,
+        greedy[:, None] if bool(greedy.any()) else None,
+        top_k[:, None] if bool((top_k < torch.iinfo(torch.int64).max).any()) else None,
+        top_p[:, None] if bool((top_p < 1).any()) else None,
+    )
+
+
+class Draw(NamedTuple):
+    token: torch.Tensor  # (n,) int64
+    logprob: torch.Tensor  # (n,) of the token at the row's temperature (at 1 when that is 0), before top-k and top-p
+    close: torch.Tensor  # () int64, how many draws lay within CLOSE of a boundary
+
+
+def stream_key(seed: int, sample: int) -> int:
+    """The key, a signed 64-bit integer, of one response's uniform numbers."""
+    mixed = _mix((seed * _GOLDEN + _mix(sample + 1)) & _WORD)
+    return mixed - (1 << 64) if mixed >> 63 else mixed
+
+
+def uniforms(key: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Numbers in (0, 1), float64, one for each pair of key and position (int64, broadcast): splitmix64 of a counter."""
+    x = key + (position + 1) * _signed(_GOLDEN)
+    x = (x ^ _shift(x, 30)) * _signed(_MIX[0])
+    x = (x ^ _shift(x, 27)) * _signed(_MIX[1])
+    x = x ^ _shift(x, 31)
+    return (_shift(x, 64 - _BITS).double() + 0.5) * 2.0**-_BITS
+
+
+def draw(logits: torch.Tensor, how: Sampling, uniform: torch.Tensor) -> Draw:
+    """One token per row of logits (n, V), by uniform (n,) float64."""
+    if how.temperature is not None:
+        logits = logits / how.temperature.to(logits.dtype)
+    highest, likeliest = logits.max(-1, keepdim=True)
+    weight = (logits - highest).exp_()
+    cumulative = weight.cumsum(-1, dtype=torch.float64)
+    total = cumulative[:, -1:]
+    if how.top_k is not None or how.top_p is not None:
+        weight = truncate(weight, how)
+        cumulative = weight.cumsum(-1, dtype=torch.float64)
+    target = uniform[:, None] * cumulative[:, -1:]
+    token = torch.searchsorted(cumulative, target, right=True)
+    above = cumulative.gather(1, token) - target
+    close = torch.minimum(above, weight.gather(1, token) - above) < CLOSE * cumulative[:, -1:]
+    if how.greedy is not None:
+        token = torch.where(how.greedy, likeliest, token)
+        close &= ~how.greedy
+    logprob = logits.gather(1, token) - (highest + total.log()).to(logits.dtype)
+    return Draw(token.squeeze(1), logprob.squeeze(1), close.sum())
+
+
+def truncate(weight: torch.Tensor, how: Sampling) -> torch.Tensor:
+    """Weights (n, V) with zeros outside each row's k likeliest tokens and outside its nucleus.
+
+    The nucleus is the smallest set of likeliest tokens whose probability reaches top_p (Holtzman et al.,
+    arXiv 1904.09751). Of equally likely tokens the lower id comes first.
+    """
+    ordered, index = weight.sort(dim=-1, descending=True, stable=True)
+    place = torch.arange(weight.shape[1], device=weight.device)[None]
+    outside = torch.zeros_like(ordered, dtype=torch.bool)
+    if how.top_k is not None:
+        outside |= place >= how.top_k
+    if how.top_p is not None:
+        reached = ordered.cumsum(-1, dtype=torch.float64)
+        outside |= (reached - ordered >= how.top_p * reached[:, -1:]) & (place > 0)
+    return weight.masked_fill(torch.zeros_like(outside).scatter(1, index, outside), 0.0)
+
+
+def _mix(x: int) -> int:
+    x = (x + _GOLDEN) & _WORD
+    x = ((x ^ (x >> 30)) * _MIX[0]) & _WORD
+    x = ((x ^ (x >> 27)) * _MIX[1]) & _WORD
+    return x ^ (x >> 31)
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >> 63 else x
+
+
+def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical shift to the right; torch's keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

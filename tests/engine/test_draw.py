@@ -1,0 +1,113 @@
+"""Draws follow the exact probabilities, and depend on nothing but the row's own logits, seed and position."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heedful.engine.draw import Sampling, draw, sampling, stream_key, truncate, uniforms
+
+
+def same_for(n: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Sampling:
+    return sampling(torch.full((n,), temperature), torch.full((n,), top_k), torch.full((n,), top_p))
+
+
+def grid(n: int) -> torch.Tensor:
+    """n numbers that divide (0, 1) evenly."""
+    return (torch.arange(n, dtype=torch.float64) + 0.5) / n
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_an_even_grid_of_uniforms_gives_the_exact_distribution(temperature: float) -> None:
+    logits = torch.randn(17, generator=torch.Generator().manual_seed(0)) * 3
+    n = 20000
+    drawn = draw(logits.expand(n, -1), same_for(n, temperature), grid(n))
+    share = torch.bincount(drawn.token, minlength=17) / n
+    torch.testing.assert_close(share, (logits / temperature).softmax(0), atol=1.5 / n, rtol=0)
+    expected = (logits / temperature).log_softmax(0)[drawn.token]
+    torch.testing.assert_close(drawn.logprob, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_hashed_uniforms_are_uniform_and_independent() -> None:
+    keys = torch.tensor([stream_key(seed, sample) for seed in range(40) for sample in range(25)])
+    u = uniforms(keys[:, None], torch.arange(50))
+    assert u.unique().numel() == u.numel()
+    n = u.numel()
+    assert 0 < u.min() < 1e-3 and 1 - 1e-3 < u.max() < 1
+    assert abs(u.mean() - 0.5) < 4 / math.sqrt(12 * n)
+    counts = torch.histc(u.float(), 64, 0, 1).double()
+    assert ((counts - n / 64) ** 2 / (n / 64)).sum() < 63 + 5 * math.sqrt(2 * 63)
+    centred = u - 0.5
+    neighbours = [(centred[:, 1:], centred[:, :-1]), (centred[1:], centred[:-1])]
+    for one, two in neighbours:
+        assert abs((one * two).mean() * 12) < 4 / math.sqrt(one.numel())
+
+
+def test_known_hash() -> None:
+    """splitmix64 with seed 0: its first outputs as published with the reference implementation."""
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    u = uniforms(torch.zeros(3, dtype=torch.int64), torch.arange(3))
+    assert [int(x * 2**50) for x in u.tolist()] == [x >> 14 for x in published]
+
+
+def test_greedy_rows_take_the_likeliest_at_temperature_one() -> None:
+    logits = torch.randn(6, 11, generator=torch.Generator().manual_seed(0))
+    temperature = torch.tensor([0.0, 1.0, 0.0, 2.0, 0.0, 1.0])
+    drawn = draw(logits, sampling(temperature, torch.zeros(6, dtype=torch.int64), torch.ones(6)), grid(6))
+    greedy = temperature == 0
+    assert torch.equal(drawn.token[greedy], logits.argmax(-1)[greedy])
+    logprob = (logits / torch.where(greedy, 1.0, temperature)[:, None]).log_softmax(-1)
+    torch.testing.assert_close(drawn.logprob, logprob.gather(1, drawn.token[:, None]).squeeze(1))
+
+
+def naive_kept(probability: torch.Tensor, top_k: int, top_p: float) -> set[int]:
+    order = sorted(range(len(probability)), key=lambda i: (-probability[i].item(), i))
+    kept, total = [], 0.0
+    for i in order[: top_k or None]:
+        if kept and total >= top_p:
+            break
+        kept.append(i)
+        total += probability[i].item()
+    return set(kept)
+
+
+@given(
+    values=st.lists(st.integers(0, 6), min_size=1, max_size=9).filter(any),
+    top_k=st.integers(0, 10),
+    top_p=st.sampled_from([0.1, 0.35, 0.5, 0.8, 0.99, 1.0]),
+)
+def test_truncation_keeps_the_top_k_and_the_nucleus(values: list[int], top_k: int, top_p: float) -> None:
+    weight = torch.tensor([values], dtype=torch.float64)
+    probability = weight[0] / weight.sum()
+    boundary = (probability.sort(descending=True).values.cumsum(0) - top_p).abs().min()
+    if boundary < 1e-9 and top_p < 1:
+        return  # whether the boundary token counts is a matter of rounding
+    how = same_for(1, top_k=top_k, top_p=top_p)
+    kept = truncate(weight, how) if how.top_k is not None or how.top_p is not None else weight
+    expected = {i for i in naive_kept(probability, top_k, top_p) if values[i]}
+    assert set(kept[0].nonzero().flatten().tolist()) == expected
+
+
+def test_truncated_draws_stay_inside_and_report_the_whole_distribution() -> None:
+    logits = torch.randn(13, generator=torch.Generator().manual_seed(1)) * 2
+    drawn = draw(logits.expand(5000, -1), same_for(5000, 0.8, top_k=4), grid(5000))
+    kept = (logits / 0.8).topk(4)
+    assert set(drawn.token.tolist()) == set(kept.indices.tolist())
+    share = torch.bincount(drawn.token, minlength=13)[kept.indices] / 5000
+    torch.testing.assert_close(share, kept.values.softmax(0), atol=4e-4, rtol=0)
+    torch.testing.assert_close(drawn.logprob, (logits / 0.8).log_softmax(0)[drawn.token], atol=1e-5, rtol=1e-5)
+
+
+def test_forbidden_tokens_are_never_drawn_even_at_the_ends() -> None:
+    logits = torch.tensor([[float("-inf"), 0.0, float("-inf"), 1.0, float("-inf")]]).expand(4, -1)
+    u = torch.tensor([2.0**-51, 0.2, 0.9, 1 - 2.0**-51], dtype=torch.float64)
+    assert set(draw(logits, same_for(4), u).token.tolist()) == {1, 3}
+
+
+def test_close_draws_are_counted() -> None:
+    logits = torch.zeros(4, 4)
+    u = torch.tensor([0.25 + 1e-6, 0.5 - 1e-6, 0.6, 0.25 + 1e-4], dtype=torch.float64)
+    assert int(draw(logits, same_for(4), u).close) == 2
+    assert int(draw(logits, same_for(4, temperature=0.0), u).close) == 0

@@ -1,0 +1,246 @@
+"""The engine against transformers' generate and against itself: alone, in any batch, past windows, under pressure."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from heedful.batch import Rows
+from heedful.config import InputError
+from heedful.engine import slots
+from heedful.engine.engine import Engine
+from heedful.engine.slots import Completion, Request
+from heedful.models.heads import Policy
+from heedful.models.load import load_decoder, set_residual_dropout
+from small_models import FAMILIES, VOCAB, WINDOW, small_model
+
+STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories260K"
+END = 2
+TWO_ROWS = Rows(torch.ones(2, 8, dtype=torch.long), torch.tensor([3, 3]), torch.tensor([8, 5]))
+
+
+def some_prompts(lengths: list[int], seed: int = 0) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, VOCAB, (length,), generator=generator).tolist() for length in lengths]
+
+
+def transformers_greedy(model: PreTrainedModel, prompt: list[int], max_new_tokens: int) -> list[int]:
+    other = type(model)(copy.deepcopy(model.config))
+    other.load_state_dict(model.state_dict())
+    other.set_attn_implementation("sdpa")
+    ids = torch.tensor([prompt])
+    out = other.eval().generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=END,
+        pad_token_id=0,
+    )
+    return out[0, len(prompt) :].tolist()
+
+
+def full_logprob(model: PreTrainedModel, prompt: list[int], tokens: list[int], temperature: float) -> torch.Tensor:
+    rows = Rows(torch.tensor([prompt + tokens]), torch.tensor([len(prompt)]), torch.tensor([len(prompt) + len(tokens)]))
+    with torch.no_grad():
+        return Policy(model).logprob(rows, temperature)[0][0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_text_and_logprobs_equal_transformers(family: str) -> None:
+    """Prompts from far below to far above the sliding window, more of them than rows."""
+    model = small_model(family)
+    prompts = some_prompts([5, 2, 20, WINDOW, WINDOW + 1])
+    completions = Engine(model, [END], max_rows=3).generate([Request(p, 1, 16, temperature=0.0) for p in prompts])
+    for prompt, [completion] in zip(prompts, completions, strict=True):
+        assert completion.tokens == transformers_greedy(model, prompt, 16)
+        assert completion.finished == (completion.tokens[-1] == END)
+        expected = full_logprob(model, prompt, completion.tokens, 1.0)
+        torch.testing.assert_close(torch.tensor(completion.logprob), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sample_is_the_same_alone_and_in_any_batch(family: str) -> None:
+    model = small_model(family).double()
+    requests = [
+        Request(p, k, 12, temperature=t, top_k=top_k, seed=s)
+        for s, (p, k, t, top_k) in enumerate(
+            zip(
+                some_prompts([3, 14, 8, 8, 1]), [1, 3, 2, 1, 4], [1.0, 0.7, 1.3, 0.0, 1.0], [0, 5, 0, 0, 0], strict=True
+            )
+        )
+    ]
+    together = Engine(model, [END], max_rows=4).generate(requests)
+    reversed_order = Engine(model, [END], max_rows=100).generate(requests[::-1])[::-1]
+    alone = [Engine(model, [END], max_rows=7).generate([request])[0] for request in requests]
+    for request, one, two, three in zip(requests, together, reversed_order, alone, strict=True):
+        assert [c.tokens for c in one] == [c.tokens for c in two] == [c.tokens for c in three]
+        for completion, other in zip(one, three, strict=True):
+            assert completion.logprob == pytest.approx(other.logprob, abs=1e-10)
+            expected = full_logprob(model, request.prompt, completion.tokens, request.temperature or 1.0)
+            torch.testing.assert_close(torch.tensor(completion.logprob).double(), expected, atol=1e-5, rtol=0)
+
+
+def test_samples_of_one_prompt_share_its_prefill_yet_differ() -> None:
+    model = small_model("llama")
+    engine = Engine(model, [], max_rows=16)
+    prompt = some_prompts([10])[0]
+    [nine] = engine.generate([Request(prompt, 9, 12, seed=4)])
+    assert engine.counts["prefill_tokens"] == 10
+    assert len({tuple(c.tokens) for c in nine}) == 9
+    [more] = engine.generate([Request(prompt, 12, 12, seed=4)])
+    assert [c.tokens for c in more[:9]] == [c.tokens for c in nine]
+    [others] = engine.generate([Request(prompt, 9, 12, seed=5)])
+    assert not {tuple(c.tokens) for c in nine} & {tuple(c.tokens) for c in others}
+
+
+def test_responses_follow_the_models_distribution() -> None:
+    """First tokens of 4,000 samples against the exact probabilities, within four standard errors."""
+    model = small_model("llama")
+    prompt = some_prompts([6])[0]
+    [samples] = Engine(model, [END], max_rows=500).generate([Request(prompt, 4000, 1, temperature=0.8)])
+    with torch.no_grad():
+        probability = (model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1] / 0.8).softmax(0)
+    share = torch.bincount(torch.tensor([c.tokens[0] for c in samples]), minlength=VOCAB) / 4000
+    assert ((share - probability).abs() < 4 * (probability / 4000).sqrt() + 1e-3).all()
+
+
+MODEL = small_model("mistral").double()
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    asked=st.lists(
+        st.tuples(st.integers(1, 20), st.integers(1, 3), st.integers(1, 16), st.sampled_from([0.0, 0.6, 1.0])),
+        min_size=1,
+        max_size=8,
+    ),
+    max_rows=st.integers(1, 7),
+    refill=st.sampled_from([1, 8, 1000]),
+)
+def test_any_mix_of_requests_is_answered_rightly(
+    asked: list[tuple[int, int, int, float]], max_rows: int, refill: int
+) -> None:
+    prompts = some_prompts([length for length, _, _, _ in asked])
+    requests = [
+        Request(p, k, n, temperature=t, seed=i) for i, (p, (_, k, n, t)) in enumerate(zip(prompts, asked, strict=True))
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slots, "REFILL", refill)
+        patch.setattr(slots, "BLOCK", 4)
+        patch.setitem(slots.PREFILL_TOKENS, "cpu", 30)
+        engine = Engine(MODEL, [END], max_rows=max_rows)
+        completions = engine.generate(requests)
+    for request, answers in zip(requests, completions, strict=True):
+        assert len(answers) == request.num_samples
+        for answer in answers:
+            assert len(answer.tokens) == len(answer.logprob) <= request.max_new_tokens
+            assert END not in answer.tokens[:-1]
+            assert answer.finished == (answer.tokens[-1] == END)
+            assert answer.finished or len(answer.tokens) == request.max_new_tokens
+            expected = full_logprob(MODEL, request.prompt, answer.tokens, request.temperature or 1.0)
+            torch.testing.assert_close(torch.tensor(answer.logprob).double(), expected, atol=1e-5, rtol=0)
+
+
+def test_stream_yields_each_response_once_and_early() -> None:
+    model = small_model("llama")
+    requests = [Request(p, 2, n, seed=n) for p, n in zip(some_prompts([4, 5, 6]), [2, 20, 6], strict=True)]
+    engine = Engine(model, [], max_rows=6)
+    seen: list[tuple[int, int]] = []
+    steps = {}
+    for index, sample, _ in engine.stream(requests):
+        seen.append((index, sample))
+        steps[index] = engine.counts["steps"]
+    assert sorted(seen) == [(i, s) for i in range(3) for s in range(2)]
+    assert steps == {0: 1, 2: 5, 1: 19}
+
+
+def test_the_live_weights_are_used_and_left_trainable() -> None:
+    model = small_model("llama")
+    set_residual_dropout(model, 0.3)
+    model.train()
+    model.get_decoder().layers[0].eval()
+    engine = Engine(model, [END])
+    request = Request(some_prompts([6])[0], 1, 10, temperature=0.0)
+    before = engine.generate([request])
+    assert model.training
+    assert not model.get_decoder().layers[0].training
+    assert before == engine.generate([request])
+    logprob, _ = Policy(model).logprob(
+        Rows(torch.ones(2, 8, dtype=torch.long), torch.tensor([3, 3]), torch.tensor([8, 5]))
+    )
+    logprob.sum().backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    assert engine.generate([request]) != before
+
+
+def test_a_callers_autocast_keeps_its_gradients() -> None:
+    model = small_model("llama")
+    policy = Policy(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        Engine(model, [END], precision="bf16").generate([Request([1, 5, 7], 2, 5)])
+        policy.logprob(TWO_ROWS)[0].sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_bf16_is_close_to_fp32() -> None:
+    model = small_model("qwen3")
+    request = Request(some_prompts([9])[0], 3, 10, seed=1)
+    [completions] = Engine(model, [END], precision="bf16").generate([request])
+    for completion in completions:
+        expected = full_logprob(model, request.prompt, completion.tokens, 1.0)
+        torch.testing.assert_close(torch.tensor(completion.logprob), expected, atol=0.4, rtol=0)
+
+
+def test_leaving_a_stream_early_restores_the_model() -> None:
+    model = small_model("llama").train()
+    responses: Iterator[tuple[int, int, Completion]] = Engine(model, []).stream([Request([1, 4], 2, 5)])
+    next(responses)
+    responses.close()  # type: ignore[attr-defined]
+    assert model.training
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        (Request([5] * 40, 1, 30), "prompt 1: 40 tokens and 30 new ones exceed the model's context of 64"),
+        (Request([]), "prompt 1 is empty"),
+        (Request([1, VOCAB]), "prompt 1 holds a token outside"),
+        (Request([1], 0), "prompt 1: num_samples"),
+        (Request([1], 1, 0), "prompt 1: num_samples and max_new_tokens"),
+        (Request([1], 1, 5, temperature=-1.0), "prompt 1: temperature"),
+        (Request([1], 1, 5, top_p=0.0), "prompt 1: temperature and top_k"),
+    ],
+)
+def test_impossible_requests_are_named(request_: Request, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Engine(small_model("llama"), [END]).generate([Request([1], 1, 3), request_])
+
+
+def test_a_response_may_fill_the_context_to_its_last_position() -> None:
+    for family in FAMILIES:
+        [[completion]] = Engine(small_model(family), []).generate([Request([3] * 34, 1, 30)])
+        assert len(completion.tokens) == 30
+
+
+def test_no_requests_no_completions() -> None:
+    assert Engine(small_model("llama"), [END]).generate([]) == []
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="the stories260K model is not beside the repository")
+def test_stories_golden_greedy_text() -> None:
+    golden = json.loads((STORIES / "golden_greedy.json").read_text())["greedy_from_bos_ids"]
+    model = load_decoder(STORIES)
+    requests = [Request(golden[:1], 1, len(golden) - 1, temperature=0.0), Request(golden[:50], 1, 40, temperature=0.0)]
+    [[whole], [middle]] = Engine(model, [END]).generate(requests)
+    assert whole.tokens == golden[1:]
+    assert middle.tokens == golden[50:90]
