@@ -120,7 +120,7 @@ class Run:
             Diverged: with the place and what to do.
         """
         for name, value in values.items():
-            number = float(value)
+            number = float(value.detach() if hasattr(value, "detach") else value)
             if number != number or number in (float("inf"), float("-inf")):
                 raise Diverged(
                     f"{self.manifest['stage']}: {name} became {number} at step {step}; the last good state is kept in "

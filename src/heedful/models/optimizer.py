@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Literal
 
 import torch
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 def adam(
@@ -35,6 +36,15 @@ def cosine(step: int, num_steps: int, floor: float = 0.1, warmup: int = 0) -> fl
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+@cache
+def has_bf16(device_type: str) -> bool:
+    """Whether the hardware multiplies bf16 faster than fp32; elsewhere it is emulated and several times slower."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """bf16 products with fp32 masters, or plain fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=True)
+    """bf16 products with fp32 masters, or plain fp32; "auto" takes bf16 where the hardware has it."""
+    enabled = precision == "bf16" or (precision == "auto" and has_bf16(device.type))
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=True)

@@ -41,7 +41,7 @@ class MeasureConfig(Config):
     best_of: int = Field(default=1, ge=1)
     prefix: str = ""  # few-shot prefix before every prompt; a response then ends at the next line break
     window: int = 256
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     max_tokens: int = 8192
 
 
@@ -170,7 +170,7 @@ def _with_prefix(tokens: Sequence[list[int]], prefix: str, encoder: Encoder) -> 
 class ScoreConfig(Config):
     """Scoring every response of a snapshot with a reward model."""
 
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     max_tokens: int = 8192
 
 
@@ -198,7 +198,7 @@ class ChooseConfig(Config):
     temperature: float = Field(gt=0)
     max_new_tokens: int = Field(ge=1)
     num_prompts: int = Field(default=100, ge=1)
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     max_tokens: int = 8192
 
 

@@ -69,7 +69,7 @@ class PPOConfig(Config):
     logprobs: Literal["trainer", "engine"] = "trainer"  # engine: taken from sampling; saves a pass, mismatch logged
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 class Rollout(NamedTuple):

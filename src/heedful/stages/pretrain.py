@@ -34,7 +34,7 @@ class PretrainConfig(Config):
     warmup_steps: int = Field(default=20, ge=0)
     weight_decay: float = Field(default=0.1, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 def language_loss(policy: Policy, tokens: torch.Tensor, precision: Precision) -> torch.Tensor:

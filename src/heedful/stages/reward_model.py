@@ -46,7 +46,7 @@ class RewardModelConfig(Config):
     margin: float = Field(default=1.0, ge=0)  # of the hinge objective
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; a ranking is never split
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 def objective(config: RewardModelConfig) -> RankingLoss:

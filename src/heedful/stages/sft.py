@@ -42,7 +42,7 @@ class SFTConfig(Config):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 def response_loss(policy: Policy, rows: Rows, precision: Precision) -> torch.Tensor:
