@@ -256,7 +256,9 @@ def write_atomic(path: Path, text: str) -> None:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The rows of a log; an absent log has none."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    # Not splitlines: a response may hold one of Unicode's other line separators.
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def _sync_folder(folder: Path) -> None:

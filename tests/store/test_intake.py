@@ -126,6 +126,13 @@ def test_split_by_user_is_fixed_and_near_its_shares() -> None:
     assert [row.split for row in salted] != [row.split for row in kept]
 
 
+def test_a_users_split_is_the_same_in_every_version() -> None:
+    """Another hash would move users between the splits of stores that exist."""
+    rows = [incoming(f"{i}", f"user {i}") for i in range(12)]
+    kept, _ = take_in(rows, IntakeConfig(valid=0.3, test=0.3))
+    assert "".join(row.split[1] for row in kept) == "rerrrarreare"
+
+
 def test_kept_splits_must_keep_users_apart() -> None:
     rows = [incoming("a", "u", split="valid"), incoming("b", "u", split="train")]
     with pytest.raises(InputError, match="user u falls into valid and train"):
@@ -143,15 +150,22 @@ def test_personal_data_goes_from_the_training_split_only() -> None:
     rows = [
         incoming("mail a@b.io or c@d.io", "u1", split="train"),
         incoming("mail e@f.io", "u2", split="test"),
+        incoming("mail v@w.io", "u5", split="valid"),
         incoming("call 212-555-0123", "u3", split="train", examples=[("x@y.io", "ok")], kind="few_shot"),
         incoming("nothing here", "u4", split="train"),
     ]
     kept, report = take_in(rows, IntakeConfig(split="keep"))
-    assert [row.text for row in kept] == ["mail [email] or [email]", "mail e@f.io", "call [phone]", "nothing here"]
-    assert kept[2].examples == (("[email]", "ok"),)
+    assert [row.text for row in kept] == [
+        "mail [email] or [email]",
+        "mail e@f.io",
+        "mail v@w.io",
+        "call [phone]",
+        "nothing here",
+    ]
+    assert kept[3].examples == (("[email]", "ok"),)
     assert report.pii == {"email": 3, "phone": 1} and report.prompts_with_pii == 2 and not report.dropped["x"]
     kept, report = take_in(rows, IntakeConfig(split="keep", pii="drop"))
-    assert [row.user for row in kept] == ["u2", "u4"]
+    assert [row.user for row in kept] == ["u2", "u5", "u4"]
     assert report.dropped["personal data in a training prompt"] == 2
     kept, report = take_in(rows, IntakeConfig(split="keep", pii="keep"))
     assert [row.text for row in kept] == [row.text for row in rows] and not report.pii

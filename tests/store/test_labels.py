@@ -131,6 +131,7 @@ def test_edits_that_are_refused(filled: Store, record: Ranking, supersedes: str,
 def test_progress_counts_wanted_judgements_once(filled: Store) -> None:
     add_labeler(filled, Labeler(id="cy"))
     assert str(progress(filled, Work("ranking", overlap=2))) == "6 of 6 rankings"
+    assert str(progress(filled, Work("ranking", overlap=1))) == "3 of 3 rankings"  # the second ones are extra
     assert str(progress(filled, Work("ranking", overlap=3))) == "6 of 9 rankings"
     assert str(progress(filled, Work("ranking", group="heldout"))) == "3 of 3 rankings"
     assert str(progress(filled, Work("ranking", purpose="evaluation"))) == "0 of 3 rankings"

@@ -1,6 +1,8 @@
 """Opening, migrating, transactions, two processes at once."""
 
 import multiprocessing
+import threading
+import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -15,7 +17,7 @@ from heedful.config import InputError
 from heedful.store.database import Store, open_store
 from heedful.store.labels import add_labeler, add_ranking, add_response
 from heedful.store.pools import add_prompt
-from heedful.store.schema import metadata, rankings
+from heedful.store.schema import labelers, metadata, rankings
 from heedful.types import Labeler, Prompt, Response
 
 
@@ -104,6 +106,31 @@ def test_two_processes_make_one_store_and_lose_and_double_nothing(new_place: Cal
     with open_store(place) as store, store.read() as connection:
         counts = connection.execute(select(rankings.c.labeler, func.count()).group_by(rankings.c.labeler))
         assert dict(map(tuple, counts)) == {"a": 40, "b": 40, "both": 40}
+
+
+def test_a_writer_waits_for_its_turn_before_it_looks(tmp_path: Path) -> None:
+    """On SQLite a look before the turn would be stale, and the whole transaction would have to run again."""
+    looks: list[int] = []
+    inside, waiting = threading.Event(), threading.Event()
+
+    def slow(connection: Connection) -> None:
+        inside.set()
+        waiting.wait(5)
+        time.sleep(0.2)
+        connection.execute(labelers.insert().values(id="first", group="train", kind="person", round=0, created=""))
+
+    def quick(connection: Connection) -> None:
+        looks.append(connection.execute(select(func.count()).select_from(labelers)).scalar_one())
+        connection.execute(labelers.insert().values(id="second", group="train", kind="person", round=0, created=""))
+
+    with open_store(tmp_path / "s.db") as store:
+        other = threading.Thread(target=store.write, args=(slow,))
+        other.start()
+        inside.wait(5)
+        waiting.set()
+        store.write(quick)
+        other.join()
+    assert looks == [1]
 
 
 def test_readers_see_one_moment(filled: Store) -> None:
