@@ -6,6 +6,7 @@ threads. The number of threads is part of a job's identity: the same run uses th
 
 import ctypes
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,8 @@ def work(job: Job, threads: int) -> None:
     torch.set_num_threads(threads)
     run = job.open()
     if not run.done:
+        torch.manual_seed(job.seed)  # dropout draws from the process's generator, whatever that did before
+        random.seed(job.seed)
         job.body(job.config, run, **job.inputs)
 
 

@@ -1,0 +1,148 @@
+"""What every command shares: consoles, options, and how an error becomes one line and an exit code.
+
+0 success · 1 the training diverged, or `doctor` found a problem · 2 bad input · 3 waiting for people · 130 Ctrl-C.
+"""
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from heedful.config import InputError
+from heedful.run import Diverged, Waiting
+
+BAD_INPUT, WAITING, INTERRUPTED = 2, 3, 130
+
+# What the system says when a place cannot be written or read, with the mend.
+SYSTEM_ERRORS = {
+    errno.ENOSPC: "free some space and run the same command again; finished steps are kept",
+    errno.EDQUOT: "free some space and run the same command again; finished steps are kept",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f) and run the same command again",
+    errno.EACCES: "give yourself the right to it, or choose another place",
+    errno.EPERM: "give yourself the right to it, or choose another place",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOTDIR: "choose another place: a file stands where a folder is needed",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOENT: "choose a place that exists",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+console = Console()
+errors = Console(stderr=True)
+
+RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
+Recipe = Annotated[
+    str, typer.Argument(help="A shipped recipe's name (see heedful recipes), or a YAML file.", show_default=False)
+]
+Into = Annotated[Path, typer.Option("--dir", help="The run's folder: made, or gone on with.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change one setting, such as ppo.kl_coef=0.05; may be given again.", metavar="KEY=VALUE"
+    ),
+]
+StorePlace = Annotated[
+    str, typer.Option("--store", help="The labelling store: an SQLite file or a postgresql:// URL.", show_default=False)
+]
+
+
+class Commands(TyperGroup):
+    """The whole command line; whatever goes wrong in a command ends here."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with friendly():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def friendly() -> Iterator[None]:
+    """Turn what people can mend into one line and its exit code."""
+    try:
+        yield
+    except InputError as error:
+        fail(str(error), BAD_INPUT)
+    except Diverged as error:
+        fail(str(error), 1, "stopped")
+    except Waiting as error:
+        say(str(error))
+        raise typer.Exit(WAITING) from None
+    except KeyboardInterrupt:
+        fail("by Ctrl-C", INTERRUPTED, "stopped")
+    except OSError as error:
+        if error.errno not in SYSTEM_ERRORS:
+            raise
+        fail(f"{error.filename or 'writing'}: {error.strerror}; {SYSTEM_ERRORS[error.errno]}", BAD_INPUT)
+    except Exception as error:
+        if (line := storage_line(error)) is None:
+            raise
+        fail(line, BAD_INPUT)
+
+
+def storage_line(error: Exception) -> str | None:
+    """One line for a database or a weights file that could not be written; None for anything else."""
+    database = sys.modules.get("sqlalchemy.exc")
+    if database is not None and isinstance(error, database.OperationalError):
+        return f"the store: {' '.join(str(error.orig).split())}; mend that and run the same command again"
+    text = " ".join(str(error).split())
+    for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        if f"os error {code}" in text or f"(errno {code})" in text:
+            return f"writing a model: {text}; {SYSTEM_ERRORS[code]}"
+    return None
+
+
+def fail(message: str, code: int, what: str = "error") -> None:
+    """One line on stderr, whatever characters it holds, and the end of the command."""
+    errors.print(f"[red]{what}:[/red] ", end="")
+    errors.print(" ".join(message.split()), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def say(message: str) -> None:
+    """One line on stdout, not wrapped and not coloured."""
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def existing_run(folder: Path) -> dict[str, Any]:
+    """The resolved recipe of the run in the folder, as plain values.
+
+    Raises:
+        InputError: there is no run, or its recipe.json is broken.
+    """
+    import json
+
+    path = folder / "recipe.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no run: there is no recipe.json; name the --dir of a heedful run") from None
+    except (ValueError, OSError):
+        raise InputError(f"{path} cannot be read; copy it back from a backup, or run into a new folder") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is not a recipe; copy it back from a backup, or run into a new folder")
+    return found
+
+
+def existing_store(place: str | Path) -> str:
+    """The store's place, or that of the run in a folder.
+
+    Raises:
+        InputError: no store is there: reading must not make an empty one.
+    """
+    if "://" in str(place):
+        return str(place)
+    path = Path(place)
+    path = path / "store.db" if path.is_dir() else path
+    if not path.exists():
+        raise InputError(f"{path}: no store is there; name an existing store, or heedful prompts import makes one")
+    return str(path)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash for one that cannot be computed."""
+    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero

@@ -1,0 +1,210 @@
+"""Prompts, labels and the store: intake, reports, snapshots, interchange, backup, erasing. Nothing here needs torch."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import typer
+
+from heedful.cli.common import StorePlace, console, existing_store, say
+from heedful.config import InputError, nearest, parse
+
+PoolName = Literal["sft", "reward_model", "ppo", "evaluation"]
+KindName = Literal["demonstration", "rating", "ranking"]
+
+StoreArgument = Annotated[
+    str, typer.Argument(help="The store: an SQLite file, a run's folder or a postgresql:// URL.", show_default=False)
+]
+JsonLines = Annotated[Path, typer.Argument(help="A file of JSON lines.", show_default=False)]
+
+prompts = typer.Typer(help="Take prompts in, and show what each pool holds.", no_args_is_help=True)
+label = typer.Typer(help="Carry demonstrations, rankings and ratings in and out.", no_args_is_help=True)
+store = typer.Typer(help="Back up and restore the labelling store, erase a person's data.", no_args_is_help=True)
+
+
+@prompts.command("import")
+def import_prompts(
+    file: Annotated[Path, typer.Argument(help="Prompts: .jsonl, or .txt with one a line.", show_default=False)],
+    store: StorePlace,
+    pool: Annotated[
+        PoolName | None, typer.Option(help="Put them all in this pool instead of sharing them out.")
+    ] = None,
+    round: Annotated[int, typer.Option(help="The turn of the loop they came in.", min=0)] = 0,
+    user: Annotated[str, typer.Option(help="Whose prompts a .txt file holds; else each line has its own user.")] = "",
+    prefix: Annotated[int, typer.Option(help="Prompts that agree in so many first characters are one.")] = 200,
+    cap: Annotated[int, typer.Option(help="Prompts kept per user.")] = 200,
+    key: Annotated[str, typer.Option(help="What cap and split go by: user or organisation.")] = "user",
+    split: Annotated[str, typer.Option(help="assign: by user; keep: the file brings each prompt's split.")] = "assign",
+    valid: Annotated[float, typer.Option(help="Share of users whose prompts are for validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of users whose prompts are for the final test.")] = 0.1,
+    pii: Annotated[str, typer.Option(help="Personal data in training prompts: redact, drop (the prompt) or keep.")] = (
+        "redact"
+    ),
+    salt: Annotated[str, typer.Option(help="Another text gives another split and other pools.")] = "",
+) -> None:
+    """Take a file of prompts into the store: de-duplicated, capped, split by user, cleaned, shared out to pools."""
+    from heedful.store.database import open_store
+    from heedful.store.intake import IntakeConfig, read_prompts
+    from heedful.store.intake import import_prompts as take_in
+
+    rules = {"prefix": prefix, "cap": cap, "key": key, "split": split, "valid": valid, "test": test}
+    config = parse(IntakeConfig, rules | {"pii": pii, "salt": salt}, "")
+    found = read_prompts(file, user)
+    with open_store(store) as opened:
+        report = take_in(opened, found, config, pool, round)
+    for line in report.lines():
+        say(line)
+
+
+@prompts.command("report")
+def report_prompts(
+    store: StoreArgument,
+    round: Annotated[
+        int | None, typer.Option(help="Only prompts of this turn of the loop.", show_default="all")
+    ] = None,
+) -> None:
+    """Show sizes, sources, use cases, kinds and lengths of the prompts in each pool."""
+    from heedful.store.database import open_store
+    from heedful.store.pool_report import pool_tables
+    from heedful.store.pools import prompts_with_pool
+
+    with open_store(existing_store(store)) as opened:
+        found = prompts_with_pool(opened, round)
+    if not found:
+        raise InputError(
+            f"{store} holds no prompts yet; take some in with: heedful prompts import FILE --store {store}"
+        )
+    for table in pool_tables(found):
+        console.print(table)
+
+
+def snapshot(
+    store: StoreArgument,
+    folder: Annotated[Path, typer.Argument(help="The snapshot's folder, which must be new.", show_default=False)],
+    pool: Annotated[list[str] | None, typer.Option(help="Only this pool; may be given again.")] = None,
+    round: Annotated[list[int] | None, typer.Option(help="Only this turn of the loop; may be given again.")] = None,
+    purpose: Annotated[
+        Literal["train", "evaluation", "both"],
+        typer.Option(help="Rankings and ratings made for training or evaluation."),
+    ] = "train",
+    heldout: Annotated[
+        Literal["exclude", "validation", "include"],
+        typer.Option(help="Held-out labelers: none, those of prompts outside the training split, or all."),
+    ] = "exclude",
+    as_of: Annotated[
+        datetime | None, typer.Option(help="The store as it stood then, in local time.", show_default="now")
+    ] = None,
+) -> None:
+    """Freeze the store into a hashed folder, the only thing training reads."""
+    from heedful.snapshot import TABLES, write_snapshot
+    from heedful.store.database import open_store
+    from heedful.store.export import export_snapshot
+
+    with open_store(existing_store(store)) as opened:
+        found = export_snapshot(
+            opened,
+            as_of=as_of,
+            pools=known_pools(pool or []) or None,
+            purpose=None if purpose == "both" else purpose,
+            rounds=round or None,
+            heldout=heldout,
+        )
+    written = write_snapshot(folder, found)
+    say(f"{folder}: {counted({name: len(getattr(written, name)) for name in TABLES})}")
+    if written.dropped:
+        say(f"left out: {counted(written.dropped)}")
+    say(f"hash {written.hash}")
+
+
+@label.command("import")
+def import_labels(file: JsonLines, store: StorePlace) -> None:
+    """Read demonstrations, rankings and ratings with all they speak of; the same file again changes nothing."""
+    from heedful.store.database import open_store
+    from heedful.store.jsonl import import_jsonl
+
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    with open_store(store) as opened:
+        added = import_jsonl(opened, file)
+    say(f"new in {store}: {counted(added)}")
+
+
+@label.command("export")
+def export_labels(
+    file: JsonLines,
+    store: StorePlace,
+    kind: Annotated[KindName, typer.Option(help="Which judgements to write.")] = "ranking",
+) -> None:
+    """Write the current judgements of one kind, one a line, each with everything it speaks of."""
+    from heedful.store.database import open_store
+    from heedful.store.jsonl import export_jsonl
+
+    with open_store(existing_store(store)) as opened:
+        number = export_jsonl(opened, file, kind)
+    say(f"{file}: {number} {kind}s")
+
+
+@store.command("backup")
+def backup_store(
+    store: StoreArgument,
+    file: Annotated[Path, typer.Argument(help="The backup to write, such as store.jsonl.gz.", show_default=False)],
+) -> None:
+    """Write the whole store, history included, into one checked file; it may be in use meanwhile."""
+    from heedful.store.backup import backup
+    from heedful.store.database import open_store
+
+    with open_store(existing_store(store)) as opened:
+        counts = backup(opened, file)
+    say(f"{file}: {counted(counts)}")
+
+
+@store.command("restore")
+def restore_store(
+    file: Annotated[Path, typer.Argument(help="A backup.", show_default=False)],
+    store: Annotated[str, typer.Argument(help="The new store, which must be empty.", show_default=False)],
+) -> None:
+    """Make a store from a backup, on SQLite or PostgreSQL."""
+    from heedful.store.backup import restore
+
+    say(f"{store}: {counted(restore(file, store))}")
+
+
+@store.command("erase")
+def erase_person(
+    store: StoreArgument,
+    user: Annotated[str | None, typer.Option(help="Erase this user's prompts and all made from them.")] = None,
+    labeler: Annotated[str | None, typer.Option(help="Erase this labeler and their judgements.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Erase a person's data on request; a tombstone without content stays. It cannot be undone."""
+    from heedful.store.database import open_store
+    from heedful.store.erase import erase_labeler, erase_user
+
+    if (user is None) == (labeler is None):
+        raise InputError("say whose data to erase: either --user ID or --labeler ID")
+    place = existing_store(store)
+    if not yes:
+        typer.confirm(f"Erase all data of {user or labeler} from {place}? It cannot be undone.", abort=True)
+    with open_store(place) as opened:
+        erased = erase_user(opened, user) if user is not None else erase_labeler(opened, str(labeler))
+    say(f"erased: {counted(erased)}; snapshots, exports and backups written earlier still hold them")
+
+
+def known_pools(names: list[str]) -> list[PoolName]:
+    """The names as pools.
+
+    Raises:
+        InputError: a name that is none.
+    """
+    known: dict[str, PoolName] = {name: name for name in get_args(PoolName)}
+    for name in names:
+        if name not in known:
+            raise InputError(f"--pool {name}: no such pool{nearest(name, known)}; known are {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """3 prompts, 2 rankings."""
+    found = [f"{count:,} {name}" for name, count in counts.items() if count]
+    return ", ".join(found) or "nothing"

@@ -1,0 +1,277 @@
+"""What a recipe would do: its steps with their tokens, memory and time, without doing them.
+
+Prompts are counted and encoded as the run would; a response counts as long as it may become, so tokens and times are
+upper ends. Times follow from a few seconds of training, scoring and sampling with the recipe's own model, here and now.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from rich.table import Table
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from heedful.cli.common import console, number, say
+from heedful.cli.status import planned_steps
+from heedful.engine.engine import Engine
+from heedful.engine.slots import Request
+from heedful.models.heads import Policy
+from heedful.models.load import from_scratch, load_decoder, load_tokenizer
+from heedful.models.optimizer import autocast
+from heedful.pipeline.measure import ChooseConfig
+from heedful.pipeline.recipe import Recipe
+from heedful.pipeline.source import Source
+from heedful.pipeline.start import source_of
+from heedful.stages.ppo import PPOConfig
+from heedful.stages.sft import SFTConfig
+from heedful.text.collate import Encoder
+from heedful.types import Prompt
+
+WEIGHT, TRAINED = 4, 16  # bytes per parameter: fp32; fp32 with its gradient and Adam's two moments
+ACTIVATION = 34  # bytes per token, layer and width kept for the backward pass (Korthikanti et al., arXiv 2205.05198)
+SAMPLE = 200  # prompts encoded to know a pool's mean length
+ROWS, LENGTH, NEW = 32, 128, 16  # of the passes that are timed
+
+
+class Work(NamedTuple):
+    """What a step does: tokens it passes forward, trains on and samples; `size` is its memory in bytes."""
+
+    what: str
+    forward: float = 0
+    trained: float = 0
+    sampled: float = 0
+    size: float = 0
+
+
+class Rates(NamedTuple):
+    """Tokens per second."""
+
+    forward: float
+    trained: float
+    sampled: float
+
+    def seconds(self, work: Work) -> float:
+        return work.forward / self.forward + work.trained / self.trained + work.sampled / self.sampled
+
+
+class Sizes(NamedTuple):
+    """What the amounts follow from; lengths are means in tokens."""
+
+    number: dict[str, dict[str, int]]  # pool → split → prompts
+    prompt: dict[str, float]  # by pool
+    demonstration: float  # a labeler's own response
+    prefixes: int  # candidate few-shot prefixes
+    prefix: float
+    parameters: int
+    trunk: int
+    kept: float  # bytes per token of a training pass
+
+    def total(self, pool: str) -> int:
+        return sum(self.number[pool].values())
+
+
+def show_plan(recipe: Recipe) -> None:
+    """Print the steps in order.
+
+    Raises:
+        InputError: a source or model that is not there.
+    """
+    source = source_of(recipe)
+    tokenizer = source.tokenizer() or load_tokenizer(str(recipe.model))
+    if recipe.pretrain is not None:
+        model = from_scratch(recipe.pretrain.shape | {"vocab_size": len(tokenizer)}, recipe.seed)
+    else:
+        model = load_decoder(str(recipe.model))
+    sizes = measure_sizes(recipe, source, tokenizer, model)
+    found = dict(amounts(recipe, sizes))
+    work = {name: found[name] for name in planned_steps(recipe.model_dump(mode="json"))}
+    rates = measure_rates(model)
+    say(f"{recipe.name or 'recipe'}: {model.config.model_type}, {sizes.parameters:,} parameters")
+    console.print(plan_table(work, rates))
+    seconds = sum(rates.seconds(step) for step in work.values())
+    say(
+        f"time: about {duration(seconds)}, an estimate from {rates.trained:,.0f} tokens per second trained, "
+        f"{rates.forward:,.0f} scored and {rates.sampled:,.0f} sampled here just now, every response at its longest"
+    )
+    say("memory: fp32 weights with gradients and Adam's moments, averages, reference, other models, activations")
+    say("steps that run side by side add up in memory; in time they are added up here")
+
+
+def plan_table(work: dict[str, Work], rates: Rates) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("step", no_wrap=True)
+    table.add_column("what")
+    for column in ("tokens", "memory", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, step in work.items():
+        tokens = step.forward + step.trained + step.sampled
+        figures = (f"{tokens:,.0f}", memory(step.size), duration(rates.seconds(step))) if tokens else ("", "", "")
+        table.add_row(name, step.what, *figures)
+    return table
+
+
+def measure_sizes(recipe: Recipe, source: Source, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Sizes:
+    """Count and encode the recipe's prompts; count the model's parameters."""
+    encoder = Encoder(tokenizer, recipe.format)
+    counts: dict[str, dict[str, int]] = {}
+    lengths: dict[str, float] = {}
+    demonstration = float(recipe.format.max_response_tokens)
+    for pool, prompts in source.prompts().items():
+        counts[pool] = {split: sum(p.split == split for p in prompts) for split in ("train", "valid", "test")}
+        shown = every_so_many(prompts, SAMPLE)
+        lengths[pool] = mean([len(ids) for ids in encoder.prompts(shown)[1]])
+        if pool == "sft" and (written := source.demonstrations(shown)):
+            demonstration = mean([len(tokenizer(d.text, add_special_tokens=False)["input_ids"]) + 1 for d in written])
+    text = model.config.get_text_config()
+    trunk = sum(p.numel() for p in model.get_decoder().parameters())
+    kept = ACTIVATION * text.hidden_size * text.num_hidden_layers
+    prefixes = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in source.prefixes()]
+    total = sum(p.numel() for p in model.parameters())
+    return Sizes(counts, lengths, demonstration, len(prefixes), mean(prefixes), total, trunk, kept)
+
+
+def amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
+    """Every step's work, by the name of its folder."""
+    yield "data", Work(", ".join(f"{pool} {sizes.total(pool):,}" for pool in sizes.number) + " prompts")
+    if recipe.pretrain is not None:
+        trained = recipe.world.document_tokens * recipe.pretrain.epochs
+        batch = recipe.pretrain.batch_size * recipe.pretrain.window
+        size = TRAINED * sizes.parameters + sizes.kept * batch
+        yield "pretrain", Work(f"{trained // batch:,} steps", trained=trained, size=size)
+    yield "demonstrations", Work(f"{sizes.total('sft'):,} demonstrations by {recipe.labelers.judge}")
+    for name, config in recipe.sft.items():
+        yield name, fine_tuning(config, sizes)
+    for round in range(1, recipe.rounds + 1):
+        yield from round_amounts(recipe, sizes, round)
+    yield from evaluation_amounts(recipe, sizes)
+
+
+def fine_tuning(config: SFTConfig, sizes: Sizes) -> Work:
+    examples = sizes.number["sft"]["train"]
+    mixed = round(examples * config.pretraining_mix / (1 - config.pretraining_mix))
+    row = sizes.prompt["sft"] + sizes.demonstration
+    trained = config.epochs * (examples * row + mixed * config.window)
+    size = TRAINED * sizes.parameters + sizes.kept * min(config.max_tokens, config.batch_size * row)
+    steps = config.epochs * -(-(examples + mixed) // config.batch_size)
+    return Work(f"{config.epochs} epochs, {steps:,} steps", trained=trained, size=size)
+
+
+def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[str, Work]]:
+    """Responses, rankings, the reward model on all rounds so far, PPO."""
+    here, wanted, config = f"round-{round}", recipe.rankings, recipe.reward_model
+    prompts, split = sizes.total("reward_model"), sizes.number["reward_model"]
+    k, new, row = (wanted.min_k + wanted.max_k) / 2, wanted.max_new_tokens, sizes.prompt["reward_model"]
+    what = f"{prompts:,} prompts, {wanted.min_k} to {wanted.max_k} responses each"
+    sampling = WEIGHT * sizes.parameters
+    yield f"{here}/responses", Work(what, prompts * row, sampled=prompts * k * new, size=sampling)
+    number = split["train"] * (1 + recipe.labelers.overlap)
+    yield f"{here}/rankings", Work(f"at least {prompts:,} rankings by {recipe.labelers.judge}")
+    if config is not None:
+        trained = round * config.epochs * number * k * (row + new)
+        steps = config.epochs * -(-int(round * number) // config.batch_size)
+        size = TRAINED * sizes.trunk + sizes.kept * min(config.max_tokens, config.batch_size * k * (row + new))
+        yield f"{here}/reward_model", Work(f"{config.epochs} epochs, {steps:,} steps", trained=trained, size=size)
+        held_out = round * (split["valid"] + split["test"]) * k * (row + new)
+        yield f"{here}/scores", Work("responses to held-out prompts", held_out, size=WEIGHT * sizes.trunk)
+        if wanted.policy in recipe.sft:
+            epochs = recipe.sft[wanted.policy].epochs
+            yield f"{here}/choose_epoch", choosing(epochs, "epochs", new, sizes)
+    for name, ppo in recipe.ppo.items():
+        yield f"{here}/{name}", optimising(ppo, sizes)
+
+
+def choosing(candidates: int, what: str, new: int, sizes: Sizes, prefix: float = 0) -> Work:
+    """Sampling and scoring one response of every candidate to each validation prompt, behind a prefix."""
+    prompts = min(sizes.number["reward_model"]["valid"], ChooseConfig.model_fields["num_prompts"].default) * candidates
+    forward = prompts * (2 * (prefix + sizes.prompt["reward_model"]) + new)
+    size = WEIGHT * (sizes.parameters + sizes.trunk)
+    return Work(f"{candidates} {what}", forward, sampled=prompts * new, size=size)
+
+
+def optimising(config: PPOConfig, sizes: Sizes) -> Work:
+    """Each episode is sampled; read by the reward model, the reference, the policy and the value model; trained on."""
+    episodes = config.iterations * config.batch_size
+    row = sizes.prompt["ppo"] + config.max_new_tokens
+    passes = 4 if config.logprobs == "trainer" else 3
+    updates = config.iterations * config.inner_epochs * -(-config.batch_size // config.minibatch_size)
+    windows = max(1, round(config.ptx_examples * config.minibatch_size)) if config.ptx_coef else 0
+    forward = episodes * (sizes.prompt["ppo"] + passes * row)
+    trained = 2 * config.inner_epochs * episodes * row + updates * windows * config.window
+    held = TRAINED + WEIGHT + (WEIGHT if config.ema_decay else 0)  # policy, reference, average
+    size: float = held * sizes.parameters + (TRAINED + WEIGHT) * sizes.trunk  # value model, reward model
+    size += sizes.kept * min(config.max_tokens, max(config.minibatch_size * row, windows * config.window))
+    what = f"{episodes:,} episodes, {updates:,} updates"
+    return Work(what, forward, trained, episodes * config.max_new_tokens, size)
+
+
+def evaluation_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
+    wanted, prompts = recipe.evaluate, sizes.total("evaluation")
+    row = sizes.prompt["evaluation"] + wanted.max_new_tokens
+    names = [name for name in planned_steps(recipe.model_dump(mode="json")) if name.startswith("evaluation/")]
+    for name in names:
+        number = float(prompts)
+        if wanted.best_of and name == f"evaluation/best_of_{wanted.best_of}":
+            number *= wanted.best_of
+        forward = number * (sizes.prompt["evaluation"] + row) + 2 * prompts * row + recipe.world.valid_document_tokens
+        size = WEIGHT * (2 * sizes.parameters + sizes.trunk)
+        what = f"{number:,.0f} responses"
+        yield name, Work(what, forward, sampled=number * wanted.max_new_tokens, size=size)
+    judged = f"{prompts:,} prompts, {wanted.labelers_per_prompt} held-out labelers each"
+    yield "evaluation/judgements", Work(judged)
+    if "evaluation/choose_prefix" in names:
+        new = recipe.rankings.max_new_tokens
+        yield "evaluation/choose_prefix", choosing(sizes.prefixes, "few-shot prefixes", new, sizes, sizes.prefix)
+
+
+def measure_rates(model: PreTrainedModel) -> Rates:
+    """Time a few passes of the model in the precision that the stages use by default."""
+    policy = Policy(model)
+    vocabulary = model.config.get_text_config().vocab_size
+    rows = torch.randint(vocabulary, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
+    length = torch.full((ROWS,), LENGTH)
+
+    def forward() -> torch.Tensor:
+        with autocast(rows.device, "auto"):
+            return policy.language_loss(rows, length)[0].mean()
+
+    def train() -> None:
+        forward().backward()
+        policy.zero_grad()
+
+    def sample() -> None:
+        prompts = [Request(row[: LENGTH // 4].tolist(), 4, NEW, seed=i) for i, row in enumerate(rows)]
+        Engine(model, eos_ids=[]).generate(prompts)
+
+    with torch.no_grad():
+        scored = seconds_of(forward)
+    return Rates(rows.numel() / scored, rows.numel() / seconds_of(train), 4 * ROWS * NEW / seconds_of(sample))
+
+
+def seconds_of(work: Callable[[], object], times: int = 2) -> float:
+    """The fastest of a few calls; the first, which makes buffers, does not count."""
+    found = []
+    for _ in range(times + 1):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return min(found[1:])
+
+
+def every_so_many(prompts: Sequence[Prompt], most: int) -> Sequence[Prompt]:
+    """At most so many of them, evenly from first to last."""
+    return prompts[:: -(-len(prompts) // most) or 1]
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def memory(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:,.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{number(seconds, 0)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,179 @@
+"""Running a recipe: the whole loop, or up to one stage."""
+
+import shlex
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from heedful import run as run_folders
+from heedful.cli.common import INTERRUPTED, Into, Overrides, Recipe, console, errors, existing_run, fail
+from heedful.cli.results import show_results
+from heedful.cli.status import planned_steps, read_json, read_step, read_steps, status_table
+from heedful.config import InputError, read_recipe
+
+if TYPE_CHECKING:  # these wait for torch
+    from heedful.pipeline import recipe as recipes
+    from heedful.pipeline.loop import Loop
+
+LOOK_SECONDS = 0.5
+BLOCK_OF = {"pretrain": "pretrain", "sft": "sft", "reward": "reward_model", "ppo": "ppo"}
+Dry = Annotated[bool, typer.Option("--dry-run", help="Only show the steps, their tokens, memory and time.")]
+Cores = Annotated[
+    int | None,
+    typer.Option(help="Use only so many cores; the last bits of results depend on it.", min=1, show_default="all"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the folder's run; an error when it holds none.")]
+
+
+def run(
+    recipe: Recipe,
+    folder: Into = Path("runs/run"),
+    overrides: Overrides = None,
+    dry_run: Dry = False,
+    resume: Resume = False,
+    cores: Cores = None,
+) -> None:
+    """Run a recipe's whole loop; an unfinished run of the same recipe in the folder goes on."""
+    if resume:
+        existing_run(folder)
+    settings = built(recipe, overrides)
+    if dry_run:
+        from heedful.cli.plan import show_plan
+
+        show_plan(settings)
+        return
+    with working(settings, folder, cores) as loop:
+        from heedful.pipeline.results import write_results
+
+        loop.run()
+        results = write_results(settings, folder)
+    show_results(results, folder)
+
+
+def quickstart(folder: Into = Path("runs/quickstart"), overrides: Overrides = None, cores: Cores = None) -> None:
+    """The whole loop on the embedded world, offline: pretraining to PPO-ptx in minutes."""
+    run("quickstart", folder, overrides, cores=cores)
+
+
+def pretrain(recipe: Recipe, folder: Into = Path("runs/run"), overrides: Overrides = None, cores: Cores = None) -> None:
+    """Make the data and pretrain a language model from scratch, where the recipe does."""
+    run_until("pretrain", recipe, folder, overrides, cores)
+
+
+def sft(recipe: Recipe, folder: Into = Path("runs/run"), overrides: Overrides = None, cores: Cores = None) -> None:
+    """Run up to and including supervised fine-tuning on demonstrations."""
+    run_until("sft", recipe, folder, overrides, cores)
+
+
+def reward(recipe: Recipe, folder: Into = Path("runs/run"), overrides: Overrides = None, cores: Cores = None) -> None:
+    """Run up to and including the reward model (of the last round)."""
+    run_until("reward", recipe, folder, overrides, cores)
+
+
+def ppo(recipe: Recipe, folder: Into = Path("runs/run"), overrides: Overrides = None, cores: Cores = None) -> None:
+    """Run up to and including PPO (of the last round), without the evaluation."""
+    run_until("ppo", recipe, folder, overrides, cores)
+
+
+def run_until(stage: str, recipe: str, folder: Path, overrides: list[str] | None, cores: int | None) -> None:
+    """The recipe's steps up to and including the stage's; finished ones are passed over.
+
+    Raises:
+        InputError: the recipe does not have the stage.
+    """
+    settings = built(recipe, overrides)
+    block = BLOCK_OF[stage]
+    if not getattr(settings, block):
+        has = [other for other, key in BLOCK_OF.items() if getattr(settings, key)]
+        raise InputError(f"recipe {recipe} has no {block} block; add one, or run one of: {', '.join(has)}")
+    with working(settings, folder, cores) as loop:
+        loop.run(until=stage)
+    console.print(status_table(read_steps(folder, settings.model_dump(mode="json")), str(folder)))
+
+
+def built(name: str, overrides: list[str] | None) -> "recipes.Recipe":
+    raw = read_recipe(name, overrides or [])
+    from heedful.pipeline.recipe import build
+
+    return build(raw)
+
+
+@contextmanager
+def working(settings: "recipes.Recipe", folder: Path, cores: int | None) -> Iterator["Loop"]:
+    """The loop at work in its folder, its progress shown, and the way to go on when it is interrupted."""
+    from heedful.pipeline.start import at_work
+
+    try:
+        with removed_if_vain(folder), at_work(settings, folder, cores) as loop:
+            with watched(folder, settings.model_dump(mode="json")):
+                yield loop
+    except KeyboardInterrupt:
+        command = shlex.join(["heedful", *sys.argv[1:]])
+        fail(f"by Ctrl-C; what is done is kept, go on with: {command}", INTERRUPTED, "stopped")
+
+
+@contextmanager
+def removed_if_vain(folder: Path) -> Iterator[None]:
+    """Bad input found before the first step of work leaves no folder behind, which would refuse the mended command."""
+    fresh = not folder.exists()
+    try:
+        yield
+    except InputError:
+        if fresh and all(path.parent.name == "data" for path in folder.rglob("done.json")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def watched(folder: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
+    """While the loop works: a line for every step that gets done, on a terminal a bar for every step at work."""
+    ended = threading.Event()
+    watcher = threading.Thread(target=watch, args=(folder, recipe, ended), daemon=True)
+    drawn, run_folders.draw_bars = run_folders.draw_bars, False
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        run_folders.draw_bars = drawn
+
+
+def watch(folder: Path, recipe: Mapping[str, Any], ended: threading.Event) -> None:
+    """Look at the folder again and again until `ended`, and once more then."""
+    steps = planned_steps(recipe)
+    passed = {name for name in steps if (folder / name / "done.json").exists()}
+    if passed:
+        errors.print(f"{len(passed)} of {len(steps)} steps are done already", highlight=False)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+        last = False
+        while not last:
+            last = ended.wait(LOOK_SECONDS)
+            for name in [name for name in steps if name not in passed]:
+                if (folder / name / "done.json").exists():
+                    passed.add(name)
+                    step = read_step(folder, name, recipe, busy=True)
+                    errors.print(f"{name}: {step.result} ({step.seconds:.1f} s)", markup=False, highlight=False)
+                    if name in tasks:
+                        bars.remove_task(tasks.pop(name))
+                elif (folder / name / "progress.json").exists():
+                    draw(bars, tasks, name, folder)
+
+
+def draw(bars: Progress, tasks: dict[str, TaskID], name: str, folder: Path) -> None:
+    try:
+        told = read_json(folder / name / "progress.json")
+    except FileNotFoundError:  # the step got done between two looks
+        return
+    if name not in tasks:
+        tasks[name] = bars.add_task(name, total=told["total"])
+    bars.update(tasks[name], completed=told["step"])

@@ -1,0 +1,120 @@
+"""A conversation with a model over our engine, written as the prompts it was trained on were."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from heedful.cli.common import errors
+from heedful.config import InputError
+from heedful.engine.engine import Engine, Request
+from heedful.export.model import run_of, trained_format
+from heedful.models.checkpoint import load_policy
+from heedful.models.load import context_length
+from heedful.text.format import PromptFormat, prompt_tokens
+from heedful.text.tokenizer import end_id
+from heedful.types import Prompt
+
+PIECE = 4  # tokens generated before they are shown
+
+
+@dataclass
+class Talker:
+    """A model, how it samples, and what was said so far."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    format: PromptFormat
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
+    said: list[tuple[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, name: str, temperature: float, top_p: float, max_new_tokens: int, seed: int) -> "Talker":
+        """The policy in its run's format; a model of no run in its tokenizer's chat template where it has one.
+
+        Raises:
+            InputError: no such model, or none that can be sampled from.
+        """
+        policy, tokenizer = load_policy(name)
+        run = run_of(Path(name))
+        format = PromptFormat(style="chat") if tokenizer.chat_template else PromptFormat()
+        if run is not None:
+            format = trained_format(run)
+        return cls(policy.decoder, tokenizer, format, temperature, top_p, max_new_tokens, seed)
+
+    def answer(self, text: str) -> str:
+        """Print the answer as it is made, remember the exchange, return the answer."""
+        ids = self.fit(text)
+        pieces = []
+        for piece in self.pieces(ids):
+            print(piece, end="", flush=True)
+            pieces.append(piece)
+        print()
+        self.said.append((text, "".join(pieces)))
+        return "".join(pieces)
+
+    def fit(self, text: str) -> list[int]:
+        """The conversation's tokens; the oldest exchanges are forgotten, and it is said, where the context is full.
+
+        Raises:
+            InputError: the prompt alone is too long.
+        """
+        room = context_length(self.model) - self.max_new_tokens
+        forgotten = 0
+        while True:
+            prompt = Prompt(id="chat", text=text, user="chat", examples=tuple(self.said))
+            ids = prompt_tokens(prompt, self.format, self.tokenizer)
+            if len(ids) <= room:
+                break
+            if not self.said:
+                raise InputError(
+                    f"the prompt has {len(ids)} tokens; the context of {context_length(self.model)} leaves {room} "
+                    f"beside --max-new-tokens {self.max_new_tokens}; shorten the prompt or lower --max-new-tokens"
+                )
+            self.said.pop(0)
+            forgotten += 1
+        if forgotten:
+            errors.print(f"(the context is full: the oldest {forgotten} exchanges are forgotten)", highlight=False)
+        return ids
+
+    def pieces(self, ids: list[int]) -> Iterator[str]:
+        """The answer's text, a few tokens at a time."""
+        end = end_id(self.tokenizer)
+        engine = Engine(self.model, eos_ids=[end], max_rows=1)
+        made: list[int] = []
+        shown = ""
+        finished = False
+        while not finished and len(made) < self.max_new_tokens:
+            number = min(PIECE, self.max_new_tokens - len(made))
+            seed = (self.seed << 32) + (len(self.said) << 20) + len(made)
+            request = Request(ids + made, 1, number, self.temperature, top_p=self.top_p, seed=seed)
+            completion = engine.generate([request])[0][0]
+            made += completion.tokens
+            finished = completion.finished
+            text = self.tokenizer.decode([id for id in made if id != end], skip_special_tokens=True)
+            if not text.endswith("\ufffd"):  # half of a character: wait for the other half
+                yield text[len(shown) :]
+                shown = text
+
+
+def converse(talker: Talker) -> None:
+    """Read a line, answer it, until the end of input."""
+    errors.print("/new starts afresh, /quit or Ctrl-D ends", style="dim", highlight=False)
+    while True:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            return
+        if text == "/quit":
+            return
+        if text == "/new":
+            talker.said.clear()
+        elif text:
+            try:
+                talker.answer(text)
+            except InputError as error:  # too long: said, and the next line may be shorter
+                errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)

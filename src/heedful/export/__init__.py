@@ -1,0 +1,1 @@
+"""A run's models for other tools."""
