@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from heedful.batch import Rows
 from heedful.config import InputError
 from heedful.engine import slots
+from heedful.engine.draw import draw, sampling, stream_key, uniforms
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Completion, Request
 from heedful.models.heads import Policy
@@ -109,6 +110,20 @@ def test_responses_follow_the_models_distribution() -> None:
         probability = (model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1] / 0.8).softmax(0)
     share = torch.bincount(torch.tensor([c.tokens[0] for c in samples]), minlength=VOCAB) / 4000
     assert ((share - probability).abs() < 4 * (probability / 4000).sqrt() + 1e-3).all()
+
+
+def test_each_token_is_drawn_by_its_own_number() -> None:
+    """The number of token r is the hash of (seed, sample, r): used once, so that tokens are independent."""
+    model = small_model("llama").double()
+    request = Request(some_prompts([5])[0], 3, 20, seed=11)
+    [samples] = Engine(model, [END]).generate([request])
+    for k, completion in enumerate(samples):
+        n = len(completion.tokens)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([request.prompt + completion.tokens]), use_cache=False).logits[0]
+        u = uniforms(torch.tensor(stream_key(11, k)), torch.arange(n))
+        how = sampling(torch.ones(n), torch.zeros(n, dtype=torch.long), torch.ones(n))
+        assert draw(logits[-n - 1 : -1], how, u).token.tolist() == completion.tokens
 
 
 MODEL = small_model("mistral").double()
@@ -230,6 +245,13 @@ def test_a_response_may_fill_the_context_to_its_last_position() -> None:
     for family in FAMILIES:
         [[completion]] = Engine(small_model(family), []).generate([Request([3] * 34, 1, 30)])
         assert len(completion.tokens) == 30
+
+
+def test_a_row_that_left_at_the_contexts_end_disturbs_nobody() -> None:
+    """One empty row among sixteen is computed on, in vain; GPT-2 has no position beyond its context to give it."""
+    requests = [Request([3] * 34, 1, 30), *(Request([n], 1, 60, seed=n) for n in range(3, 18))]
+    completions = Engine(small_model("gpt2"), []).generate(requests)
+    assert [len(answers[0].tokens) for answers in completions] == [30, *[60] * 15]
 
 
 def test_no_requests_no_completions() -> None:

@@ -83,12 +83,13 @@ def test_a_broken_head_is_named(tmp_path: Path) -> None:
         load_reward_model(tmp_path / "r")
 
 
+def full_disk(path: Path) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_failed_save_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = Policy(small_model("llama", 1)), Policy(small_model("llama", 2))
     save_policy(tmp_path / "p", old, TOKENIZER, {})
-
-    def full_disk(path: Path) -> None:
-        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_flush", full_disk)
@@ -98,11 +99,24 @@ def test_a_failed_save_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.Mon
     assert os.listdir(tmp_path) == ["p"]
 
 
-def test_a_kill_between_the_two_renames_is_recovered(tmp_path: Path) -> None:
+def test_a_kill_between_the_two_renames_is_recovered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = Policy(small_model("llama", 1)), Policy(small_model("llama", 2))
     save_policy(tmp_path / "p", old, TOKENIZER, {})
-    os.replace(tmp_path / "p", tmp_path / "p.old")
-    (tmp_path / "p.partial").mkdir()
+    rename = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if source.name == "p.partial":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_policy(tmp_path / "p", new, TOKENIZER, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_flush", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            save_policy(tmp_path / "p", new, TOKENIZER, {})
     assert same(load_policy(tmp_path / "p")[0], old)
     save_policy(tmp_path / "p", new, TOKENIZER, {})
     assert same(load_policy(tmp_path / "p")[0], new)

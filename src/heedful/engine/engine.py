@@ -82,9 +82,6 @@ class Engine:
     def _computing(self) -> Iterator[None]:
         with torch.inference_mode(), autocast(self.model.device, self.precision):
             yield
-        if self.precision != "fp32":
-            # a caller's autocast around this one would otherwise reuse weights cast here, which carry no gradient
-            torch.clear_autocast_cache()
 
     def _check(self, requests: Sequence[Request]) -> None:
         context, vocabulary = context_length(self.model), len(self._ends)

@@ -212,7 +212,6 @@ class Slots:
             self._cache.copy_rows(source, target, self._low - self._base, self._time - self._base)
             for x in self._by_row():
                 x[target] = x[source]
-            self._live[source] = False
             for old, new in zip(tail, holes, strict=True):
                 self._owner[new], self._owner[old] = self._owner[old], None
         self._settle()

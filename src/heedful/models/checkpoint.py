@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from heedful.config import InputError
 from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.load import ABOUT, check_kind, load_decoder, load_tokenizer, load_trunk
+from heedful.models.lora import merged
 
 FORMAT = 1
 HEAD = "head.safetensors"
@@ -31,8 +32,8 @@ Parents = Mapping[str, str]
 
 
 def save_policy(folder: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase, parents: Parents) -> None:
-    """Any Hugging Face tool loads the result."""
-    _save(folder, "policy", policy.decoder, None, tokenizer, parents)
+    """Any Hugging Face tool loads the result; adapters are merged into the weights."""
+    _save(folder, "policy", merged(policy.decoder), None, tokenizer, parents)
 
 
 def save_reward_model(folder: Path, model: RewardModel, tokenizer: PreTrainedTokenizerBase, parents: Parents) -> None:

@@ -1,0 +1,61 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685): train few weights, and keep the base as the reference without a copy."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
+
+from heedful.config import InputError
+
+
+def attach_lora(
+    model: PreTrainedModel,
+    rank: int,
+    alpha: float | None = None,
+    modules: str | Sequence[str] = "all-linear",
+    seed: int = 0,
+) -> None:
+    """Add W + alpha / rank · B A to linear modules; only A and B train from now on. B starts at zero, A from the seed.
+
+    `alpha` None means 2 · rank. "all-linear" means every linear module but the language-model head.
+
+    Raises:
+        InputError: no module of that name.
+    """
+    named = modules if isinstance(modules, str) else list(modules)
+    alpha = 2 * rank if alpha is None else alpha
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=named, bias="none", task_type="CAUSAL_LM")
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model.add_adapter(config)
+    except ValueError as error:
+        raise InputError(f"lora: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def base_weights(model: PreTrainedModel) -> Iterator[None]:
+    """Within, the model computes without its adapters: the reference policy, at no memory."""
+    model.disable_adapters()
+    try:
+        yield
+    finally:
+        model.enable_adapters()
+
+
+def merged(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself, or, when it has adapters, a copy with them added into its weights."""
+    if not any(isinstance(module, LoraLayer) for module in model.modules()):
+        return model
+    plain = copy.deepcopy(model)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            plain.set_submodule(name, module.get_base_layer())
+    del plain.peft_config
+    plain._hf_peft_config_loaded = False
+    return plain.requires_grad_(True)
