@@ -39,6 +39,8 @@ class StoriesConfig(Config):
     min_words: int = Field(default=8, ge=1)
     max_words: int = Field(default=24, ge=1)
     separator: str = "<|endoftext|>"
+    test_stories: int = Field(default=320, ge=0)  # the same for every seed; nothing is trained or tuned on them
+    evaluate_on: Literal["test", "valid"] = "test"  # valid: on other stories, for tuning
 
 
 class LabelersConfig(Config):

@@ -32,33 +32,39 @@ class StoriesSource:
 
     def prompts(self) -> dict[Pool, list[Prompt]]:
         sizes = self.recipe.pools
-        wanted: dict[Pool, int] = {"sft": 0, "reward_model": sizes.reward_model, "ppo": sizes.ppo}
-        wanted["evaluation"] = sizes.evaluation
-        if sum(wanted.values()) > len(self.stories):
+        by_hash = sorted(self.stories, key=story_key)
+        test, rest = by_hash[: self.cut.test_stories], by_hash[self.cut.test_stories :]
+        random.Random(self.recipe.seed).shuffle(rest)
+        if self.cut.evaluate_on == "valid":
+            test, rest = rest[: sizes.evaluation], rest[sizes.evaluation :]
+        wanted = sizes.reward_model + sizes.ppo
+        if wanted > len(rest) or sizes.evaluation > len(test):
             raise InputError(
-                f"{self.recipe.prompts}: {len(self.stories)} stories of at least {self.cut.max_words} words "
-                f"for {sum(wanted.values())} prompts; lower pools.* or give more stories"
+                f"{self.recipe.prompts}: {len(rest)} stories of over {self.cut.max_words} words for {wanted} prompts, "
+                f"{len(test)} for {sizes.evaluation} of evaluation; lower pools.* or give more stories"
             )
-        order = list(self.stories)
-        random.Random(self.recipe.seed).shuffle(order)
-        found: dict[Pool, list[Prompt]] = {}
-        for pool, number in wanted.items():
-            taken, order = order[:number], order[number:]
-            found[pool] = [self.prompt(story, pool, n / max(1, number)) for n, story in enumerate(taken)]
-        return found
+        ranked, trained = rest[: sizes.reward_model], rest[sizes.reward_model : wanted]
+        split_at = round(0.8 * len(ranked)), round(0.85 * len(ranked))
+        return {
+            "sft": [],
+            "reward_model": [
+                *self.cut_all(ranked[: split_at[0]], "train"),
+                *self.cut_all(ranked[split_at[0] : split_at[1]], "valid"),
+                *self.cut_all(ranked[split_at[1] :], "test"),
+            ],
+            "ppo": self.cut_all(trained, "train"),
+            "evaluation": self.cut_all(test[: sizes.evaluation], "test"),
+        }
 
-    def prompt(self, story: str, pool: Pool, place: float) -> Prompt:
-        """The first words of a story; `place` in the pool decides the split, the last quarter of rankings held out."""
-        key = hashlib.sha256(story.encode()).hexdigest()[:16]
-        draw = random.Random(f"{self.recipe.seed} {key}")
-        words = draw.randint(self.cut.min_words, self.cut.max_words)
-        split: Split = "train"
-        if pool == "evaluation":
-            split = "test"
-        elif pool == "reward_model" and place >= 0.75:
-            split = "test" if place >= 0.8 else "valid"
-        text = " ".join(story.split(" ")[:words])
-        return Prompt(id=f"story-{key}", text=text, user=f"story-{key}", use_case="generation", split=split)
+    def cut_all(self, stories: Sequence[str], split: Split) -> list[Prompt]:
+        """The first words of each story, how many is drawn anew for each."""
+        prompts = []
+        for story in stories:
+            key = story_key(story)
+            words = random.Random(f"{self.recipe.seed} {key}").randint(self.cut.min_words, self.cut.max_words)
+            text = " ".join(story.split(" ")[:words])
+            prompts.append(Prompt(id=key, text=text, user=key, use_case="generation", split=split))
+        return prompts
 
     def documents(self) -> list[Document]:
         return []
@@ -82,6 +88,10 @@ class StoriesSource:
 
     def utility(self, prompt: Prompt, text: str) -> float | None:
         return sentiment(prompt, text)
+
+
+def story_key(story: str) -> str:
+    return "story-" + hashlib.sha256(story.encode()).hexdigest()[:16]
 
 
 def read_stories(path: Path, config: StoriesConfig) -> list[str]:
