@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-TINY = Path(__file__).parent / "tiny.yaml"
+from tiny import TINY
 
 
 @pytest.fixture(scope="session")

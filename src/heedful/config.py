@@ -48,9 +48,10 @@ def _describe(item: Any, model: type[Config], where: str) -> str:
     if item["type"] == "missing":
         return f"{key}: missing"
     message = item["msg"].removeprefix("Value error, ")
-    if isinstance(item["input"], dict):  # the whole block, named already
+    if item["type"] == "value_error" and isinstance(item["input"], dict):  # of the whole block, whose keys it names
         return f"{key}: {message}" if key else message
-    return f"{key}: {message} (found {item['input']!r})"
+    found = "a block of settings" if isinstance(item["input"], dict) else repr(item["input"])
+    return f"{key}: {message} (found {found})"
 
 
 def _block(model: type[Config], path: Iterable[str | int]) -> type[Config]:

@@ -4,6 +4,7 @@
 """
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,16 +21,18 @@ from heedful.run import Diverged, Waiting
 BAD_INPUT, WAITING, INTERRUPTED = 2, 3, 130
 
 # What the system says when a place cannot be written or read, with the mend.
-SYSTEM_ERRORS = {
+FULL = {
     errno.ENOSPC: "free some space and run the same command again; finished steps are kept",
     errno.EDQUOT: "free some space and run the same command again; finished steps are kept",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f) and run the same command again",
+}
+SYSTEM_ERRORS = FULL | {
     errno.EACCES: "give yourself the right to it, or choose another place",
     errno.EPERM: "give yourself the right to it, or choose another place",
     errno.EROFS: "choose a place that can be written",
     errno.ENOTDIR: "choose another place: a file stands where a folder is needed",
     errno.EISDIR: "name a file, not a folder",
-    errno.ENOENT: "choose a place that exists",
+    errno.ENOENT: "name a place that exists, or bring the file back",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
@@ -85,14 +88,18 @@ def friendly() -> Iterator[None]:
 
 
 def storage_line(error: Exception) -> str | None:
-    """One line for a database or a weights file that could not be written; None for anything else."""
+    """One line for a database, a model or a state that could not be written; None for anything else."""
     database = sys.modules.get("sqlalchemy.exc")
     if database is not None and isinstance(error, database.OperationalError):
         return f"the store: {' '.join(str(error.orig).split())}; mend that and run the same command again"
     text = " ".join(str(error).split())
-    for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        if f"os error {code}" in text or f"(errno {code})" in text:
-            return f"writing a model: {text}; {SYSTEM_ERRORS[code]}"
+    for code, mend in FULL.items():
+        # Writers of weights tell the number in their text; torch.save loses it, but fails while handling it.
+        behind = isinstance(error.__context__, OSError) and error.__context__.errno == code
+        if behind or f"os error {code}" in text:
+            return f"a model or state could not be written: {os.strerror(code)}; {mend}"
+    if "inline_container" in text:  # torch.save in another process: what it was handling does not come along
+        return f"a state could not be written ({text}); {FULL[errno.ENOSPC]}"
     return None
 
 

@@ -138,7 +138,7 @@ def amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
         trained = recipe.world.document_tokens * recipe.pretrain.epochs
         batch = recipe.pretrain.batch_size * recipe.pretrain.window
         size = TRAINED * sizes.parameters + sizes.kept * batch
-        yield "pretrain", Work(f"{trained // batch:,} steps", trained=trained, size=size)
+        yield "pretrain", Work(f"about {trained // batch:,} steps", trained=trained, size=size)
     yield "demonstrations", Work(f"{sizes.total('sft'):,} demonstrations by {recipe.labelers.judge}")
     for name, config in recipe.sft.items():
         yield name, fine_tuning(config, sizes)

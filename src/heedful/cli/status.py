@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from heedful.cli.common import RunFolder, console, existing_run, number, say
+from heedful.config import InputError
 from heedful.run import read_jsonl
 
 State = Literal["done", "running", "waiting", "stopped", "not begun"]
@@ -165,4 +166,10 @@ def at_work(folder: Path) -> bool:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Raises InputError where the file is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(
+            f"{path} is broken; copy it back from a backup, or remove {path.parent} and run again"
+        ) from None

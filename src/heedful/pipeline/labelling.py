@@ -89,10 +89,14 @@ def simulated_rankings(
     return rankings
 
 
-def judge(recipe: Recipe, run: Run, store: Store, source: Source, folder: Path, names: Sequence[str]) -> None:
+def judge(
+    recipe: Recipe, run: Run, store: Store, source: Source, folder: Path, names: Sequence[str], ranked: Path
+) -> None:
     """Held-out labelers rank and rate the policies' responses side by side, equal texts judged once.
 
-    Writes the judgements' snapshot; samples.jsonl says which response each policy gave to each prompt.
+    `ranked` holds the last responses that were ranked: the labelers' noise is set on them again, since this process may
+    not be the one that ranked them. Writes the judgements' snapshot; samples.jsonl says which response each policy gave
+    to each prompt.
     """
     given = {name: read_snapshot(folder / name / "responses") for name in names}
     prompts = next(iter(given.values())).prompts
@@ -103,6 +107,7 @@ def judge(recipe: Recipe, run: Run, store: Store, source: Source, folder: Path, 
             utility = source.utility(given[name].prompt_by_id()[response.prompt_id], response.text)
             run.sample(policy=name, prompt_id=response.prompt_id, response_id=kept.id, gold=utility)
     items = [(prompt, [r for r in asked[prompt.id].values()]) for prompt in prompts]
+    source.calibrate(by_prompt(read_snapshot(ranked)))
     labelers = source.labelers("heldout")
     rankings, ratings = [], []
     for prompt, responses in items:

@@ -256,10 +256,11 @@ class Loop:
             self.workers.run([self.choosing("evaluation/choose_prefix", [self.start()], candidates, round)])
         self.workers.run([self.measuring(name, folder, round) for name, folder in self.policies(round).items()])
         names = list(self.policies(round))
+        ranked = self.round_folder(round) / "responses" / "responses"
         self.step(
             "evaluation/judgements",
             self.recipe.evaluate,
-            lambda c, run: judge(self.recipe, run, self.store, self.source, self.folder / "evaluation", names),
+            lambda c, run: judge(self.recipe, run, self.store, self.source, self.folder / "evaluation", names, ranked),
             {name: self.folder / "evaluation" / name / "responses" for name in names},
         )
 
