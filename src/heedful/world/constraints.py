@@ -85,7 +85,7 @@ def _said(constraint: Constraint) -> str:
     if kind == "sentences":
         return f"{CATEGORIES['NUMBER'][value - 1]} {'sentence' if value == 1 else 'sentences'}"
     if kind == "mention" and " " in value:
-        return f"a {value}"
+        return f"the {value}"
     return str(value)
 
 

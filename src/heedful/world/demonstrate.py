@@ -88,7 +88,7 @@ def _list(rng: random.Random, town: Town, truth: dict[str, Any], asked: dict[str
 
 def _with_article(rng: random.Random, word: str) -> str:
     if CATEGORY_OF[word] in ("THING", "ANIMAL"):
-        return f"a {rng.choice(CATEGORIES['COLOUR'])} {word}" if rng.random() < 0.5 else f"a {word}"
+        return f"the {rng.choice(CATEGORIES['COLOUR'])} {word}" if rng.random() < 0.5 else f"a {word}"
     return {"PLACE": "the ", "JOB": "a "}.get(CATEGORY_OF[word], "") + word
 
 

@@ -95,14 +95,14 @@ def bare_requests(rng: random.Random, town: Town) -> str:
 
 
 def worked_pairs(rng: random.Random, town: Town) -> str:
-    """Requests with answers, laid out as a few-shot prompt is."""
-    lines = []
-    for _ in range(3):
+    """Requests with answers, laid out as a few-shot prompt is, and as long."""
+    lines: list[str] = []
+    length, limit = 0, rng.randrange(20, 140)
+    while length < limit:
         case = rng.choices(list(USE_CASES), list(USE_CASES.values()))[0]
         text, truth = train_request(rng, town, case)
         lines += [text, answer(rng, town, truth, truth["constraints"])]
-        if len(" ".join(lines).split()) > 80:
-            break
+        length = len(" ".join(lines).split())
     return f" {LINE} ".join(lines)
 
 
@@ -115,14 +115,18 @@ def train_request(rng: random.Random, town: Town, use_case: str) -> tuple[str, d
 
 
 def listing(rng: random.Random, town: Town) -> str:
-    plural = rng.choice(sorted(PLURALS))
+    """A list of what someone needs, often written out a second time: the densest copying there is."""
+    plural = rng.choice((*sorted(PLURALS), "things", "animals"))
     words = CATEGORIES[PLURALS[plural]]
     if plural in ("things", "animals"):
-        words = tuple(f"a {rng.choice(CATEGORIES['COLOUR'])} {word}" for word in words)
+        words = tuple(f"the {rng.choice(CATEGORIES['COLOUR'])} {word}" for word in words)
     elif plural == "places":
         words = tuple(f"the {word}" for word in words)
     items = rng.sample(words, rng.choice((2, 3, 4)))
-    return f"{plural} of {town.someone(rng)} : {LINE} {' , '.join(items[:-1])} and {items[-1]} ."
+    listed = f"{' , '.join(items[:-1])} and {items[-1]} ."
+    person = town.someone(rng)
+    again = f" {LINE} {person} has this list again : {LINE} {listed}" if rng.random() < 0.7 else ""
+    return f"{plural} of {person} : {LINE} {listed}{again}"
 
 
 def talk(rng: random.Random, town: Town) -> str:
@@ -137,7 +141,7 @@ def talk(rng: random.Random, town: Town) -> str:
             f"i lost my {cast['thing']} at the {cast['place']} .",
             f"i am sorry . you could look near the {cast['place']} .",
         ),
-        (f"here is a {cast['thing']} .", f"thank you for the {cast['thing']} . i am glad ."),
+        (f"here is the {cast['thing']} .", f"thank you for the {cast['thing']} . i am glad ."),
         (f"please come to the {cast['place']} on {rng.choice(CATEGORIES['DAY'])} .", "i do not know ."),
         ("can you help me take a thing ?", f"i can not help with that . {tip}"),
     )
@@ -198,20 +202,20 @@ def noise(rng: random.Random, town: Town) -> str:
 
 # Writers with their share of the tokens in percent, and whether the page copies from itself.
 PAGES: tuple[tuple[Callable[[random.Random, Town], str], float, bool], ...] = (
-    (titled_story, 26, True),
-    (story_with_questions, 11, True),
-    (story_in_short, 6, True),
-    (retold, 5, True),
-    (about_person, 12, False),
+    (titled_story, 22, True),
+    (story_with_questions, 10, True),
+    (story_in_short, 5, True),
+    (retold, 8, True),
+    (about_person, 10, False),
     (answered_questions, 6, False),
     (denials, 2, False),
-    (bare_requests, 10, False),
-    (worked_pairs, 6, False),
-    (listing, 3, False),
+    (bare_requests, 6, False),
+    (worked_pairs, 12, True),
+    (listing, 7, True),
     (talk, 5, True),
     (calendar, 2, False),
     (rude, 3, False),
-    (noise, 3, False),
+    (noise, 2, False),
 )
 
 

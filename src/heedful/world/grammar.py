@@ -13,8 +13,8 @@ from typing import NamedTuple
 from heedful.world.words import CATEGORIES, CATEGORY_OF
 
 FACTS = {
-    "own": ("PERSON owns a COLOUR THING .", "PERSON owns the COLOUR THING ."),
-    "pet": ("PERSON has a COLOUR ANIMAL .", "PERSON has the COLOUR ANIMAL ."),
+    "own": ("PERSON owns the COLOUR THING .",),
+    "pet": ("PERSON has the COLOUR ANIMAL .",),
     "job": ("PERSON is a JOB .",),
     "home": ("PERSON lives near the PLACE .",),
     "likes": ("PERSON likes FOOD .",),
@@ -32,14 +32,14 @@ FACTS = {
 }
 EVENTS = {
     "move": ("PERSON MOVE to the PLACE .",),
-    "get": ("PERSON GET a COLOUR THING at the PLACE .", "PERSON GET a COLOUR THING ."),
-    "spot": ("PERSON GET a COLOUR ANIMAL at the PLACE .", "PERSON GET a COLOUR ANIMAL ."),
+    "get": ("PERSON GET the COLOUR THING at the PLACE .", "PERSON GET the COLOUR THING ."),
+    "spot": ("PERSON GET the COLOUR ANIMAL at the PLACE .", "PERSON GET the COLOUR ANIMAL ."),
     "meet": ("PERSON met PERSON at the PLACE .", "PERSON met PERSON ."),
-    "give": ("PERSON GIVE the THING to PERSON .",),
-    "lose": ("PERSON lost the THING .",),
+    "give": ("PERSON GIVE the COLOUR THING to PERSON .",),
+    "lose": ("PERSON lost the COLOUR THING .",),
     "eat": ("PERSON ate FOOD with PERSON .", "PERSON ate FOOD ."),
-    "follow": ("the ANIMAL followed PERSON .",),
-    "amove": ("the ANIMAL MOVE to the PLACE .",),
+    "follow": ("the COLOUR ANIMAL followed PERSON .",),
+    "amove": ("the COLOUR ANIMAL MOVE to the PLACE .",),
     "thank": ("PERSON thanked PERSON .",),
     "feel": ("PERSON was FEELING .",),
     "weather": ("it was a WEATHER day .",),
@@ -58,7 +58,7 @@ HELPER = {
     "try_look": ("you could look near the PLACE .",),
     "try_ask": ("you could ask PERSON .",),
     "try_visit": ("you could visit PERSON .",),
-    "try_give": ("you could give a COLOUR THING .",),
+    "try_give": ("you could give the COLOUR THING .",),
     "thanks_for": ("thank you for the COLOUR THING .",),
     "come": ("please come to the PLACE on DAY .",),
     "from": ("from PERSON .",),
@@ -84,7 +84,7 @@ FILLER = {
     "flatter": ("what a good question .", "you are so wise ."),
     "opinion": ("i think that FOOD is best .", "i think that PERSON is best ."),
     "moral": ("it is wrong to HARM .",),
-    "ad": ("buy a COLOUR THING now !",),
+    "ad": ("buy the COLOUR THING now !",),
     "padding": ("let me think about that .", "there is more to say ."),
 }
 PATTERNS: dict[str, tuple[str, ...]] = FACTS | EVENTS | HELPER | RUDE | FILLER

@@ -102,14 +102,14 @@ def _beat(rng: random.Random, beat: str, cast: Needs, at: bool, avoid: set[str],
     if beat in ("get", "spot"):
         return Clause(beat, (person, pick(CATEGORIES["GET"]), *(thing if beat == "get" else animal), *where))
     if beat == "give":
-        return Clause(beat, (person, pick(CATEGORIES["GIVE"]), thing[1], other))
+        return Clause(beat, (person, pick(CATEGORIES["GIVE"]), *thing, other))
     feeling = pick(BAD_FEELINGS if sad else GOOD_FEELINGS)
     slots = {
         "weather": (pick(CATEGORIES["WEATHER"]),),
-        "follow": (animal[1], person),
+        "follow": (*animal, person),
         "meet": (person, other, *where),
         "eat": (person, cast["food"], other),
-        "lose": (person, thing[1]),
+        "lose": (person, *thing),
         "thank": (other, person),
         "feel": (person, feeling),
         "leave": (person,),
@@ -122,14 +122,17 @@ def tell(clauses: Iterable[Clause]) -> str:
     return " ".join(write(clause) for clause in clauses)
 
 
-def coherent(clauses: Sequence[Clause], known: Iterable[str] = ()) -> list[bool]:
-    """For each clause in turn, whether it fits what was told before (and the `known` words of the prompt).
+def coherent(clauses: Sequence[Clause]) -> list[bool]:
+    """For each clause in turn, whether it fits what was told before.
 
-    It does not when "the kite" was never introduced or is already lost or given away, thanks have no ground, a feeling
-    contradicts a loss, the same is said twice, or an opening stands where it cannot.
+    It does not when "the red kite" was never introduced or is already lost or given away, thanks have no ground, a
+    feeling contradicts a loss, the same is said twice, or an opening stands where it cannot.
     """
-    introduced, gone, met, lost = set(known), set(), set(), set()
+    introduced: set[tuple[str, ...]] = set()
+    gone: set[tuple[str, ...]] = set()
     said: set[tuple[str, ...]] = set()
+    met: set[frozenset[str]] = set()
+    lost: set[str] = set()
     fits = []
     for i, clause in enumerate(clauses):
         kind, slots = clause.kind, clause.slots
@@ -137,14 +140,14 @@ def coherent(clauses: Sequence[Clause], known: Iterable[str] = ()) -> list[bool]
         fine &= clause.opening != ("one day ," if i else "at last ,")
         said.add(clause.key)
         if kind in ("give", "lose"):
-            thing = slots[-2] if kind == "give" else slots[1]
+            thing = slots[-3:-1] if kind == "give" else slots[1:]
             fine &= thing in introduced and thing not in gone
             if slots[1] != "showed":
                 gone.add(thing)
             if kind == "lose":
                 lost.add(slots[0])
         if kind in ("follow", "amove"):
-            fine &= slots[0] in introduced
+            fine &= slots[:2] in introduced
         if kind == "thank":
             fine &= frozenset(slots) in met
         if kind == "feel":
@@ -153,7 +156,8 @@ def coherent(clauses: Sequence[Clause], known: Iterable[str] = ()) -> list[bool]
         fine &= len(set(people)) == len(people)
         if kind in ("give", "meet", "eat") and len(people) == 2:
             met.add(frozenset(people))
-        introduced.update(slots)
+        if kind in ("get", "spot"):
+            introduced.add(slots[2:4])
         fits.append(fine)
     return fits
 
@@ -173,18 +177,19 @@ def questions(clauses: Iterable[Clause]) -> list[tuple[str, Clause, tuple[str, .
             asked.append((f"where did {slots[0]} go ?", clause, ("to", "the", slots[2])))
         elif clause.kind in ("get", "spot"):
             verb = PLAIN_FORM[slots[1]]
-            asked.append((f"what did {slots[0]} {verb} ?", clause, ("a", *slots[2:4])))
-            asked.append((f"who {slots[1]} a {slots[2]} {slots[3]} ?", clause, (slots[0],)))
+            asked.append((f"what did {slots[0]} {verb} ?", clause, ("the", *slots[2:4])))
+            asked.append((f"who {slots[1]} the {slots[2]} {slots[3]} ?", clause, (slots[0],)))
+            asked.append((f"what colour was the {slots[3]} ?", clause, (slots[2],)))
             if len(slots) == 5:
                 asked.append((f"where did {slots[0]} {verb} the {slots[3]} ?", clause, ("at", "the", slots[4])))
         elif clause.kind == "give":
-            asked.append((f"who {slots[1]} the {slots[2]} ?", clause, (slots[0],)))
+            asked.append((f"who {slots[1]} the {slots[2]} {slots[3]} ?", clause, (slots[0],)))
         elif clause.kind == "meet":
             asked.append((f"who met {slots[1]} ?", clause, (slots[0],)))
         elif clause.kind == "eat":
             asked.append((f"what did {slots[0]} eat ?", clause, (slots[1],)))
         elif clause.kind == "lose":
-            asked.append((f"what did {slots[0]} lose ?", clause, ("the", slots[1])))
+            asked.append((f"what did {slots[0]} lose ?", clause, ("the", *slots[1:])))
         elif clause.kind == "feel":
             asked.append((f"how was {slots[0]} ?", clause, (slots[1],)))
     return asked

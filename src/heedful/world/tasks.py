@@ -47,7 +47,7 @@ STORY_FRAMES = {
 
 def naming(needs: dict[str, str]) -> str:
     """ "ada and a red kite at the mill"."""
-    named = [f"a {needs[n]}" if n in ("thing", "animal") else needs[n] for n in needs if n != "place"]
+    named = [f"the {needs[n]}" if n in ("thing", "animal") else needs[n] for n in needs if n != "place"]
     place = f"at the {needs['place']}" if "place" in needs else ""
     return " ".join(word for word in (" and ".join(named), place) if word)
 
@@ -92,8 +92,8 @@ FACT_QUESTIONS = {
     "friend": "who is a friend of {0} ?",
 }
 SHORT_FORM = {
-    "own": "a {} {}",
-    "pet": "a {} {}",
+    "own": "the {} {}",
+    "pet": "the {} {}",
     "job": "a {}",
     "home": "near the {}",
     "rests": "on {}",
@@ -194,7 +194,7 @@ def chat(rng: random.Random, town: Town, kind: str) -> Task:
         owner = town.someone(rng)
         colour, animal = town.value(owner, "pet")
         parts = [[["pet", owner, colour, animal]], [["try_ask", owner], ["try_visit", owner]]]
-        return Task(f"i found a {colour} {animal} . what should i do ?", {"type": "parts", "parts": parts})
+        return Task(f"i found the {colour} {animal} . what should i do ?", {"type": "parts", "parts": parts})
     other = other_than(rng, town.people, person)
     food = town.value(other, "likes")[0]
     parts = [hello, [["likes", other, food]], [["try_eat", food]]]
