@@ -51,6 +51,18 @@ class Rows(NamedTuple):
         return type(self)(*(x.to(device) for x in self))
 
 
+class Texts(NamedTuple):
+    """Pretraining text, one piece per row."""
+
+    tokens: torch.Tensor  # (n, T) int64, padding on the right
+    length: torch.Tensor  # (n,) int64
+
+    def select(self, index: torch.Tensor) -> Self:
+        """Some of the rows, cut to their own longest."""
+        length = self.length[index]
+        return type(self)(self.tokens[index, : int(length.max())], length)
+
+
 class RankedRows(NamedTuple):
     """B prompts' ranked responses: row i of `rows` is entry `slot[i]` of the flattened (B, Kmax) grid."""
 

@@ -136,7 +136,7 @@ def amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
     yield "data", Work(", ".join(f"{pool} {sizes.total(pool):,}" for pool in sizes.number) + " prompts")
     if recipe.pretrain is not None:
         trained = recipe.world.document_tokens * recipe.pretrain.epochs
-        batch = recipe.pretrain.batch_size * recipe.pretrain.window
+        batch = recipe.pretrain.batch_tokens
         size = TRAINED * sizes.parameters + sizes.kept * batch
         yield "pretrain", Work(f"about {trained // batch:,} steps", trained=trained, size=size)
     yield "demonstrations", Work(f"{sizes.total('sft'):,} demonstrations by {recipe.labelers.judge}")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from heedful.batch import Rows
+from heedful.batch import Rows, Texts
 from heedful.engine.engine import Engine, Request
 from heedful.models.heads import Policy, RewardModel
 from heedful.models.optimizer import Precision, autocast
@@ -74,13 +74,12 @@ def score_rows(model: RewardModel, rows: Rows, max_tokens: int, precision: Preci
 
 
 @torch.no_grad()
-def mean_language_loss(policy: Policy, windows: torch.Tensor, batch_size: int, precision: Precision) -> float:
-    """Mean loss in nats per token over pretraining windows (n, T)."""
+def mean_language_loss(policy: Policy, texts: Texts, max_tokens: int, precision: Precision) -> float:
+    """Mean loss in nats per token over pretraining text, in passes of at most max_tokens."""
     total, count = 0.0, 0
-    for part in windows.split(batch_size):
-        length = torch.full((len(part),), part.shape[1], device=part.device)
-        with autocast(part.device, precision):
-            loss, mask = policy.language_loss(part, length)
+    for index in by_length(texts.length, max_tokens):
+        with autocast(texts.tokens.device, precision):
+            loss, mask = policy.language_loss(*texts.select(index))
         total += float(loss.sum())
         count += int(mask.sum())
     return total / count

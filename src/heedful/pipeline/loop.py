@@ -135,6 +135,7 @@ class Loop:
     def pretrain(self) -> None:
         if self.recipe.pretrain is not None:
             inputs = {"tokenizer": self.source.tokenizer(), "documents": self.data("documents")}
+            inputs["format"] = self.recipe.format
             self.workers.run([self.job("pretrain", "pretrain", pretrain.main, self.recipe.pretrain, inputs)])
 
     def demonstrate(self) -> None:

@@ -16,7 +16,7 @@ from heedful.models.heads import Policy
 from heedful.models.optimizer import Precision
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
-from heedful.text.collate import Encoder, to_rows, windows
+from heedful.text.collate import Encoder, texts, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.tokenizer import fingerprint, pad_id
 from heedful.types import Prompt, Response
@@ -144,8 +144,8 @@ def heldout_loss(model: Policy, documents: Path | None, encoder: Encoder, config
     """Nats per held-out pretraining token; None where there is no pretraining text."""
     if documents is None:
         return None
-    data = windows(read_snapshot(documents).documents_of("valid"), encoder.tokenizer, config.window)
-    return mean_language_loss(model, data, 16, config.precision)
+    data = texts(read_snapshot(documents).documents_of("valid"), encoder, config.window)
+    return mean_language_loss(model, data, config.max_tokens, config.precision)
 
 
 def pick(sampled: Sampled, index: torch.Tensor) -> Sampled:

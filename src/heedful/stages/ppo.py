@@ -18,12 +18,12 @@ Command: heedful ppo RECIPE --dir DIR
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 
-from heedful.batch import Rows
+from heedful.batch import Rows, Texts
 from heedful.config import Config, InputError
 from heedful.engine.sample import Sampled, Sampler, score_rows
 from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
@@ -35,7 +35,7 @@ from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.optimizer import Precision, adam, autocast, set_lr
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
-from heedful.text.collate import Encoder, by_length, windows
+from heedful.text.collate import Encoder, by_length, texts
 from heedful.text.format import PromptFormat
 from heedful.types import Prompt
 
@@ -60,8 +60,8 @@ class PPOConfig(Config):
     whiten_advantage: bool = True
     ema_decay: float = Field(default=0.992, ge=0, lt=1)  # per update; 0 keeps the last weights instead
     ptx_coef: float = Field(default=27.8, ge=0)  # InstructGPT: 27.8; 0 is PPO without pretraining data
-    ptx_examples: float = Field(default=8.0, ge=0)  # pretraining windows per episode; InstructGPT: 8
-    window: int = Field(default=256, ge=2)  # tokens of a pretraining window
+    ptx_examples: float = Field(default=8.0, ge=0)  # pretraining rows per episode; InstructGPT: 8
+    window: int = Field(default=256, ge=2)  # most tokens in a pretraining row
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, ge=1)
     no_eos_penalty: float = Field(default=0.0, ge=0)  # taken off the score of a response the length limit cut
@@ -77,6 +77,7 @@ class Rollout(NamedTuple):
 
     parts: list[list[tuple[int, int]]]
     micro: list[Rows]  # one per micro-batch, in order
+    order: torch.Tensor  # (N,) each row's place among the sampled episodes
     old_logprob: torch.Tensor  # (N, R)
     engine_logprob: torch.Tensor  # (N, R) as sampled; equal to old_logprob up to rounding
     ref_logprob: torch.Tensor  # (N, R)
@@ -145,7 +146,7 @@ def collect(
     mask = sampled.rows.mask[order]
     score = score[order] - config.no_eos_penalty * (~sampled.finished[order])
     ref_logprob, value = torch.cat(columns[1]), torch.cat(columns[2])
-    return Rollout(parts, micro, old_logprob, engine_logprob, ref_logprob, value, mask, score)
+    return Rollout(parts, micro, order, old_logprob, engine_logprob, ref_logprob, value, mask, score)
 
 
 def update(
@@ -185,26 +186,24 @@ def update(
     return sums
 
 
-def pretraining_update(policy: Policy, windows: torch.Tensor, config: PPOConfig) -> float:
-    """Accumulate the gradient of ptx_coef times the mean pretraining loss over windows (n, T); returns that mean."""
-    loss_sum = 0.0
-    size = max(1, config.max_tokens // windows.shape[1])
-    for part in windows.split(size):
-        length = torch.full((len(part),), part.shape[1], device=part.device)
-        with autocast(part.device, config.precision):
-            loss, _ = policy.language_loss(part, length)
-        mean = loss.sum() / (windows.shape[0] * (windows.shape[1] - 1))
+def pretraining_update(policy: Policy, texts: Texts, config: PPOConfig) -> float:
+    """Accumulate the gradient of ptx_coef times the mean loss per pretraining token; returns that mean."""
+    loss_sum, count = 0.0, int((texts.length - 1).sum())
+    for index in by_length(texts.length, config.max_tokens):
+        with autocast(texts.tokens.device, config.precision):
+            loss, _ = policy.language_loss(*texts.select(index))
+        mean = loss.sum() / count
         (config.ptx_coef * mean).backward()
         loss_sum += float(mean.detach())
     return loss_sum
 
 
-def ptx_windows(pretraining: torch.Tensor, config: PPOConfig, seed: int) -> Iterator[torch.Tensor]:
-    """Pretraining windows for each update of one iteration, drawn anew."""
+def ptx_batches(pretraining: Texts, config: PPOConfig, seed: int) -> Iterator[Texts]:
+    """Pretraining rows for each update of one iteration, drawn anew."""
     number = max(1, round(config.ptx_examples * config.minibatch_size))
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield pretraining[torch.randint(len(pretraining), (number,), generator=generator)]
+        yield pretraining.select(torch.randint(len(pretraining.length), (number,), generator=generator))
 
 
 def rollout_stats(rollout: Rollout, sampled: Sampled, returns: torch.Tensor) -> dict[str, float]:
@@ -224,6 +223,18 @@ def rollout_stats(rollout: Rollout, sampled: Sampled, returns: torch.Tensor) -> 
     }
 
 
+def first_episode(
+    rollout: Rollout, sampled: Sampled, reward: torch.Tensor, advantage: torch.Tensor, returns: torch.Tensor
+) -> dict[str, Any]:
+    """The first sampled episode, token by token (the end token included), for whoever wants to follow one through."""
+    row = int((rollout.order == 0).nonzero())
+    columns = {"logprob": rollout.old_logprob, "ref_logprob": rollout.ref_logprob, "value": rollout.value}
+    columns |= {"reward": reward, "advantage": advantage, "returns": returns}
+    num = int(rollout.mask[row].sum())
+    found = {"text": sampled.text[0], "tokens": sampled.tokens[0], "score": float(rollout.score[row])}
+    return found | {name: [round(v, 6) for v in x[row, :num].tolist()] for name, x in columns.items()}
+
+
 def train(
     config: PPOConfig,
     policy: Policy,
@@ -232,7 +243,7 @@ def train(
     prompts: Sequence[Prompt],
     generate: Generate,
     score: Score,
-    pretraining: torch.Tensor,
+    pretraining: Texts | None,
     run: Run,
 ) -> None:
     """Improve the policy in place; at the end it holds the averaged weights where ema_decay is set."""
@@ -269,9 +280,10 @@ def train(
         if config.whiten_advantage:
             advantage = masked_whiten(advantage, rollout.mask)
         stats = rollout_stats(rollout, sampled, returns)
+        episode = first_episode(rollout, sampled, reward, advantage, returns)
         # 4. minibatches of policy and value loss, the pretraining loss accumulated into the same update
         updates: list[dict[str, float]] = []
-        ptx = ptx_windows(pretraining, config, seed) if config.ptx_coef else None
+        ptx = ptx_batches(pretraining, config, seed) if pretraining else None
         for epoch in range(config.inner_epochs):
             for minibatch in range(len(rollout.parts)):
                 update_stats = update(policy, value_model, rollout, minibatch, advantage, returns, config)
@@ -292,6 +304,7 @@ def train(
         seconds = time.monotonic() - began
         mean = {key: sum(u[key] for u in updates) / len(updates) for key in updates[0]}
         tokens = int(sampled.rows.length.sum())
+        run.sample(iteration=iteration, prompt_id=prompts[index[0]].id, **episode)
         run.log(iteration, **stats, **mean, kl_coef=kl_coef, seconds=seconds, tokens_per_second=tokens / seconds)
         if config.kl_target is not None:
             kl_coef = next_kl_coef(kl_coef, stats["kl_k1"], config.kl_target, config.batch_size, config.kl_horizon)
@@ -329,11 +342,11 @@ def main(
     kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("train"))
     if not kept:
         raise InputError(f"{prompts}: no training prompt within format.max_prompt_tokens ({format.max_prompt_tokens})")
-    pretraining = torch.empty(0, config.window, dtype=torch.long)
+    pretraining = None
     if config.ptx_coef:
         if documents is None:
             raise InputError("ppo.ptx_coef needs pretraining documents; the recipe names none (or set ppo.ptx_coef=0)")
-        pretraining = windows(read_snapshot(documents).documents_of("train"), tokenizer, config.window)
+        pretraining = texts(read_snapshot(documents).documents_of("train"), encoder, config.window)
     sampler = Sampler(policy.decoder, tokenizer, config.max_new_tokens, config.temperature)
 
     def generate(index: Sequence[int], first: int) -> Sampled:

@@ -154,6 +154,11 @@ def center(model: RewardModel, demonstrations: Sequence[Encoded], pad: int, conf
     return float(score_rows(model, rows, config.max_tokens, config.precision).double().mean())
 
 
+def scores(model: RewardModel, item: EncodedRanking, pad: int, config: RewardModelConfig) -> list[float]:
+    """The score of each response of one ranking, in its order."""
+    return score_rows(model, to_rows(item.rows, pad).to(model.device), config.max_tokens, config.precision).tolist()
+
+
 def main(
     config: RewardModelConfig,
     run: Run,
@@ -179,8 +184,12 @@ def main(
         raise InputError(f"{rankings}: no ranking of a training prompt with an untied pair; rank some first")
     decoder = reinitialized(policy.decoder, run.seed) if config.init == "random" else policy.decoder
     reward_model = RewardModel.from_decoder(decoder, run.seed)
+    followed = max(data, key=lambda item: len(set(item.rank)))  # the first of those with the most ranks
+    before = scores(reward_model, followed, pad_id(tokenizer), config)
     train(config, reward_model, data, valid, pad_id(tokenizer), run)
     left = center(reward_model, shown, pad_id(tokenizer), config) if shown else None
+    after = scores(reward_model, followed, pad_id(tokenizer), config)
+    run.sample(ranking_id=followed.id, rank=followed.rank, before=before, after=after)
     save_reward_model(run.folder / "model", reward_model, tokenizer, run.manifest["parents"])
     for reason, number in (*encoder.dropped.items(), *comparisons(snapshot).items()):
         run.count(reason, number)

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from heedful.batch import Rows
+from heedful.batch import Rows, Texts
 from heedful.config import Config, InputError
 from heedful.losses.sft import sft_loss
 from heedful.models.checkpoint import load_policy, save_policy
@@ -26,7 +26,7 @@ from heedful.models.load import set_residual_dropout
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
-from heedful.text.collate import Encoded, Encoder, by_length, to_rows, windows
+from heedful.text.collate import Encoded, Encoder, by_length, texts, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.tokenizer import pad_id
 
@@ -37,8 +37,8 @@ class SFTConfig(Config):
     lr: float = Field(default=9.65e-6, gt=0)  # InstructGPT: 9.65e-6 (1.3B, 6B), 5.03e-6 (175B)
     final_lr: float = Field(default=0.1, ge=0, le=1)  # cosine down to this share, no warm-up
     residual_dropout: float = Field(default=0.2, ge=0, lt=1)
-    pretraining_mix: float = Field(default=0.0, ge=0, lt=1)  # share of pretraining windows among examples; 0.1 in C.3
-    window: int = Field(default=256, ge=2)  # tokens of a pretraining window
+    pretraining_mix: float = Field(default=0.0, ge=0, lt=1)  # share of pretraining rows among examples; 0.1 in C.3
+    window: int = Field(default=256, ge=2)  # most tokens in a pretraining row
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
@@ -76,15 +76,16 @@ def mean_loss(policy: Policy, items: Sequence[Encoded], pad: int, config: SFTCon
 
 
 def epoch_items(
-    demonstrations: Sequence[Encoded], pretraining: torch.Tensor, config: SFTConfig, seed: int
+    demonstrations: Sequence[Encoded], pretraining: Texts | None, config: SFTConfig, seed: int
 ) -> list[Encoded]:
-    """One epoch's examples in their order: all demonstrations, and fresh pretraining windows at the mix's share."""
+    """One epoch's examples in their order: all demonstrations, and fresh pretraining rows at the mix's share."""
     generator = torch.Generator().manual_seed(seed)
     items = list(demonstrations)
-    if config.pretraining_mix:
+    if pretraining is not None:
         number = round(len(items) * config.pretraining_mix / (1 - config.pretraining_mix))
-        chosen = torch.randint(len(pretraining), (number,), generator=generator)
-        items += [Encoded(row[:1], row[1:]) for row in pretraining[chosen].tolist()]
+        chosen = torch.randint(len(pretraining.length), (number,), generator=generator).tolist()
+        rows = [pretraining.tokens[i, : pretraining.length[i]].tolist() for i in chosen]
+        items += [Encoded(row[:1], row[1:]) for row in rows]
     return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
 
 
@@ -93,7 +94,7 @@ def train(
     policy: Policy,
     demonstrations: Sequence[Encoded],
     valid: Sequence[Encoded],
-    pretraining: torch.Tensor,
+    pretraining: Texts | None,
     pad: int,
     run: Run,
     keep: "KeepEpoch",
@@ -163,11 +164,11 @@ def main(
         raise InputError(
             f"{demonstrations}: {len(data)} training and {len(valid)} validation demonstrations; both needed"
         )
-    pretraining = torch.empty(0, config.window, dtype=torch.long)
+    pretraining = None
     if config.pretraining_mix:
         if documents is None:
             raise InputError("sft.pretraining_mix needs pretraining documents; the recipe names none")
-        pretraining = windows(read_snapshot(documents).documents_of("train"), tokenizer, config.window)
+        pretraining = texts(read_snapshot(documents).documents_of("train"), encoder, config.window)
     valid_loss = train(config, policy, data, valid, pretraining, pad_id(tokenizer), run, KeepEpoch(run, tokenizer))
     for reason, number in encoder.dropped.items():
         run.count(reason, number)

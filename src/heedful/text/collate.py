@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from heedful.batch import RankedRows, Rows
+from heedful.batch import RankedRows, Rows, Texts
 from heedful.text.format import PromptFormat, prompt_tokens
 from heedful.text.tokenizer import end_id, fingerprint
 from heedful.types import Demonstration, Prompt, Ranking, Response, untied_pairs
@@ -128,11 +128,23 @@ def by_length(length: torch.Tensor, max_tokens: int) -> list[torch.Tensor]:
     return groups
 
 
-def windows(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, width: int) -> torch.Tensor:
-    """Documents as one stream, each ending with the end token, cut into (n, width) windows; the rest is left off."""
-    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    end = [end_id(tokenizer)]
-    stream = [
-        id for ids in tokenizer(list(documents), add_special_tokens=False)["input_ids"] for id in begin + ids + end
-    ]
-    return torch.tensor(stream[: len(stream) // width * width]).reshape(-1, width)
+def texts(documents: Sequence[str], encoder: Encoder, width: int) -> Texts:
+    """Pretraining text in rows of at most `width` tokens, every document between its begin and end token.
+
+    `format.pack_documents` joins them into one stream cut into full rows, what is left over counted; otherwise each
+    document has a row of its own, and a longer one goes on in the next.
+    """
+    begin = [] if encoder.tokenizer.bos_token_id is None else [encoder.tokenizer.bos_token_id]
+    encoded = encoder.tokenizer(list(documents), add_special_tokens=False)["input_ids"] if documents else []
+    pieces = [begin + ids + [encoder.end] for ids in encoded]
+    if encoder.format.pack_documents:
+        stream = [id for ids in pieces for id in ids]
+        encoder.dropped["pretraining_tokens_left_over"] += len(stream) % width
+        tokens = torch.tensor(stream[: len(stream) // width * width], dtype=torch.long).reshape(-1, width)
+        return Texts(tokens, torch.full((len(tokens),), width))
+    rows = [ids[start : start + width] for ids in pieces for start in range(0, len(ids), width)]
+    length = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    tokens = torch.full((len(rows), max(map(len, rows), default=0)), encoder.end)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row)
+    return Texts(tokens, length)

@@ -16,6 +16,7 @@ class PromptFormat(Config):
     template: str = "{prompt}\n"
     example: str = "{prompt}\n{response}\n\n"
     style: Literal["plain", "chat"] = "plain"  # chat: the tokenizer's chat template instead of `template`
+    pack_documents: bool = True  # pretraining text as one stream in full rows; False: a row of its own per document
     max_prompt_tokens: int = Field(default=1000, ge=1)  # longer ones are dropped and counted; InstructGPT: 1,000
     max_response_tokens: int = Field(default=1000, ge=1)  # InstructGPT: 1,000
 
