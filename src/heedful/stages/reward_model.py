@@ -22,7 +22,7 @@ from heedful.engine.sample import score_rows
 from heedful.losses.ranking import best_of_k_loss, hinge_ranking_loss, ranking_accuracy, ranking_loss
 from heedful.models.checkpoint import load_policy, save_reward_model
 from heedful.models.heads import RewardModel
-from heedful.models.load import reinitialized
+from heedful.models.load import context_length, reinitialized
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot
@@ -175,7 +175,7 @@ def main(
         InputError: no ranking with an untied pair.
     """
     policy, tokenizer = load_policy(model)
-    encoder = Encoder(tokenizer, format)
+    encoder = Encoder(tokenizer, format, context_length(policy.decoder))
     snapshot = read_snapshot(rankings)
     data = encoder.rankings(snapshot.rankings_of("train", "train"))
     valid = encoder.rankings(snapshot.rankings_of("valid", "train"))
