@@ -63,7 +63,7 @@ def test_a_missing_model_is_noticed_before_a_folder_is_made(tmp_path: Path) -> N
 
 def test_a_mistake_met_by_the_first_steps_leaves_no_folder_in_the_way(tmp_path: Path) -> None:
     line = refuse("run", TINY, "--set", "pretrain.window=200000", "--dir", tmp_path / "run", *ONE_CORE)
-    words_in(line, ["0 training and 0 validation windows", "more text"])
+    words_in(line, ["0 training and 0 validation", "add text"])
     assert not (tmp_path / "run").exists()
 
 

@@ -31,6 +31,7 @@ from heedful.types import Prompt
 WEIGHT, TRAINED = 4, 16  # bytes per parameter: fp32; fp32 with its gradient and Adam's two moments
 ACTIVATION = 34  # bytes per token, layer and width kept for the backward pass (Korthikanti et al., arXiv 2205.05198)
 SAMPLE = 200  # prompts encoded to know a pool's mean length
+SOME_TEXT = 20_000  # tokens of pretraining text made to know a text's mean length
 ROWS, LENGTH, NEW = 32, 128, 16  # of the passes that are timed
 
 
@@ -63,6 +64,8 @@ class Sizes(NamedTuple):
     demonstration: float  # a labeler's own response
     prefixes: int  # candidate few-shot prefixes
     prefix: float
+    document: float  # a pretraining text with the marks around it
+    marks: int
     parameters: int
     trunk: int
     kept: float  # bytes per token of a training pass
@@ -128,30 +131,47 @@ def measure_sizes(recipe: Recipe, source: Source, tokenizer: PreTrainedTokenizer
     kept = ACTIVATION * text.hidden_size * text.num_hidden_layers
     prefixes = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in source.prefixes()]
     total = sum(p.numel() for p in model.parameters())
-    return Sizes(counts, lengths, demonstration, len(prefixes), mean(prefixes), total, trunk, kept)
+    document, marks = measure_documents(recipe, tokenizer)
+    return Sizes(counts, lengths, demonstration, len(prefixes), mean(prefixes), document, marks, total, trunk, kept)
+
+
+def measure_documents(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[float, int]:
+    """The mean length of a pretraining text, from a few of them, with its begin and end token; how many those are."""
+    few = recipe.world.model_copy(update={"document_tokens": SOME_TEXT, "valid_document_tokens": 1})
+    documents = source_of(recipe.model_copy(update={"world": few})).documents()
+    marks = 1 if tokenizer.bos_token_id is None else 2
+    lengths = [len(tokenizer(d.text, add_special_tokens=False)["input_ids"]) + marks for d in documents]
+    return mean(lengths), marks
+
+
+def text_row(recipe: Recipe, sizes: Sizes, window: int) -> float:
+    """Tokens in a row of pretraining text."""
+    return window if recipe.format.pack_documents else min(window, sizes.document)
 
 
 def amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
     """Every step's work, by the name of its folder."""
     yield "data", Work(", ".join(f"{pool} {sizes.total(pool):,}" for pool in sizes.number) + " prompts")
     if recipe.pretrain is not None:
-        trained = recipe.world.document_tokens * recipe.pretrain.epochs
+        number = recipe.world.document_tokens / max(1, sizes.document - sizes.marks)
+        trained = int(number * sizes.document) * recipe.pretrain.epochs
         batch = recipe.pretrain.batch_tokens
         size = TRAINED * sizes.parameters + sizes.kept * batch
         yield "pretrain", Work(f"about {trained // batch:,} steps", trained=trained, size=size)
     yield "demonstrations", Work(f"{sizes.total('sft'):,} demonstrations by {recipe.labelers.judge}")
     for name, config in recipe.sft.items():
-        yield name, fine_tuning(config, sizes)
+        yield name, fine_tuning(config, sizes, text_row(recipe, sizes, config.window))
     for round in range(1, recipe.rounds + 1):
         yield from round_amounts(recipe, sizes, round)
     yield from evaluation_amounts(recipe, sizes)
 
 
-def fine_tuning(config: SFTConfig, sizes: Sizes) -> Work:
+def fine_tuning(config: SFTConfig, sizes: Sizes, text: float) -> Work:
+    """`text`: tokens in a row of pretraining text."""
     examples = sizes.number["sft"]["train"]
     mixed = round(examples * config.pretraining_mix / (1 - config.pretraining_mix))
     row = sizes.prompt["sft"] + sizes.demonstration
-    trained = config.epochs * (examples * row + mixed * config.window)
+    trained = config.epochs * (examples * row + mixed * text)
     size = TRAINED * sizes.parameters + sizes.kept * min(config.max_tokens, config.batch_size * row)
     steps = config.epochs * -(-(examples + mixed) // config.batch_size)
     return Work(f"{config.epochs} epochs, {steps:,} steps", trained=trained, size=size)
@@ -178,7 +198,7 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
             epochs = recipe.sft[wanted.policy].epochs
             yield f"{here}/choose_epoch", choosing(epochs, "epochs", new, sizes)
     for name, ppo in recipe.ppo.items():
-        yield f"{here}/{name}", optimising(ppo, sizes)
+        yield f"{here}/{name}", optimising(ppo, sizes, text_row(recipe, sizes, ppo.window))
 
 
 def choosing(candidates: int, what: str, new: int, sizes: Sizes, prefix: float = 0) -> Work:
@@ -189,18 +209,21 @@ def choosing(candidates: int, what: str, new: int, sizes: Sizes, prefix: float =
     return Work(f"{candidates} {what}", forward, sampled=prompts * new, size=size)
 
 
-def optimising(config: PPOConfig, sizes: Sizes) -> Work:
-    """Each episode is sampled; read by the reward model, the reference, the policy and the value model; trained on."""
+def optimising(config: PPOConfig, sizes: Sizes, text: float) -> Work:
+    """Each episode is sampled; read by the reward model, the reference, the policy and the value model; trained on.
+
+    `text`: tokens in a row of pretraining text.
+    """
     episodes = config.iterations * config.batch_size
     row = sizes.prompt["ppo"] + config.max_new_tokens
     passes = 4 if config.logprobs == "trainer" else 3
     updates = config.iterations * config.inner_epochs * -(-config.batch_size // config.minibatch_size)
-    windows = max(1, round(config.ptx_examples * config.minibatch_size)) if config.ptx_coef else 0
+    texts = max(1, round(config.ptx_examples * config.minibatch_size)) if config.ptx_coef else 0
     forward = episodes * (sizes.prompt["ppo"] + passes * row)
-    trained = 2 * config.inner_epochs * episodes * row + updates * windows * config.window
+    trained = 2 * config.inner_epochs * episodes * row + updates * texts * text
     held = TRAINED + WEIGHT + (WEIGHT if config.ema_decay else 0)  # policy, reference, average
     size: float = held * sizes.parameters + (TRAINED + WEIGHT) * sizes.trunk  # value model, reward model
-    size += sizes.kept * min(config.max_tokens, max(config.minibatch_size * row, windows * config.window))
+    size += sizes.kept * min(config.max_tokens, max(config.minibatch_size * row, texts * text))
     what = f"{episodes:,} episodes, {updates:,} updates"
     return Work(what, forward, trained, episodes * config.max_new_tokens, size)
 

@@ -165,15 +165,16 @@ def watch(folder: Path, recipe: Mapping[str, Any], ended: threading.Event) -> No
                     errors.print(f"{name}: {step.result} ({step.seconds:.1f} s)", markup=False, highlight=False)
                     if name in tasks:
                         bars.remove_task(tasks.pop(name))
-                elif (folder / name / "progress.json").exists():
+                elif (folder / name / "manifest.json").exists():
                     draw(bars, tasks, name, folder)
 
 
 def draw(bars: Progress, tasks: dict[str, TaskID], name: str, folder: Path) -> None:
+    """The step's bar; one without end while the step says nothing of how far it is."""
+    if name not in tasks:
+        tasks[name] = bars.add_task(name, total=None)
     try:
         told = read_json(folder / name / "progress.json")
-    except FileNotFoundError:  # the step got done between two looks
+    except FileNotFoundError:
         return
-    if name not in tasks:
-        tasks[name] = bars.add_task(name, total=told["total"])
-    bars.update(tasks[name], completed=told["step"])
+    bars.update(tasks[name], completed=told["step"], total=told["total"])
