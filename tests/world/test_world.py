@@ -6,7 +6,7 @@ import pytest
 
 from heedful.config import InputError
 from heedful.types import Prompt
-from heedful.world import LINE, USE_CASES, World, check_disjoint, split_of
+from heedful.world import LINE, PAIR_END, USE_CASES, World, check_disjoint, split_of
 from heedful.world.documents import PAGES
 from heedful.world.words import CATEGORIES, entities
 
@@ -120,8 +120,8 @@ def test_lengths_fit_the_small_model(prompts: list[Prompt]) -> None:
         for index in range(3):
             assert 1 <= len(WORLD.demonstrate(prompt, index, 0.5).split()) <= 31
     for prefix in WORLD.few_shot_prefixes():
-        assert 40 <= len(prefix.split(" ")) <= 100
-        assert prefix.endswith(f" {LINE}")
+        assert 40 <= len(prefix.split(" ")) <= 102
+        assert prefix.endswith(PAIR_END)
 
 
 def test_flawed_demonstrations_come_at_their_rate() -> None:

@@ -18,11 +18,12 @@ from heedful.world.grammar import OPENINGS, PATTERNS
 from heedful.world.prompts import HARM_SHARE, USE_CASES, check_disjoint, make_prompts, split_of
 from heedful.world.rater import EVALUATION_WEIGHTS, TRAIN_WEIGHTS, GoldRating, likert, weighted
 from heedful.world.town import Town, generator
-from heedful.world.words import CATEGORIES, CATEGORY_OF, LINE
+from heedful.world.words import CATEGORIES, CATEGORY_OF, LINE, PAIR_END
 
 __all__ = [
     "EVALUATION_WEIGHTS",
     "LINE",
+    "PAIR_END",
     "TRAIN_WEIGHTS",
     "USE_CASES",
     "WORLD_VERSION",
@@ -89,21 +90,20 @@ class World:
         return write(rng, self.town, prompt.task, prompt.task["constraints"])
 
     def few_shot_prefixes(self, num: int = 8) -> list[str]:
-        """Texts of request and answer lines; put one before a prompt to turn the base model into an assistant.
+        """Texts of worked pairs; one of them before a prompt turns the base model into an assistant.
 
-        Write: prefix + " " + prompt + " " + LINE. The answer ends at the next LINE.
+        Write: prefix + prompt + " " + LINE. The answer ends at the next LINE.
         """
         prefixes = []
         for i in range(num):
             rng = generator(self.seed, "prefix", i)
-            lines: list[str] = []
-            cases = rng.sample(list(USE_CASES), len(USE_CASES))
-            for case in ("generation", *cases):
+            pairs: list[str] = []
+            for case in ("generation", *rng.sample(list(USE_CASES), len(USE_CASES))):
                 text, truth = train_request(rng, self.town, case)
-                pair = [text, answer(rng, self.town, truth, truth["constraints"])]
-                if len(" ".join([*lines, *pair]).split()) <= 90:
-                    lines += pair
-            prefixes.append(f" {LINE} ".join(lines) + f" {LINE}")
+                pair = f"{text} {LINE} {answer(rng, self.town, truth, truth['constraints'])}"
+                if sum(len(p.split(" ")) + 2 for p in [*pairs, pair]) <= 100:
+                    pairs.append(pair)
+            prefixes.append("".join(pair + PAIR_END for pair in pairs))
         return prefixes
 
     def rate(self, prompt: Prompt, response: str) -> GoldRating:

@@ -16,7 +16,7 @@ from heedful.world.prompts import USE_CASES, draw_request, entity_key, split_of
 from heedful.world.stories import compose, mood, questions, random_needs, tell
 from heedful.world.tasks import FACT_QUESTIONS, STORY_ABOUT, naming
 from heedful.world.town import PERSON_FACTS, Town, day_after, other_than
-from heedful.world.words import BAD_FEELINGS, CATEGORIES, GOOD_FEELINGS, LINE, PLURALS
+from heedful.world.words import BAD_FEELINGS, CATEGORIES, GOOD_FEELINGS, LINE, PAIR_END, PLURALS
 
 VALID_SHARE = 20  # every 20th page drawn is held out
 
@@ -101,9 +101,9 @@ def worked_pairs(rng: random.Random, town: Town) -> str:
     while length < limit:
         case = rng.choices(list(USE_CASES), list(USE_CASES.values()))[0]
         text, truth = train_request(rng, town, case)
-        lines += [text, answer(rng, town, truth, truth["constraints"])]
-        length = len(" ".join(lines).split())
-    return f" {LINE} ".join(lines)
+        lines.append(f"{text} {LINE} {answer(rng, town, truth, truth['constraints'])}")
+        length += len(lines[-1].split())
+    return PAIR_END.join(lines)
 
 
 def train_request(rng: random.Random, town: Town, use_case: str) -> tuple[str, dict]:

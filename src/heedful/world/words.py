@@ -37,6 +37,7 @@ LESSER_ENTITIES = frozenset({"COLOUR", "DAY", "NUMBER", "FEELING", "WEATHER"})
 # The plural a list is asked for by, and the category it means.
 PLURALS = {"things": "THING", "animals": "ANIMAL", "places": "PLACE", "foods": "FOOD", "jobs": "JOB", "names": "PERSON"}
 LINE = "\n"  # the line break is a word of its own, between spaces like every other
+PAIR_END = f" {LINE} {LINE} "  # between a worked pair and the next: a blank line
 
 
 def entities(text: str) -> tuple[str, ...]:
