@@ -151,7 +151,7 @@ def _list(truth: Mapping[str, Any], sentences: Sequence[Sentence]) -> Mark:
         return Mark(0.0, 0)
     wanted, count = truth["items"], truth["count"]
     nouns = Counter(item[-1] for item in listed.items)
-    right = sum(CATEGORY_OF[n] == wanted if isinstance(wanted, str) else n in wanted for n in nouns)
+    right = sum(CATEGORY_OF.get(n) == wanted if isinstance(wanted, str) else n in wanted for n in nouns)
     wrong = len(listed.items) - right
     excess = max(0, right - count)
     task = (min(right, count) - 0.5 * (wrong + excess)) / count
