@@ -10,11 +10,17 @@ from heedful.text.collate import by_length
 
 
 @torch.no_grad()
-def response_kl(policy: Policy, ref_policy: Policy, rows: Rows, max_tokens: int, precision: Precision) -> torch.Tensor:
-    """log π(y|x) − log π_ref(y|x) of each response, (N,) in nats; its mean over the policy's own samples is the KL."""
+def response_kl(
+    policy: Policy, ref_policy: Policy, rows: Rows, temperature: float, max_tokens: int, precision: Precision
+) -> torch.Tensor:
+    """log π(y|x) − log π_ref(y|x) of each response, (N,) in nats, both at the temperature.
+
+    Its mean over the policy's own samples at that temperature is the KL.
+    """
     kl = torch.zeros(len(rows.length), device=rows.tokens.device)
     with autocast(rows.tokens.device, precision):
         for index in by_length(rows.length, max_tokens):
             part = rows.select(index)
-            kl[index] = (kl_k1(policy.logprob(part)[0], ref_policy.logprob(part)[0]) * part.mask).sum(1)
+            logprob, ref_logprob = (model.logprob(part, temperature)[0] for model in (policy, ref_policy))
+            kl[index] = (kl_k1(logprob, ref_logprob) * part.mask).sum(1)
     return kl

@@ -1,5 +1,6 @@
 """How well a reward model predicts labelers: accuracy by labeler group, and calibration."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,22 @@ def comparisons(rankings: Sequence[Ranking], score: Mapping[str, float]) -> list
         for ranking in rankings
         for i, j in untied_pairs(ranking.rank)
         if ranking.responses[i] in score and ranking.responses[j] in score
+    ]
+
+
+def scorer_comparisons(
+    utility: Mapping[str, float], prompt_of: Mapping[str, str], score: Mapping[str, float]
+) -> list[Comparison]:
+    """Every pair of one prompt's responses that an exact scorer tells apart; utility and score by response id."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for id in utility.keys() & score.keys():
+        groups[prompt_of[id]].append(id)
+    return [
+        Comparison(prompt_id, "scorer", score[a] - score[b])
+        for prompt_id, ids in sorted(groups.items())
+        for a in sorted(ids)
+        for b in sorted(ids)
+        if utility[a] > utility[b]
     ]
 
 

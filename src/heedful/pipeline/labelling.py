@@ -62,6 +62,10 @@ def rank(config: LabelersConfig, run: Run, store: Store, source: Source, respons
     wait_for(store, Work("ranking", round=round, pool="reward_model"))
     snapshot = export_snapshot(store, pools=["reward_model"], heldout="validation")
     write_snapshot(run.folder / "snapshot", snapshot)
+    for prompt, group in grouped:
+        for response in group if prompt.split == "test" else []:
+            utility = source.utility(prompt, response.text)
+            run.sample(prompt_id=prompt.id, response_id=response.id, utility=utility)
     run.finish(num_rankings=len(snapshot.rankings), num_responses=len(snapshot.responses))
 
 

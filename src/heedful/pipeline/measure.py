@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from heedful.config import Config
+from heedful.config import Config, InputError
 from heedful.engine.sample import Sampled, Sampler, mean_language_loss, score_rows
 from heedful.evaluate.diversity import distinct_n
 from heedful.evaluate.policy import response_kl
 from heedful.models.checkpoint import load_policy, load_reward_model
 from heedful.models.heads import Policy
+from heedful.models.load import context_length
 from heedful.models.optimizer import Precision
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
@@ -125,7 +126,7 @@ def measure(
         sampled, scored = pick(sampled, best), scored[best]
     results["score"] = None if scored is None else float(scored.mean())
     ref_policy, _ = load_policy(reference)
-    kl = response_kl(model, ref_policy, sampled.rows, config.max_tokens, config.precision)
+    kl = response_kl(model, ref_policy, sampled.rows, config.temperature, config.max_tokens, config.precision)
     results["kl"] = None if config.prefix or config.best_of > 1 else float(kl.mean())
     results["distinct_2"] = distinct_n(sampled.tokens)
     results["length"] = float(sampled.rows.response_length.float().mean())
@@ -141,10 +142,13 @@ def measure(
 
 
 def heldout_loss(model: Policy, documents: Path | None, encoder: Encoder, config: MeasureConfig) -> float | None:
-    """Nats per held-out pretraining token; None where there is no pretraining text."""
+    """Nats per held-out pretraining token; None where there is no such text."""
     if documents is None:
         return None
-    data = texts(read_snapshot(documents).documents_of("valid"), encoder, config.window)
+    width = min(config.window, context_length(model.decoder))
+    data = texts(read_snapshot(documents).documents_of("valid"), encoder, width)
+    if not len(data.length):
+        return None
     return mean_language_loss(model, data, config.max_tokens, config.precision)
 
 
@@ -177,7 +181,7 @@ class ScoreConfig(Config):
 def score_snapshot(config: ScoreConfig, run: Run, reward_model: Path, snapshot: Path, format: PromptFormat) -> None:
     """One line {response_id, score} per response of a validation or test prompt, in samples.jsonl."""
     model, tokenizer = load_reward_model(reward_model)
-    encoder = Encoder(tokenizer, format)
+    encoder = Encoder(tokenizer, format, context_length(model.trunk))
     data = read_snapshot(snapshot)
     prompts = data.prompt_by_id()
     chosen = [r for r in data.responses if prompts[r.prompt_id].split != "train"]
@@ -211,13 +215,19 @@ def choose(
     prompts: Path,
     format: PromptFormat,
 ) -> None:
-    """Mean score of every policy with every prefix on validation prompts; the results name the best of both."""
+    """Mean score of every policy with every prefix on validation prompts; the results name the best of both.
+
+    Raises:
+        InputError: no validation prompt.
+    """
     scorer, _ = load_reward_model(reward_model)
     scores: list[list[float]] = []
     for policy in policies:
         model, tokenizer = load_policy(policy)
         encoder = Encoder(tokenizer, format)
         kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("valid")[: config.num_prompts])
+        if not kept:
+            raise InputError(f"{prompts}: no validation prompt to choose by; give the reward model's pool some")
         seeds = [random.Random(f"{run.seed} {prompt.id}").getrandbits(62) for prompt in kept]
         scores.append([])
         for prefix in prefixes:
@@ -225,5 +235,8 @@ def choose(
             sampler = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature, stop)
             rows = sampler(_with_prefix(tokens, prefix, encoder) if prefix else tokens, seeds).rows
             scores[-1].append(float(score_rows(scorer, rows, config.max_tokens, config.precision).mean()))
+        dropped = encoder.dropped  # of one policy: the others are asked the same prompts
+    for reason, number in dropped.items():
+        run.count(reason, number)
     best = max((score, -i, -j) for i, row in enumerate(scores) for j, score in enumerate(row))
     run.finish(scores=scores, best_policy=-best[1], best_prefix=-best[2], num_prompts=len(kept))

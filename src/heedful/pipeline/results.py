@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heedful.evaluate.reward_model import accuracy_by_group, calibration, comparisons
-from heedful.evaluate.statistics import Estimate
+from heedful.evaluate.reward_model import accuracy, accuracy_by_group, calibration, comparisons, scorer_comparisons
+from heedful.evaluate.statistics import Estimate, clustered_mean, clustered_proportion
 from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
 from heedful.pipeline.recipe import Recipe
 from heedful.run import read_jsonl, write_atomic
 from heedful.snapshot import Snapshot, read_snapshot
 from heedful.store.agreement import agreement_by_group
+from heedful.types import Rating
 
 Json = dict[str, Any]
 
@@ -71,7 +72,8 @@ def agreement(round_folder: Path) -> Json:
 def _agreement(found: Any) -> Json:
     if found is None or found.mean is None:
         return {"mean": None, "stderr": None, "reason": "no item was judged by two labelers of this group"}
-    return {"mean": found.mean, "stderr": found.stderr}
+    counts = {"num_comparisons": found.num_comparisons, "num_prompts": found.num_prompts}
+    return {"mean": found.mean, "stderr": found.stderr} | counts
 
 
 def reward_model(round_folder: Path) -> Json:
@@ -81,12 +83,20 @@ def reward_model(round_folder: Path) -> Json:
     split = {prompt.id: prompt.split for prompt in snapshot.prompts}
     items = comparisons([r for r in snapshot.rankings if split[r.prompt_id] == "test"], score)
     by_group = accuracy_by_group(items, snapshot.labeler_by_id())
-    _, error = calibration(items)
+    known = [r for r in read_jsonl(round_folder / "rankings" / "samples.jsonl") if r["utility"] is not None]
+    utility = {row["response_id"]: row["utility"] for row in known}
+    exact = scorer_comparisons(utility, {row["response_id"]: row["prompt_id"] for row in known}, score)
+    bins, error = calibration(items)
     done = json.loads((round_folder / "reward_model" / "done.json").read_text(encoding="utf-8"))["results"]
     return {
-        "accuracy": {"train_labelers": interval(by_group["train"]), "heldout_labelers": interval(by_group["heldout"])},
+        "accuracy": {
+            "train_labelers": interval(by_group["train"]),
+            "heldout_labelers": interval(by_group["heldout"]),
+            "scorer": interval(accuracy(exact)),
+        },
         "num_comparisons": len(items),
         "calibration_error": error if items else None,
+        "calibration": [bin._asdict() for bin in bins],
         "demonstration_score_mean": done["demonstration_score_mean"],
     }
 
@@ -106,14 +116,23 @@ def policy(
     else:
         wins = win_rate(judgements.rankings, given, name, baseline)
     ratings = [r for r in judgements.ratings if given[name].get(r.prompt_id) == r.response_id]
-    flags = sorted({flag for rating in ratings for flag in rating.flags})
+    flags = {flag: [r for r in ratings if flag in r.flags] for flag in sorted({f for r in ratings for f in r.flags})}
     return {
         "win_rate": win_rate_json(wins),
         "likert": mean_or_null([float(r.overall) for r in ratings]),
         "gold": mean_or_null(list(gold[name].values())),
         **measured,
-        "metadata": {flag: mean_or_null([float(r.flags[flag]) for r in ratings if flag in r.flags]) for flag in flags},
+        "likert_interval": interval(clustered_mean([r.overall for r in ratings], prompts_of(ratings))),
+        "metadata": {flag: mean_or_null([float(r.flags[flag]) for r in marked]) for flag, marked in flags.items()},
+        "metadata_interval": {
+            flag: interval(clustered_proportion([r.flags[flag] for r in marked], prompts_of(marked)))
+            for flag, marked in flags.items()
+        },
     }
+
+
+def prompts_of(ratings: list[Rating]) -> list[str]:
+    return [rating.prompt_id for rating in ratings]
 
 
 def win_rate_json(wins: WinRate) -> Json:
