@@ -18,10 +18,10 @@ Command: heedful ppo RECIPE --dir DIR
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from heedful.batch import Rows, Texts
 from heedful.config import Config, InputError
@@ -38,6 +38,8 @@ from heedful.snapshot import read_snapshot
 from heedful.text.collate import Encoder, by_length, texts
 from heedful.text.format import PromptFormat
 from heedful.types import Prompt
+
+MAX_CLIPPED_AT_START = 0.01  # share of tokens that the engine's log-probabilities may put outside the clip range
 
 
 class PPOConfig(Config):
@@ -70,6 +72,14 @@ class PPOConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _controller_works(self) -> Self:
+        if self.kl_target is not None and self.batch_size >= 5 * self.kl_horizon:
+            raise ValueError("kl_horizon must exceed a fifth of batch_size, or a low KL turns kl_coef to 0 or below")
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError("kl_target scales kl_coef, which is 0 and would stay so; start from a positive one")
+        return self
 
 
 class Rollout(NamedTuple):
@@ -294,7 +304,7 @@ def train(
                 update_stats |= {"gradient_norm": float(norm), "value_gradient_norm": float(value_norm)}
                 run.check_finite(iteration, **update_stats)
                 if epoch == minibatch == 0:
-                    assert_start(iteration, stats, update_stats, config)
+                    check_start(iteration, stats, update_stats, config)
                 for each in (optimizer, value_optimizer):
                     each.step()
                     each.zero_grad()
@@ -313,11 +323,22 @@ def train(
         ema.copy_to(policy)
 
 
-def assert_start(iteration: int, stats: dict[str, float], first: dict[str, float], config: PPOConfig) -> None:
-    """Sampling, reference and training must agree to the bit where one layout serves all three."""
+def check_start(iteration: int, stats: dict[str, float], first: dict[str, float], config: PPOConfig) -> None:
+    """Before the first update sampling, reference and training agree: to the bit, where one layout serves all three.
+
+    Raises:
+        InputError: the engine's log-probabilities, where they are used, would clip tokens before anything is learned.
+    """
     if config.logprobs == "trainer":
         assert first["ratio_off_one"] == 0.0, f"ratio is off 1 by {first['ratio_off_one']} before the first update"
-        assert iteration or stats["kl_k1"] == 0.0, f"KL is {stats['kl_k1']} before the first update"
+        assert iteration or stats["kl_k3"] == 0.0, f"KL is {stats['kl_k3']} before the first update"
+        return
+    stats["engine_mismatch"] = first["ratio_off_one"]
+    if first["clip_fraction"] > MAX_CLIPPED_AT_START:
+        raise InputError(
+            f"ppo.logprobs: sampling and training disagree: {first['clip_fraction']:.1%} of tokens are clipped before "
+            f"the first update (a ratio is {first['ratio_off_one']:.2g} off 1); use logprobs: trainer"
+        )
 
 
 def main(
@@ -347,6 +368,8 @@ def main(
         if documents is None:
             raise InputError("ppo.ptx_coef needs pretraining documents; the recipe names none (or set ppo.ptx_coef=0)")
         pretraining = texts(read_snapshot(documents).documents_of("train"), encoder, config.window)
+        if not len(pretraining.length):
+            raise InputError(f"{documents}: no row of {config.window} tokens; add text or lower ppo.window")
     sampler = Sampler(policy.decoder, tokenizer, config.max_new_tokens, config.temperature)
 
     def generate(index: Sequence[int], first: int) -> Sampled:

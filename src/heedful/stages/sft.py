@@ -22,7 +22,7 @@ from heedful.config import Config, InputError
 from heedful.losses.sft import sft_loss
 from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.heads import Policy
-from heedful.models.load import set_residual_dropout
+from heedful.models.load import context_length, set_residual_dropout
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
@@ -153,10 +153,10 @@ def main(
     """Read snapshots, fine-tune the model, keep every epoch; the results name the one of lowest validation loss.
 
     Raises:
-        InputError: no training or validation demonstration, or a pretraining mix without documents.
+        InputError: no training or validation demonstration, or a pretraining mix without text.
     """
     policy, tokenizer = load_policy(model)
-    encoder = Encoder(tokenizer, format)
+    encoder = Encoder(tokenizer, format, context_length(policy.decoder))
     snapshot = read_snapshot(demonstrations)
     data = encoder.demonstrations(snapshot.demonstrations_of("train"))
     valid = encoder.demonstrations(snapshot.demonstrations_of("valid"))
@@ -169,6 +169,8 @@ def main(
         if documents is None:
             raise InputError("sft.pretraining_mix needs pretraining documents; the recipe names none")
         pretraining = texts(read_snapshot(documents).documents_of("train"), encoder, config.window)
+        if not len(pretraining.length):
+            raise InputError(f"{documents}: no row of {config.window} tokens; add text or lower sft.window")
     valid_loss = train(config, policy, data, valid, pretraining, pad_id(tokenizer), run, KeepEpoch(run, tokenizer))
     for reason, number in encoder.dropped.items():
         run.count(reason, number)

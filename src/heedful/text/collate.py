@@ -31,9 +31,11 @@ class EncodedRanking(NamedTuple):
 class Encoder:
     """A tokenizer with a prompt format; `dropped` counts what did not fit."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: PromptFormat) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, format: PromptFormat, context: int | None = None) -> None:
+        """`context`: the most tokens the model has positions for, prompt and response together; None: not known."""
         self.tokenizer = tokenizer
         self.format = format
+        self.context = context
         self.end = end_id(tokenizer)
         self.dropped: Counter[str] = Counter()
         self._fingerprint = fingerprint(tokenizer)
@@ -52,19 +54,20 @@ class Encoder:
         return [prompt for prompt, _ in kept], [ids for _, ids in kept]
 
     def demonstrations(self, pairs: Iterable[tuple[Prompt, Demonstration]]) -> list[Encoded]:
-        return [row for p, d in pairs if (row := self._encode(p, [*self._words(d.text), self.end])) is not None]
+        return [row for p, d in pairs if (row := self._encode(self.prompt(p), self._words(d.text), True)) is not None]
 
     def response(self, prompt: Prompt, response: Response) -> Encoded | None:
         """A sampled response by its own tokens where this tokenizer wrote them, else by its text."""
-        own = response.tokenizer == self._fingerprint
-        ids = list(response.tokens) if own else self._words(response.text)
-        return self._encode(prompt, ids + [self.end] * response.finished)
+        return self._response(self.prompt(prompt), response)
 
     def ranking(self, prompt: Prompt, responses: Sequence[Response], ranking: Ranking) -> EncodedRanking | None:
-        """None, counted, when no two comparable responses are left."""
+        """None, counted, when the prompt does not fit or no two comparable responses are left."""
+        ids = self.prompt(prompt)
+        if ids is None:
+            return None
         rows, rank = [], []
         for response, place in zip(responses, ranking.rank, strict=True):
-            row = self.response(prompt, response)
+            row = self._response(ids, response)
             if row is not None:
                 rows.append(row)
                 rank.append(place)
@@ -79,17 +82,25 @@ class Encoder:
     def _words(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _encode(self, prompt: Prompt, response: list[int]) -> Encoded | None:
-        ids = self.prompt(prompt)
-        if ids is None:
+    def _response(self, prompt: list[int] | None, response: Response) -> Encoded | None:
+        own = response.tokenizer == self._fingerprint
+        ids = list(response.tokens) if own else self._words(response.text)
+        return self._encode(prompt, ids, response.finished)
+
+    def _encode(self, prompt: list[int] | None, response: list[int], finished: bool) -> Encoded | None:
+        """The pair, the end token behind a finished response; None, counted, when it does not fit."""
+        if prompt is None:
             return None
+        row = Encoded(prompt, response + [self.end] * finished)
         if not response:
             self.dropped["empty_response"] += 1
-            return None
-        if len(response) > self.format.max_response_tokens + 1:
+        elif len(response) > self.format.max_response_tokens:
             self.dropped["response_too_long"] += 1
-            return None
-        return Encoded(ids, response)
+        elif self.context is not None and len(row.prompt) + len(row.response) > self.context:
+            self.dropped["longer_than_context"] += 1
+        else:
+            return row
+        return None
 
 
 def to_rows(items: Sequence[Encoded], pad: int) -> Rows:
@@ -142,7 +153,9 @@ def texts(documents: Sequence[str], encoder: Encoder, width: int) -> Texts:
         encoder.dropped["pretraining_tokens_left_over"] += len(stream) % width
         tokens = torch.tensor(stream[: len(stream) // width * width], dtype=torch.long).reshape(-1, width)
         return Texts(tokens, torch.full((len(tokens),), width))
-    rows = [ids[start : start + width] for ids in pieces for start in range(0, len(ids), width)]
+    cut = [ids[start : start + width] for ids in pieces for start in range(0, len(ids), width)]
+    rows = [row for row in cut if len(row) > 1]  # a lone token has nothing before it to be predicted from
+    encoder.dropped["pretraining_tokens_left_over"] += len(cut) - len(rows)
     length = torch.tensor([len(row) for row in rows], dtype=torch.long)
     tokens = torch.full((len(rows), max(map(len, rows), default=0)), encoder.end)
     for i, row in enumerate(rows):

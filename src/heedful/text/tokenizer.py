@@ -1,6 +1,7 @@
 """Tokenizers: a word-level one for closed vocabularies, and what the loop asks of any tokenizer."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer
@@ -32,9 +33,12 @@ def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Equal for tokenizers that give every text the same ids."""
+    """Equal for tokenizers that give every text the same ids, however they were last asked to pad or truncate."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    described = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    if backend is None:
+        described = repr(sorted(tokenizer.get_vocab().items()))
+    else:
+        described = json.dumps(json.loads(backend.to_str()) | {"padding": None, "truncation": None}, sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
