@@ -32,6 +32,7 @@ from heedful.config import InputError
 WALL_CLOCK = ("seconds", "tokens_per_second")
 LOGS = ("metrics.jsonl", "samples.jsonl")
 CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_VARIABLE = "HEEDFUL_CHECKPOINT_SECONDS"  # another pace for whole runs; 0: a state after every step
 PROGRESS_SECONDS = 1.0
 console = Console(stderr=True)
 draw_bars = True  # whoever draws the progress of several runs together turns this off
@@ -65,9 +66,11 @@ class Run:
         config: Mapping[str, Any],
         seed: int,
         parents: Mapping[str, str] | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        checkpoint_seconds: float | None = None,
     ) -> "Run":
         """Start the run, or go on with an unfinished one of the same configuration.
+
+        Without `checkpoint_seconds` the environment's HEEDFUL_CHECKPOINT_SECONDS is the pace, else a minute.
 
         Raises:
             InputError: the folder holds a run with another stage, configuration, seed or parents.
@@ -84,7 +87,12 @@ class Run:
             manifest = identity | {"environment": _environment()}
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps(manifest, indent=2) + "\n")
-        return cls(folder, manifest, checkpoint_seconds)
+        run = cls(folder, manifest, _checkpoint_seconds() if checkpoint_seconds is None else checkpoint_seconds)
+        if run.done:
+            run._clear()  # a kill can come between the results and the end of the states
+        elif not run._states():
+            run._cut_logs(dict.fromkeys(LOGS, 0))  # a step that saves no state begins again, and so does its log
+        return run
 
     @property
     def seed(self) -> int:
@@ -123,9 +131,13 @@ class Run:
             number = float(value.detach() if hasattr(value, "detach") else value)
             if number != number or number in (float("inf"), float("-inf")):
                 raise Diverged(
-                    f"{self.manifest['stage']}: {name} became {number} at step {step}; the last good state is kept in "
-                    f"{self.folder}. Lower the learning rate or raise the KL coefficient, then run again."
+                    f"{self.manifest['stage']}: {name} became {number} at step {step}; {self._kept()}. "
+                    "Lower the learning rate or raise the KL coefficient, and run into another folder."
                 )
+
+    def _kept(self) -> str:
+        newest = self._states()[-1:]
+        return f"the last good state is kept in {newest[0]}" if newest else "no state had been saved yet"
 
     def track(self, steps: Iterable[int], total: int, label: str = "") -> Iterator[int]:
         """Pass the steps through while showing progress and time left: on a terminal, and in progress.json."""
@@ -149,6 +161,9 @@ class Run:
         import torch
 
         began = time.monotonic()
+        for name in LOGS:
+            if (self.folder / name).exists():
+                _flush(self.folder / name)  # a state that knows of lines which a power cut took would pad with zeros
         state = {
             "step": step,
             "parts": {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in parts.items()},
@@ -168,15 +183,16 @@ class Run:
             partial.unlink(missing_ok=True)
             raise
         os.replace(partial, path)
-        _sync_folder(self.folder)
+        _flush(self.folder)
         for old in self._states()[:-2]:
             old.unlink()
         self._saved = time.monotonic()
         self._save_cost = self._saved - began
 
     def save_if_due(self, step: int, **parts: Any) -> None:
-        """`save`, at most once every checkpoint_seconds and never more than a twentieth of the time."""
-        if time.monotonic() - self._saved >= max(self._checkpoint_seconds, 20 * self._save_cost):
+        """`save`, at most once every checkpoint_seconds and never more than a twentieth of the time; 0 saves always."""
+        pace = max(self._checkpoint_seconds, 20 * self._save_cost) if self._checkpoint_seconds else 0.0
+        if time.monotonic() - self._saved >= pace:
             self.save(step, **parts)
 
     def restore(self, **parts: Any) -> tuple[int, dict[str, Any]]:
@@ -216,8 +232,13 @@ class Run:
         seconds = self._seconds_before + time.monotonic() - self._started
         done = {"results": results, "counts": dict(self.counts), "seconds": round(seconds, 2)}
         write_atomic(self.folder / "done.json", json.dumps(done, indent=2) + "\n")
-        for path in [*self._states(), self.folder / "progress.json"]:
-            path.unlink(missing_ok=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what only an unfinished run needs, half-written files of killed processes included."""
+        for pattern in ("state-*", "progress.json*", "*.json.partial"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def _tell(self, progress: Mapping[str, int]) -> None:
         """For readers in other processes: renamed into place, but not worth a flush to disk."""
@@ -239,6 +260,17 @@ class Run:
                 os.truncate(path, size)
 
 
+def _checkpoint_seconds() -> float:
+    found = os.environ.get(CHECKPOINT_VARIABLE, "")
+    try:
+        seconds = float(found or CHECKPOINT_SECONDS)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise InputError(f"{CHECKPOINT_VARIABLE} is {found!r}; give seconds between checkpoints, such as 60")
+    return seconds
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write the file aside, flush it to disk and rename it, so that a reader sees the old or the new, never half."""
     partial = path.with_name(path.name + ".partial")
@@ -251,7 +283,7 @@ def write_atomic(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
         raise
     os.replace(partial, path)
-    _sync_folder(path.parent)
+    _flush(path.parent)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -261,8 +293,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n") if line]
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Have the file or folder on disk, not only in memory."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

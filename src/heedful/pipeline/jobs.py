@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,6 +45,9 @@ def prepare_worker() -> None:
     """A killed run leaves no worker behind that would go on writing into its folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = parent_process()
+    if parent is None or os.getppid() != parent.pid:
+        os._exit(1)  # killed while this process was starting: too early for the signal
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself is interrupted, and then ends its workers
     runs.draw_bars = False  # two progress bars would write over each other
 
