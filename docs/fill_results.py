@@ -1,0 +1,190 @@
+"""Results tables of the README files, from the results.json of finished runs and never by hand.
+
+    python docs/fill_results.py runs/a/results.json runs/b/results.json …
+
+The runs of one recipe make one table: the mean over seeds, each seed's interval, and beneath it seeds, commits,
+seconds and machine. A table stands between `<!-- results:NAME -->` and `<!-- /results -->`, the time of a run between
+`<!-- seconds:NAME -->` and `<!-- /seconds -->`; NAME is quickstart or stories. The machine and the time from
+start to end are read from the manifests that lie beside each results.json.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parent.parent
+NAMES = {"quickstart": "quickstart", "stories_sentiment": "stories"}  # recipe → marker
+PAGES = {ROOT / "README.md": "en", ROOT / "README.zh-CN.md": "zh"}
+WORDS = {
+    "en": {
+        "policy": "policy",
+        "mean": "win rate against {baseline}, mean",
+        "seed": "seed {seed} (95 % interval)",
+        "kl": "KL, nats",
+        "distinct_2": "distinct-2 / {baseline}'s",
+        "lm_loss": "LM loss",
+        "accuracy": "Reward model accuracy on held-out users' prompts against {group} labelers: {values}.",
+        "groups": "training, held-out",
+        "agreement": "Agreement between labelers: {train} in the training group, {heldout} in the held-out group.",
+        "footer": "Mean of seeds {seeds}; commit {commit}; {prompts} prompts; {seconds} from start to end; {machine}.",
+        "stop": "; ",
+        "time": "{minutes} min {seconds} s",
+        "machine": "{cores} cores ({machine}), Python {python}, torch {torch}",
+    },
+    "zh": {
+        "policy": "策略",
+        "mean": "对 {baseline} 的胜率（均值）",
+        "seed": "种子 {seed}（95 % 区间）",
+        "kl": "KL（奈特）",
+        "distinct_2": "distinct-2 与 {baseline} 之比",
+        "lm_loss": "语言模型损失",
+        "accuracy": "奖励模型在留出用户的提示上与{group}标注员一致的比例：{values}。",
+        "groups": "训练组, 留出组",
+        "agreement": "标注员之间的一致率：训练组 {train}，留出组 {heldout}。",
+        "footer": "种子 {seeds} 的均值；提交 {commit}；{prompts} 条提示；从开始到结束 {seconds}；{machine}。",
+        "stop": "；",
+        "time": "{minutes} 分 {seconds} 秒",
+        "machine": "{cores} 核（{machine}），Python {python}，torch {torch}",
+    },
+}
+
+
+class Finished(NamedTuple):
+    """One finished run: its results, seconds from start to end, and where it ran (empty where manifests are gone)."""
+
+    results: dict[str, Any]
+    seconds: float
+    environment: dict[str, Any]
+
+
+def read_run(path: Path) -> Finished:
+    """The results and what the manifests of the run's steps tell."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    begun, ended, environment = [], [], {}
+    for manifest in sorted(path.parent.rglob("manifest.json")):
+        done = manifest.with_name("done.json")
+        if not done.exists():
+            continue
+        environment = json.loads(manifest.read_text(encoding="utf-8"))["environment"]
+        started = datetime.fromisoformat(environment["started"]).timestamp()
+        begun.append(started)
+        ended.append(started + json.loads(done.read_text(encoding="utf-8"))["seconds"])
+    seconds = max(ended) - min(begun) if begun else results["seconds"]["total"]
+    return Finished(results, seconds, environment)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def with_interval(found: dict[str, Any]) -> str:
+    if found["mean"] is None or found["low"] is None:
+        return number(found["mean"])
+    return f"{found['mean']:.3f} ({found['low']:.3f}…{found['high']:.3f})"
+
+
+def average(values: Sequence[float | None]) -> float | None:
+    """Their mean; None as soon as one is missing, since a mean over fewer seeds would not say so."""
+    return None if None in values else mean(value for value in values if value is not None)
+
+
+def span(seconds: float, words: dict[str, str]) -> str:
+    whole = round(seconds)
+    return words["time"].format(minutes=whole // 60, seconds=whole % 60)
+
+
+def table(runs: Sequence[Finished], words: dict[str, str]) -> str:
+    """One line per policy of the runs' common recipe."""
+    baseline = runs[0].results["baseline"]
+    seeds = [run.results["seed"] for run in runs]
+    names = list(runs[0].results["policies"])
+    measured: dict[str, dict[str, float | None]] = {}
+    for name in names:
+        found = [run.results["policies"][name] for run in runs]
+        base = [run.results["policies"][baseline]["distinct_2"] for run in runs]
+        ratios = [f["distinct_2"] / b if b else None for f, b in zip(found, base, strict=True)]
+        measured[name] = {key: average([f[key] for f in found]) for key in ("kl", "lm_loss")}
+        measured[name]["distinct_2"] = average(ratios)
+    columns = [key for key in ("kl", "distinct_2", "lm_loss") if any(m[key] is not None for m in measured.values())]
+    head = [words["policy"], words["mean"], *(words["seed"].format(seed=seed) for seed in seeds)]
+    head = [cell.format(baseline=baseline) for cell in (*head, *(words[key] for key in columns))]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in names:
+        wins = [run.results["policies"][name]["win_rate"] for run in runs]
+        cells = [name, number(average([w["mean"] for w in wins]))]
+        cells += ["–" if name == baseline else with_interval(w) for w in wins]
+        cells += [number(measured[name][key]) for key in columns]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def notes(runs: Sequence[Finished], words: dict[str, str]) -> list[str]:
+    """Reward model, agreement, and where the numbers come from."""
+    results = [run.results for run in runs]
+    lines = []
+    for group, key in zip(words["groups"].split(", "), ("train_labelers", "heldout_labelers"), strict=True):
+        values = words["stop"].join(with_interval(r["reward_model"]["accuracy"][key]) for r in results)
+        lines.append(words["accuracy"].format(group=group, values=values))
+    shares = {}
+    for key in ("train", "heldout"):
+        shares[key] = words["stop"].join(number(r["agreement"][key]["mean"]) for r in results)
+    lines.append(words["agreement"].format(**shares))
+    prompts = {p["win_rate"]["num_prompts"] for r in results for p in r["policies"].values()}
+    machines = sorted({machine(run.environment, words) for run in runs if run.environment}) or ["–"]
+    lines.append(
+        words["footer"].format(
+            seeds=", ".join(str(r["seed"]) for r in results),
+            commit=", ".join(sorted({f"`{r['commit']}`" for r in results})),
+            prompts=max(prompts),
+            seconds=words["stop"].join(span(run.seconds, words) for run in runs),
+            machine=words["stop"].join(machines),
+        )
+    )
+    return lines
+
+
+def machine(environment: dict[str, Any], words: dict[str, str]) -> str:
+    found = {key: environment[key] for key in ("cores", "machine", "python")}
+    return words["machine"].format(**found, torch=environment["versions"]["torch"])
+
+
+def filled(page: str, name: str, runs: Sequence[Finished], words: dict[str, str]) -> str:
+    """The page with the table and the time of the recipe `name` (as its markers call it) written anew.
+
+    Raises:
+        LookupError: the page has no marker for the recipe.
+    """
+    block = table(runs, words) + "\n\n" + "<br>\n".join(notes(runs, words)) + "\n"
+    longest = span(max(run.seconds for run in runs), words)
+    page, tables = re.subn(
+        rf"(<!-- results:{name} -->\n).*?(<!-- /results -->)", lambda m: m[1] + block + m[2], page, flags=re.DOTALL
+    )
+    if not tables:
+        raise LookupError(f"no <!-- results:{name} --> on the page")
+    return re.sub(
+        rf"(<!-- seconds:{name} -->).*?(<!-- /seconds -->)", lambda m: m[1] + longest + m[2], page, flags=re.DOTALL
+    )
+
+
+def fill(paths: Sequence[Path], pages: dict[Path, str]) -> None:
+    """Write the tables of the runs' recipes into the pages (path → language)."""
+    runs = sorted((read_run(path) for path in paths), key=lambda run: run.results["seed"])
+    for recipe, name in NAMES.items():
+        chosen = [run for run in runs if run.results["recipe"] == recipe]
+        if not chosen:
+            continue
+        for page, language in pages.items():
+            text = filled(page.read_text(encoding="utf-8"), name, chosen, WORDS[language])
+            page.write_text(text, encoding="utf-8")
+            print(f"{page}: {name}, seeds {', '.join(str(run.results['seed']) for run in chosen)}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    fill([Path(argument) for argument in sys.argv[1:]], PAGES)
