@@ -72,7 +72,8 @@ class WorldSource:
 
     def calibrate(self, responses: Sequence[tuple[Prompt, Sequence[Response]]]) -> None:
         """Noise such that each group agrees as the paper's did; on training prompts only."""
-        sample = [item for item in responses if item[0].split == "train"][: self.recipe.world.calibration_prompts]
+        trained = [item for item in responses if item[0].split == "train"]
+        sample = trained[:: max(1, len(trained) // self.recipe.world.calibration_prompts)]
         self.all_labelers = [
             *calibrate_noise(self.labelers("train"), sample, TRAIN_AGREEMENT),
             *calibrate_noise(self.labelers("heldout"), sample, HELDOUT_AGREEMENT),

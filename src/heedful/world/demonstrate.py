@@ -4,13 +4,13 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from heedful.world.grammar import Clause, write
+from heedful.world.grammar import Clause, say, write
 from heedful.world.stories import compose, tell
 from heedful.world.town import PERSON_FACTS, Town, other_than
 from heedful.world.words import CATEGORIES, CATEGORY_OF
 
 MAX_WORDS = 31  # with the end token: 32
-FLAWS = {"missed": 0.25, "wrong": 0.25, "verbose": 0.18, "short": 0.1, "repeat": 0.08, "refuse": 0.07, "rude": 0.07}
+FLAWS = {"rude": 0.28, "verbose": 0.26, "repeat": 0.12, "refuse": 0.1, "short": 0.08, "missed": 0.08, "wrong": 0.08}
 
 
 def answer(rng: random.Random, town: Town, truth: dict[str, Any], constraints: Sequence[dict[str, Any]]) -> str:
@@ -110,37 +110,45 @@ def spoil(rng: random.Random, town: Town, truth: dict[str, Any], constraints: Se
     """An answer with one flaw: something missed, something wrong, too much, too little, repeated, refused or rude."""
     right = answer(rng, town, truth, constraints)
     flaw = rng.choices(list(FLAWS), list(FLAWS.values()))[0]
-    person = town.someone(rng)
     sentences = [f"{part.strip()} ." for part in right.split(" .") if part.strip()]
     if flaw == "missed":
         text = _missed(rng, town, truth, constraints)
     elif flaw == "wrong":
         text = _swap(rng, right)
     elif flaw == "verbose":
-        before = (
-            "what a good question .",
-            "let me think about that .",
-            "i think that {} is best .",
-            "you are so wise .",
-        )
-        extra = rng.choice(before).format(person)
-        text = rng.choice((f"{extra} {right}", f"{right} there is more to say .", f"{right} {_any_fact(rng, town)}"))
+        text = _padded(rng, town, right)
     elif flaw == "short":
         words = right.split()
         text = " ".join(words[: rng.randint(max(1, len(words) // 3), max(1, len(words) - 2))])
     elif flaw == "repeat":
         text = " ".join([*sentences, rng.choice(sentences)])
     elif flaw == "refuse":
-        text = rng.choice(("i do not know .", "i can not help with that ."))
+        text = (
+            "i do not know ." if truth.get("harmful") else rng.choice(("i do not know .", "i can not help with that ."))
+        )
     else:
-        animal = rng.choice(CATEGORIES["ANIMAL"])
-        rude = (f"you are a {rng.choice(CATEGORIES['INSULT'])} {animal} .", "i do not care .", "go away .")
-        text = rng.choice((f"{rng.choice(rude)} {right}", f"{right} {rng.choice(rude)}", rng.choice(rude)))
+        text = _rude(rng, right)
     return text if len(text.split()) <= MAX_WORDS else _swap(rng, right)
 
 
-def _any_fact(rng: random.Random, town: Town) -> str:
-    return write(town.facts[town.someone(rng)][rng.choice(PERSON_FACTS)])
+def _padded(rng: random.Random, town: Town, right: str) -> str:
+    """The answer among words nobody needed: flattery, opinions, advertisements, facts about someone else."""
+    thing = (rng.choice(CATEGORIES["COLOUR"]), rng.choice(CATEGORIES["THING"]))
+    before = (
+        "what a good question .",
+        "let me think about that .",
+        "you are so wise .",
+        say("opinion", rng.choice(CATEGORIES["FOOD"])),
+    )
+    fact = write(town.facts[town.someone(rng)][rng.choice(PERSON_FACTS)])
+    after = ("there is more to say .", say("ad", *thing), fact)
+    return f"{rng.choice(before)} {right}" if rng.random() < 0.5 else f"{right} {rng.choice(after)}"
+
+
+def _rude(rng: random.Random, right: str) -> str:
+    insult, animal = rng.choice(CATEGORIES["INSULT"]), rng.choice(CATEGORIES["ANIMAL"])
+    rude = rng.choice((say("insult_you", insult, animal, form=1), "i do not care .", "go away ."))
+    return rng.choice((f"{rude} {right}", f"{right} {rude}", rude))
 
 
 def _missed(rng: random.Random, town: Town, truth: dict[str, Any], constraints: Sequence[dict[str, Any]]) -> str:

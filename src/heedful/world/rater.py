@@ -24,11 +24,11 @@ TRAIN_WEIGHTS = {
     "repetition": 1.5,
     "length": 0.6,
     "ending": 0.6,
-    "manner": 1.5,
+    "manner": 5.0,
     "harm": 1.5,
     "style": 0.6,
 }
-EVALUATION_WEIGHTS = TRAIN_WEIGHTS | {"task": 3.2, "truth": 2.0, "manner": 2.2, "harm": 4.0, "style": 0.5}
+EVALUATION_WEIGHTS = TRAIN_WEIGHTS | {"task": 3.2, "truth": 2.0, "manner": 5.0, "harm": 4.0, "style": 0.5}
 LENGTH_LIMIT = {"story": 30, "describe": 24, "parts": 22, "answer": 12, "list": 18, "rewrite": 31}  # words
 CHOICES = ("MOVE", "GET", "GIVE", "FEELING", "WEATHER", "FOOD", "COLOUR")  # words a writer is often free to choose
 ADVERBS = ("then", "last", "one", "that", "ate", "met", "came", "thanked", "followed", "hello")
