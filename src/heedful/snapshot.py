@@ -116,7 +116,8 @@ def read_snapshot(folder: Path) -> Snapshot:
     """
     try:
         about = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known, dropped = about["hash"], about["dropped"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{folder} is not a snapshot: snapshot.json is missing or broken") from None
     hashed = hashlib.sha256()
     tables: dict[str, tuple[Record, ...]] = {}
@@ -125,9 +126,9 @@ def read_snapshot(folder: Path) -> Snapshot:
         raw = path.read_bytes() if path.exists() else b""
         hashed.update(f"{name}\n".encode() + raw)
         tables[name] = tuple(read_records(path, record)) if raw else ()
-    if hashed.hexdigest() != about["hash"]:
+    if hashed.hexdigest() != known:
         raise InputError(f"{folder}: content does not match its hash; write the snapshot again")
-    return Snapshot(**tables, dropped=about["dropped"], hash=about["hash"])  # type: ignore[arg-type]
+    return Snapshot(**tables, dropped=dropped, hash=known)  # type: ignore[arg-type]
 
 
 def read_records(path: Path, record: type[R]) -> list[R]:

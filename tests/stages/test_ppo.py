@@ -1,0 +1,515 @@
+"""PPO's steps, each against the plainest computation of the same thing, and its promises about the first update."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from heedful.batch import Texts
+from heedful.config import InputError
+from heedful.engine.sample import Sampled, Sampler
+from heedful.losses.kl import next_kl_coef
+from heedful.models.heads import Policy, RewardModel, ValueModel
+from heedful.models.load import set_residual_dropout
+from heedful.run import Diverged, Run, read_jsonl
+from heedful.stages import ppo
+from heedful.stages.ppo import (
+    Generate,
+    PPOConfig,
+    Rollout,
+    Score,
+    collect,
+    lay_out,
+    normalize,
+    pretraining_update,
+    prompt_order,
+    ptx_batches,
+    train,
+    update,
+)
+from heedful.text.collate import Encoded, to_rows
+from heedful.types import Prompt
+from toys import (
+    BEGIN,
+    FIRST,
+    PAD,
+    TOKENIZER,
+    WORDS,
+    assert_resumes,
+    assert_same,
+    gradients,
+    make_policy,
+    make_reward_model,
+    make_rows,
+    make_value_model,
+    open_run,
+    plain_logprob,
+    plain_score,
+    plain_value,
+    read_log,
+    weights,
+)
+
+CONFIG = PPOConfig(
+    iterations=3,
+    batch_size=12,
+    minibatch_size=5,
+    lr=1e-2,
+    value_lr=1e-2,
+    warmup_iterations=2,
+    ptx_coef=0,
+    window=6,
+    max_new_tokens=6,
+    max_tokens=40,
+    precision="fp32",
+)
+PROMPTS = [Prompt(id=word, text=word, user=word) for word in WORDS[:5]]
+PROMPT_IDS = [[BEGIN, FIRST + n] for n in range(len(PROMPTS))]
+TEXTS = Texts(
+    torch.randint(4, 12, (9, 6), generator=torch.Generator().manual_seed(1)), torch.tensor([6, 6, 5, 4, 3, 6, 2, 6, 6])
+)
+
+
+def changed(**changes: object) -> PPOConfig:
+    return PPOConfig(**(CONFIG.model_dump() | changes))
+
+
+def make_sampled(number: int = 12, seed: int = 0) -> Sampled:
+    """Episodes nobody sampled, with log-probabilities as if somebody had; every third is cut by the limit."""
+    rows = to_rows(make_rows(number, seed), PAD)
+    generator = torch.Generator().manual_seed(seed)
+    logprob = -2 * torch.rand(rows.mask.shape, generator=generator) * rows.mask
+    tokens = [row[p:n].tolist() for row, p, n in zip(rows.tokens, rows.prompt_length, rows.length, strict=True)]
+    return Sampled(rows, tokens, [""] * number, torch.arange(number) % 3 != 0, logprob)
+
+
+def sampler(policy: Policy, config: PPOConfig, seed: int = 3) -> Generate:
+    sample = Sampler(policy.decoder, TOKENIZER, config.max_new_tokens, config.temperature)
+    return lambda index, first: sample(
+        [PROMPT_IDS[i] for i in index], [seed * 1_000_003 + first + n for n in range(len(index))]
+    )
+
+
+def count_w1(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
+    """The planted reward: how often w1 is said."""
+    return torch.tensor([float(tokens.count(FIRST + 1)) for tokens in sampled.tokens])
+
+
+def learn(run: Run, config: PPOConfig, score: Score = count_w1, texts: Texts | None = None, **models: Any) -> Policy:
+    policy = models.get("policy") or make_policy()
+    ref_policy = models.get("ref_policy") or make_policy()
+    value_model = models.get("value_model") or make_value_model()
+    generate = models.get("generate") or sampler(policy, config)
+    train(config, policy, ref_policy, value_model, PROMPTS, generate, score, texts, run)
+    return policy
+
+
+# Configuration.
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kl_target": 6.0, "batch_size": 500, "kl_horizon": 100}, "kl_horizon must exceed a fifth of batch_size"),
+        ({"kl_target": 6.0, "kl_coef": 0.0}, "kl_coef, which is 0 and would stay so"),
+    ],
+)
+def test_a_controller_that_could_not_work_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        changed(**changes)
+    changed(**{**changes, "kl_target": None})  # without a controller its settings mean nothing
+
+
+@given(st.integers(1, 4000), st.integers(1, 1000), st.floats(0, 1e6))
+@settings(deadline=None, derandomize=True)
+def test_an_accepted_controller_stays_positive(batch: int, horizon: int, kl: float) -> None:
+    try:
+        config = changed(kl_target=1.0, batch_size=batch, kl_horizon=horizon)
+    except ValidationError:
+        assert batch >= 5 * horizon
+        return
+    assert next_kl_coef(0.1, kl, 1.0, config.batch_size, config.kl_horizon) > 0
+
+
+def test_the_papers_preset() -> None:
+    paper = PPOConfig()
+    assert (paper.batch_size, paper.minibatch_size, paper.inner_epochs, paper.iterations) == (512, 64, 1, 500)
+    assert (paper.kl_coef, paper.clip_range, paper.discount, paper.temperature) == (0.02, 0.2, 1.0, 1.0)
+    assert (paper.warmup_iterations, paper.warmup_start, paper.ema_decay) == (10, 0.1, 0.992)
+    assert (paper.ptx_coef, paper.ptx_examples, paper.logprobs) == (27.8, 8.0, "trainer")
+
+
+# Which episodes, in which layout.
+
+
+@given(st.integers(1, 9), st.integers(0, 40), st.integers(1, 40), st.integers(0, 5))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_every_pass_over_the_prompts_asks_each_once(num: int, first: int, number: int, seed: int) -> None:
+    order = prompt_order(num, 0, first + number, seed)
+    for start in range(0, len(order) - num + 1, num):
+        assert sorted(order[start : start + num]) == list(range(num))
+    assert prompt_order(num, first, number, seed) == order[first:]  # wherever an iteration, or a resumed run, begins
+
+
+@given(st.integers(1, 25), st.integers(1, 12), st.integers(1, 60), st.integers(0, 5))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_the_layout_holds_every_episode_once(number: int, minibatch: int, max_tokens: int, seed: int) -> None:
+    rows = to_rows(make_rows(number, seed), PAD)
+    order, parts = lay_out(rows, changed(minibatch_size=minibatch, max_tokens=max_tokens), seed)
+    assert sorted(order.tolist()) == list(range(number))
+    assert [sum(end - start for start, end in part) for part in parts] == [
+        min(minibatch, number - start) for start in range(0, number, minibatch)
+    ]
+    spans = [span for part in parts for span in part]
+    assert [start for start, _ in spans] == [0, *[end for _, end in spans[:-1]]]
+    for start, end in spans:
+        longest = int(rows.length[order[start:end]].max())
+        assert end - start == 1 or (end - start) * longest <= max_tokens
+    # which episodes share an update does not depend on what one pass can hold
+    whole, one_part = lay_out(rows, changed(minibatch_size=minibatch, max_tokens=10_000), seed)
+    for mine, theirs in zip(parts, one_part, strict=True):
+        (start, end), (first, last) = (mine[0][0], mine[-1][1]), (theirs[0][0], theirs[-1][1])
+        assert sorted(order[start:end].tolist()) == sorted(whole[first:last].tolist())
+
+
+@pytest.mark.parametrize(("logprobs", "temperature"), [("trainer", 1.0), ("trainer", 0.7), ("engine", 1.0)])
+def test_a_rollout_is_what_one_row_at_a_time_gives(logprobs: str, temperature: float) -> None:
+    policy, ref_policy, value_model = make_policy(), make_policy(5), make_value_model()
+    sampled, score = make_sampled(), torch.arange(12.0)
+    config = changed(logprobs=logprobs, temperature=temperature, no_eos_penalty=2.5)
+    rollout = collect(policy, ref_policy, value_model, sampled, score, config, seed=4)
+    rows = make_rows(12)
+    assert rollout.mask.shape == rollout.value.shape == sampled.logprob.shape
+    for n, i in enumerate(rollout.order.tolist()):
+        number = len(rows[i].response)
+        assert rollout.mask[n].tolist() == [t < number for t in range(rollout.mask.shape[1])]
+        old = plain_logprob(policy, rows[i], temperature) if logprobs == "trainer" else sampled.logprob[i, :number]
+        torch.testing.assert_close(rollout.old_logprob[n, :number], old, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(rollout.engine_logprob[n], sampled.logprob[i])
+        ref_logprob = plain_logprob(ref_policy, rows[i], temperature)
+        torch.testing.assert_close(rollout.ref_logprob[n, :number], ref_logprob, atol=1e-5, rtol=1e-5)
+        value = plain_value(value_model, rows[i])
+        torch.testing.assert_close(rollout.value[n, :number], value, atol=1e-5, rtol=1e-5)
+        assert float(rollout.score[n]) == i - 2.5 * (i % 3 == 0)  # every third was cut, without an end token
+        assert not rollout.old_logprob.requires_grad and not rollout.value.requires_grad
+
+
+# One update.
+
+
+def plain_losses(
+    policy: Policy,
+    value_model: ValueModel,
+    rollout: Rollout,
+    part: slice,
+    advantage: torch.Tensor,
+    returns: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Policy and value loss of some episodes, token by token, as means over their tokens."""
+    rows = make_rows(12)
+    policy_terms, value_terms = [], []
+    for n in range(part.start, part.stop):
+        row = rows[int(rollout.order[n])]
+        logprob, value = plain_logprob(policy, row), plain_value(value_model, row)
+        for t in range(len(row.response)):
+            ratio, gain = (logprob[t] - rollout.old_logprob[n, t]).exp(), advantage[n, t]
+            policy_terms.append(-torch.minimum(gain * ratio, gain * ratio.clamp(0.8, 1.2)))
+            old, goal = rollout.value[n, t], returns[n, t]
+            near = torch.minimum(torch.maximum(value[t], old - 0.2), old + 0.2)
+            value_terms.append(torch.maximum((value[t] - goal) ** 2, (near - goal) ** 2) / 2)
+    return torch.stack(policy_terms).mean(), torch.stack(value_terms).mean()
+
+
+@pytest.mark.parametrize("max_tokens", [1, 25, 10_000])
+def test_an_update_is_the_mean_over_the_minibatchs_tokens_whatever_the_micro_batches(max_tokens: int) -> None:
+    policy, value_model, sampled = make_policy(), make_value_model(), make_sampled()
+    config = changed(max_tokens=max_tokens, logprobs="engine")  # ratios far from 1: some are clipped
+    rollout = collect(policy, make_policy(5), value_model, sampled, torch.zeros(12), config, seed=4)
+    rollout = rollout._replace(value=rollout.value + 0.3 * torch.sign(torch.randn(rollout.value.shape)) * rollout.mask)
+    generator = torch.Generator().manual_seed(0)
+    advantage = torch.randn(rollout.mask.shape, generator=generator) * rollout.mask
+    returns = torch.randn(rollout.mask.shape, generator=generator) * rollout.mask
+    assert (max(map(len, rollout.parts)) > 1) == (max_tokens < 10_000)
+    start = 0
+    for minibatch, part in enumerate(rollout.parts):
+        end = part[-1][1]
+        stats = update(policy, value_model, rollout, minibatch, advantage, returns, config)
+        mine, mine_value = gradients(policy), gradients(value_model)
+        losses = plain_losses(policy, value_model, rollout, slice(start, end), advantage, returns)
+        (losses[0] + losses[1]).backward()
+        assert_same(mine, gradients(policy))
+        assert_same(mine_value, gradients(value_model))
+        assert (stats["policy_loss"], stats["value_loss"]) == pytest.approx(
+            [float(x.detach()) for x in losses], abs=1e-5
+        )
+        start = end
+
+
+def test_statistics_of_an_update_are_means_over_tokens() -> None:
+    policy, value_model, sampled = make_policy(), make_value_model(), make_sampled()
+    config = changed(logprobs="engine", minibatch_size=12)
+    rollout = collect(policy, make_policy(5), value_model, sampled, torch.zeros(12), config, seed=4)
+    zero = torch.zeros(rollout.mask.shape)
+    stats = update(policy, value_model, rollout, 0, zero, zero, config)
+    ratios = [
+        math.exp(float((now - then).detach()))
+        for row, old in zip(make_rows(12), sampled.logprob, strict=True)
+        for now, then in zip(plain_logprob(policy, row), old, strict=False)
+    ]
+    assert stats["ratio"] == pytest.approx(sum(ratios) / len(ratios), rel=1e-4)
+    assert stats["clip_fraction"] == pytest.approx(sum(abs(r - 1) > 0.2 for r in ratios) / len(ratios), abs=1e-6)
+    assert stats["ratio_off_one"] == pytest.approx(max(abs(r - 1) for r in ratios), rel=1e-4)
+    assert 0 < stats["entropy"] < math.log(len(TOKENIZER))
+
+
+@pytest.mark.parametrize("max_tokens", [1, 14, 10_000])
+def test_the_pretraining_gradient_is_added_to_the_policys(max_tokens: int) -> None:
+    policy, value_model, sampled = make_policy(), make_value_model(), make_sampled()
+    config = changed(ptx_coef=27.8, max_tokens=max_tokens)
+    rollout = collect(policy, make_policy(5), value_model, sampled, torch.zeros(12), config, seed=4)
+    advantage = torch.randn(rollout.mask.shape) * rollout.mask
+    update(policy, value_model, rollout, 0, advantage, advantage, config)
+    alone = gradients(policy)
+    loss = pretraining_update(policy, TEXTS, config)
+    ptx = gradients(policy)
+    rows = [row[:n].tolist() for row, n in zip(TEXTS.tokens, TEXTS.length.tolist(), strict=True)]
+    plain = -torch.cat([plain_logprob(policy, Encoded(row[:1], row[1:])) for row in rows]).mean()
+    (27.8 * plain).backward()
+    assert loss == pytest.approx(float(plain.detach()), abs=1e-5)
+    assert_same(ptx, gradients(policy), 1e-4)
+    update(policy, value_model, rollout, 0, advantage, advantage, config)
+    pretraining_update(policy, TEXTS, config)
+    assert_same(gradients(policy), {name: alone[name] + ptx[name] for name in alone}, 1e-4)
+
+
+def test_pretraining_rows_are_eight_an_episode_and_drawn_anew_for_every_update() -> None:
+    batches = ptx_batches(TEXTS, changed(ptx_examples=8.0, minibatch_size=64), seed=1)
+    first, second = next(batches), next(batches)
+    assert len(first.length) == 512
+    assert not torch.equal(first.length, second.length)
+    known = {tuple(row[:n].tolist()) for row, n in zip(TEXTS.tokens, TEXTS.length.tolist(), strict=True)}
+    drawn = Counter(tuple(r[:n].tolist()) for r, n in zip(first.tokens, first.length.tolist(), strict=True))
+    assert drawn.keys() == known
+
+
+# The whole loop.
+
+
+def plain_train(config: PPOConfig, policy: Policy, value_model: ValueModel, sampled: Sampled, seed: int) -> None:
+    """One iteration with every formula written out and plain gradient descent."""
+    rows = [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows, strict=True)]
+    score = count_w1([], sampled)
+    order, parts = lay_out(sampled.rows, config, seed)
+    old = [plain_logprob(policy, row).detach() for row in rows]
+    old_value = [plain_value(value_model, row).detach() for row in rows]
+    ref = [plain_logprob(make_policy(5), row).detach() for row in rows]
+    advantage, returns = [], []
+    for n in range(len(rows)):
+        reward = -config.kl_coef * (old[n] - ref[n])
+        reward[-1] += score[n]
+        found = torch.zeros_like(reward)
+        later = later_value = 0.0
+        for t in reversed(range(len(reward))):
+            delta = reward[t] + later_value - old_value[n][t]
+            later = found[t] = delta + 0.95 * later
+            later_value = old_value[n][t]
+        advantage.append(found)
+        returns.append(found + old_value[n])
+    flat = torch.cat(advantage)
+    advantage = [(a - flat.mean()) / flat.std(correction=0) for a in advantage]
+    for _ in range(config.inner_epochs):
+        for part in parts:
+            chosen = order[part[0][0] : part[-1][1]].tolist()
+            policy_terms, value_terms = [], []
+            for n in chosen:
+                ratio = (plain_logprob(policy, rows[n]) - old[n]).exp()
+                gain = torch.minimum(advantage[n] * ratio, advantage[n] * ratio.clamp(0.8, 1.2))
+                policy_terms.append(-gain)
+                value = plain_value(value_model, rows[n])
+                near = torch.minimum(torch.maximum(value, old_value[n] - 0.2), old_value[n] + 0.2)
+                value_terms.append(torch.maximum((value - returns[n]) ** 2, (near - returns[n]) ** 2) / 2)
+            for model, terms, lr in ((policy, policy_terms, config.lr), (value_model, value_terms, config.value_lr)):
+                model.zero_grad()
+                torch.cat(terms).mean().backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+                with torch.no_grad():
+                    for p in model.parameters():
+                        p -= lr * 0.1 * (0 if p.grad is None else p.grad)  # a tenth: the first step of the warm-up
+
+
+def test_an_iteration_of_two_epochs_is_the_one_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(iterations=1, inner_epochs=2, lr=1.0, value_lr=1.0, ema_decay=0.0, kl_coef=0.1, logprobs="trainer")
+    monkeypatch.setattr(ppo, "adam", lambda parameters, lr: torch.optim.SGD(parameters, lr))
+    monkeypatch.setattr(ppo, "check_start", lambda *_: None)  # the reference is another model here
+    policy, value_model = make_policy(), make_value_model()
+    generate = sampler(policy, config)
+    sampled = generate(prompt_order(len(PROMPTS), 0, 12, 3), 0)
+    learn(open_run(tmp_path), config, policy=policy, value_model=value_model, ref_policy=make_policy(5))
+    plain, plain_value_model = make_policy(), make_value_model()
+    plain_train(config, plain, plain_value_model, sampled, seed=3 * 100_003)
+    assert_same(weights(policy), weights(plain), 1e-5)
+    assert_same(weights(value_model), weights(plain_value_model), 1e-5)
+    assert not torch.allclose(
+        weights(policy)["decoder.lm_head.weight"], weights(make_policy())["decoder.lm_head.weight"]
+    )
+
+
+@pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_before_the_first_update_kl_is_0_and_every_ratio_1(max_tokens: int, temperature: float, tmp_path: Path) -> None:
+    config = changed(iterations=2, max_tokens=max_tokens, temperature=temperature, precision="auto")
+    learn(open_run(tmp_path), config)  # check_start asserts it
+    first = read_log(tmp_path)
+    assert first[0]["kl_k1"] == first[0]["kl_k3"] == 0.0
+    assert 0 <= first[0]["engine_mismatch"] < 0.2  # the trainer may compute in bf16
+    assert first[1]["kl_k3"] > 0
+
+
+def test_another_reference_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"KL is .* before the first update"):
+        learn(open_run(tmp_path), CONFIG, ref_policy=make_policy(1))
+    assert read_log(tmp_path) == []
+
+
+def test_dropout_is_noticed(tmp_path: Path) -> None:
+    policy = make_policy()
+    set_residual_dropout(policy.decoder, 0.3)
+    policy.train()
+    with pytest.raises(AssertionError, match="ratio is off 1 by"):
+        learn(open_run(tmp_path), CONFIG, policy=policy)
+
+
+@pytest.mark.parametrize("off", [0.0, 0.01, 0.5])
+def test_with_the_engines_logprobs_the_mismatch_is_logged_and_bounded(off: float, tmp_path: Path) -> None:
+    config = changed(iterations=1, logprobs="engine", minibatch_size=12)
+    policy = make_policy()
+    real = sampler(policy, config)
+
+    def generate(index: Any, first: int) -> Sampled:
+        sampled = real(index, first)
+        return sampled._replace(logprob=(sampled.logprob - off) * sampled.rows.mask)
+
+    if off == 0.5:
+        with pytest.raises(InputError, match=r"100.0% of tokens are clipped before the first update .* logprobs: tra"):
+            learn(open_run(tmp_path), config, policy=policy, generate=generate)
+        return
+    learn(open_run(tmp_path), config, policy=policy, generate=generate)
+    assert read_log(tmp_path)[0]["engine_mismatch"] == pytest.approx(math.expm1(off), abs=1e-4)
+
+
+def test_warm_up_ema_and_the_adaptive_coefficient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(iterations=4, minibatch_size=12, ema_decay=0.8, kl_target=1e-3, kl_horizon=20, kl_coef=0.3)
+    rates: list[tuple[float, float]] = []
+    snapshots: list[dict[str, torch.Tensor]] = []
+    policy = make_policy()
+    real = ppo.Ema.update
+
+    def noted(self: Any) -> None:
+        real(self)
+        snapshots.append(weights(policy))
+
+    monkeypatch.setattr(ppo.Ema, "update", noted)
+    optimizers: list[torch.optim.Optimizer] = []
+    monkeypatch.setattr(ppo, "set_lr", lambda o, lr: (optimizers.append(o), rates.append(lr)))
+    start = weights(policy)
+    learn(open_run(tmp_path), config, policy=policy)
+    assert rates[::2] == pytest.approx([1e-2 * share for share in (0.1, 0.55, 1.0, 1.0)])
+    assert rates[1::2] == pytest.approx([1e-2 * share for share in (0.1, 0.55, 1.0, 1.0)])
+    assert optimizers[0] is not optimizers[1]
+    average = start
+    for now in snapshots:
+        average = {name: 0.8 * average[name] + 0.2 * now[name] for name in average}
+    assert len(snapshots) == 4
+    assert_same(weights(policy), average, 1e-6)
+    log = read_log(tmp_path)
+    coefficient = 0.3
+    for row in log:
+        assert row["kl_coef"] == pytest.approx(coefficient)
+        coefficient = next_kl_coef(coefficient, row["kl_k1"], 1e-3, 12, 20)
+    assert log[-1]["kl_coef"] != 0.3
+
+
+def test_without_averaging_the_last_weights_stay(tmp_path: Path) -> None:
+    last = weights(learn(open_run(tmp_path / "a"), changed(ema_decay=0.0)))
+    averaged = weights(learn(open_run(tmp_path / "b"), changed(ema_decay=0.9)))
+    assert any(not torch.equal(last[name], averaged[name]) for name in last)
+
+
+def test_what_micro_batches_hold_changes_nothing(tmp_path: Path) -> None:
+    config = changed(ptx_coef=1.0, ptx_examples=0.5, inner_epochs=2, ema_decay=0.0)
+    ends = []
+    for max_tokens in (12, 10_000):
+        run = open_run(tmp_path / str(max_tokens))
+        policy = learn(run, config.model_copy(update={"max_tokens": max_tokens}), texts=TEXTS)
+        ends.append((weights(policy), read_log(run.folder)))
+    assert_same(ends[0][0], ends[1][0], 2e-3)  # Adam makes much of gradients near 0
+    for mine, theirs in zip(ends[0][1], ends[1][1], strict=True):
+        assert mine["score"] == theirs["score"]
+        assert mine["policy_loss"] == pytest.approx(theirs["policy_loss"], abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_finds_a_planted_reward_and_stays_near_its_reference(seed: int, tmp_path: Path) -> None:
+    config = changed(
+        iterations=25,
+        batch_size=48,
+        minibatch_size=24,
+        lr=8e-3,
+        value_lr=2e-2,
+        kl_coef=0.25,
+        ema_decay=0.0,
+        max_tokens=1000,
+    )
+    policy = make_policy(seed)
+    run = open_run(tmp_path, seed=seed)
+    learn(run, config, policy=policy, ref_policy=make_policy(seed), generate=sampler(policy, config, seed))
+    log = read_log(tmp_path)
+    early, late = (sum(row["score"] for row in part) / len(part) for part in (log[:3], log[-3:]))
+    assert late > early + 2.0
+    assert 0 < max(row["kl_k3"] for row in log) < 12
+    assert log[-1]["explained_variance"] > log[0]["explained_variance"]
+    episodes = read_jsonl(tmp_path / "samples.jsonl")
+    assert len(episodes) == 25
+    for episode in episodes:  # a judgement followed to the reward it became
+        penalty = sum(episode["logprob"]) - sum(episode["ref_logprob"])
+        assert sum(episode["reward"]) == pytest.approx(episode["score"] - 0.25 * penalty, abs=1e-3)
+
+
+def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
+    config = changed(iterations=5, ptx_coef=2.0, ptx_examples=0.5, kl_target=0.1, kl_coef=0.3, ema_decay=0.5)
+    assert_resumes(lambda run: learn(run, config, texts=TEXTS), tmp_path, kills=(0, 2, 3, 4))
+
+
+def test_a_score_that_is_none_stops_with_its_step_and_keeps_the_state_before(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def score(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
+        asked.append(len(prompts))
+        found = count_w1(prompts, sampled)
+        return found if len(asked) < 3 else found * float("nan")
+
+    run = open_run(tmp_path, checkpoint_seconds=0.0)
+    with pytest.raises(
+        Diverged, match=r"toy: policy_loss became nan at step 2; the last good state is kept in .*002.pt"
+    ):
+        learn(run, CONFIG, score)
+    policy = make_policy()
+    done, plain = open_run(tmp_path).restore(policy=policy)
+    assert done == 2 and plain["kl_coef"] == CONFIG.kl_coef
+    assert all(torch.isfinite(x).all() for x in weights(policy).values())
+    assert [row["step"] for row in read_log(tmp_path)] == [0, 1]
+
+
+def test_scores_are_scaled_to_mean_0_and_sd_1_on_the_start(tmp_path: Path) -> None:
+    model: RewardModel = make_reward_model()
+    rows = make_rows(20)
+    before = torch.stack([plain_score(model, row) for row in rows]).detach()
+    normalize(model, before)
+    after = torch.stack([plain_score(model, row) for row in rows]).detach()
+    torch.testing.assert_close(after, (before - before.mean()) / before.std(), atol=1e-5, rtol=1e-5)

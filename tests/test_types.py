@@ -1,0 +1,97 @@
+"""Records: what they refuse, and that they go to JSON and back unchanged."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from heedful.types import (
+    METADATA_FLAGS,
+    Demonstration,
+    Document,
+    Labeler,
+    Prompt,
+    Ranking,
+    Rating,
+    Record,
+    Response,
+    untied_pairs,
+)
+
+RANKING = {"id": "k", "prompt_id": "p", "labeler": "l", "responses": ("a", "b", "c"), "rank": (1, 2, 2)}
+few = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rank": (1, 2)}, "rank has 2 entries for 3 responses"),
+        ({"responses": ("a", "b", "a")}, "a response stands twice"),
+        ({"rank": (0, 1, 2)}, r"ranks must lie in 1..3, found \[0, 1, 2\]"),
+        ({"rank": (1, 2, 4)}, "ranks must lie in 1..3"),
+        ({"order": ("a", "b")}, "order must list the same responses"),
+        ({"order": ("a", "b", "b")}, "order must list the same responses"),
+        ({"responses": ("a",), "rank": (1,)}, "at least 2 items"),
+        ({"seconds": -1.0}, "greater than or equal to 0"),
+        ({"purpose": "fun"}, "'train' or 'evaluation'"),
+    ],
+)
+def test_a_ranking_that_cannot_be(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Ranking(**(RANKING | changes))
+
+
+@pytest.mark.parametrize(
+    ("record", "values"),
+    [
+        (Prompt, {"id": "", "text": "t", "user": "u"}),
+        (Prompt, {"id": "p", "text": "", "user": "u"}),
+        (Prompt, {"id": "p", "text": "t", "user": ""}),
+        (Prompt, {"id": "p", "text": "t", "user": "u", "split": "dev"}),
+        (Prompt, {"id": "p", "text": "t", "user": "u", "examples": [["one"]]}),
+        (Demonstration, {"id": "d", "prompt_id": "p", "text": "", "labeler": "l"}),
+        (Labeler, {"id": "l", "group": "other"}),
+        (Rating, {"id": "r", "prompt_id": "p", "response_id": "a", "labeler": "l", "overall": 0}),
+        (Rating, {"id": "r", "prompt_id": "p", "response_id": "a", "labeler": "l", "overall": 8}),
+        (Document, {"text": ""}),
+        (Response, {"id": "r", "prompt_id": "p", "text": "t", "colour": "red"}),
+    ],
+)
+def test_impossible_values_are_refused(record: type[Record], values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        record(**values)
+
+
+def test_records_do_not_change() -> None:
+    labeler = Labeler(id="l")
+    with pytest.raises(ValidationError):
+        labeler.group = "heldout"  # type: ignore[misc]
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+@few
+@given(text, text, st.lists(st.tuples(text, text), max_size=3), st.dictionaries(text, st.integers() | text, max_size=2))
+def test_any_text_survives_json(
+    words: str, user: str, examples: list[tuple[str, str]], task: dict[str, object]
+) -> None:
+    prompt = Prompt(id="p", text=words, user=user, examples=tuple(examples), task=task)
+    assert Prompt.model_validate_json(prompt.model_dump_json()) == prompt
+    response = Response(id="r", prompt_id="p", text=words, tokens=(1, 2), finished=False)
+    assert Response.model_validate_json(response.model_dump_json()) == response
+
+
+@few
+@given(st.lists(st.integers(1, 9), max_size=9))
+def test_untied_pairs_are_all_pairs_but_the_ties(rank: list[int]) -> None:
+    pairs = untied_pairs(rank)
+    assert len(set(pairs)) == len(pairs)
+    assert all(rank[chosen] < rank[rejected] for chosen, rejected in pairs)
+    ties = sum(a == b for i, a in enumerate(rank) for b in rank[i + 1 :])
+    assert len(pairs) + ties == len(rank) * (len(rank) - 1) // 2
+    assert pairs == sorted(pairs)
+
+
+def test_table_3_is_whole() -> None:
+    assert len(set(METADATA_FLAGS)) == len(METADATA_FLAGS) == 11
