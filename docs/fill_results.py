@@ -30,9 +30,10 @@ WORDS = {
         "lm_loss": "LM loss",
         "accuracy": "Reward model accuracy on held-out users' prompts against {group} labelers: {values}.",
         "groups": "training, held-out",
-        "agreement": "Agreement between labelers: {train} in the training group, {heldout} in the held-out group.",
+        "agreement": "Agreement between labelers, mean: {train} in the training group, {heldout} in the held-out one.",
         "footer": "Mean of seeds {seeds}; commit {commit}; {prompts} prompts; {seconds} from start to end; {machine}.",
         "stop": "; ",
+        "comma": ", ",
         "time": "{minutes} min {seconds} s",
         "machine": "{cores} cores ({machine}), Python {python}, torch {torch}",
     },
@@ -45,9 +46,10 @@ WORDS = {
         "lm_loss": "语言模型损失",
         "accuracy": "奖励模型在留出用户的提示上与{group}标注员一致的比例：{values}。",
         "groups": "训练组, 留出组",
-        "agreement": "标注员之间的一致率：训练组 {train}，留出组 {heldout}。",
-        "footer": "种子 {seeds} 的均值；提交 {commit}；{prompts} 条提示；从开始到结束 {seconds}；{machine}。",
+        "agreement": "标注员之间的一致率（均值）：训练组 {train}，留出组 {heldout}。",
+        "footer": "种子 {seeds} 的均值；提交 {commit}；{prompts} 条提示；从开始到结束分别用时 {seconds}；{machine}。",
         "stop": "；",
+        "comma": "、",
         "time": "{minutes} 分 {seconds} 秒",
         "machine": "{cores} 核（{machine}），Python {python}，torch {torch}",
     },
@@ -130,18 +132,16 @@ def notes(runs: Sequence[Finished], words: dict[str, str]) -> list[str]:
     for group, key in zip(words["groups"].split(", "), ("train_labelers", "heldout_labelers"), strict=True):
         values = words["stop"].join(with_interval(r["reward_model"]["accuracy"][key]) for r in results)
         lines.append(words["accuracy"].format(group=group, values=values))
-    shares = {}
-    for key in ("train", "heldout"):
-        shares[key] = words["stop"].join(number(r["agreement"][key]["mean"]) for r in results)
+    shares = {key: number(average([r["agreement"][key]["mean"] for r in results])) for key in ("train", "heldout")}
     lines.append(words["agreement"].format(**shares))
     prompts = {p["win_rate"]["num_prompts"] for r in results for p in r["policies"].values()}
     machines = sorted({machine(run.environment, words) for run in runs if run.environment}) or ["–"]
     lines.append(
         words["footer"].format(
-            seeds=", ".join(str(r["seed"]) for r in results),
-            commit=", ".join(sorted({f"`{r['commit']}`" for r in results})),
+            seeds=words["comma"].join(str(r["seed"]) for r in results),
+            commit=words["comma"].join(sorted({f"`{r['commit']}`" for r in results})),
             prompts=max(prompts),
-            seconds=words["stop"].join(span(run.seconds, words) for run in runs),
+            seconds=words["comma"].join(span(run.seconds, words) for run in runs),
             machine=words["stop"].join(machines),
         )
     )
