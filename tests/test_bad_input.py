@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,13 @@ def test_another_run_in_the_folder_is_left_untouched(tiny_copy: Path) -> None:
     line = refuse("run", TINY, "--dir", tiny_copy, "--set", "seed=1")
     words_in(line, [str(tiny_copy), "seed = 0", "now 1", "use another --dir"])
     assert files_of(tiny_copy) == before
+
+
+def test_a_folder_that_was_there_before_is_never_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("mine")
+    for settings in ("prompts=missing.txt", "pretrain.window=200000"):
+        refuse("run", TINY, "--set", settings, "--dir", tmp_path, *ONE_CORE)
+        assert (tmp_path / "note").read_text() == "mine"
 
 
 def test_resume_needs_a_run(tmp_path: Path) -> None:
@@ -267,14 +275,15 @@ def test_a_store_that_is_something_else(tmp_path: Path) -> None:
     words_in(refuse("prompts", "report", tmp_path / "s.db"), ["s.db", "not a database"])
 
 
-def heedful(*arguments: object, file_limit: int | None = None) -> "subprocess.Popen[str]":
+@contextmanager
+def heedful(*arguments: object, file_limit: int | None = None) -> Iterator["subprocess.Popen[str]"]:
     """The installed command in a process of its own; `file_limit` is the longest file it may write, in bytes."""
 
     def limit() -> None:
         if file_limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [str(HEEDFUL), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -282,14 +291,19 @@ def heedful(*arguments: object, file_limit: int | None = None) -> "subprocess.Po
         preexec_fn=limit,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_full_disk_is_said_and_the_same_command_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = ["pretrain", TINY, "--dir", folder, "--set", "pretrain.shape.hidden_size=256", *ONE_CORE]
     command += ["--set", "world.document_tokens=4000"]
-    process = heedful(*command, file_limit=1_000_000)  # all but the weights and states are shorter
-    _, stderr = process.communicate(timeout=120)
+    with heedful(*command, file_limit=1_000_000) as process:  # all but the weights and states are shorter
+        _, stderr = process.communicate(timeout=200)
     assert process.returncode == 2, stderr
     assert "Traceback" not in stderr
     words_in(stderr.splitlines()[-1], ["error:", "run the same command again"])
@@ -330,14 +344,14 @@ def test_a_loss_that_is_no_number_stops_with_its_place(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = heedful("run", TINY, "--dir", folder, "--set", "ppo.iterations=100000", *ONE_CORE)
-    progress = folder / "round-1" / "ppo" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not progress.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    words_in(succeed("status", folder), ["running"])
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    with heedful("run", TINY, "--dir", folder, "--set", "ppo.iterations=100000", *ONE_CORE) as process:
+        progress = folder / "round-1" / "ppo" / "metrics.jsonl"
+        deadline = time.monotonic() + 200
+        while not progress.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        words_in(succeed("status", folder), ["running"])
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     words_in(stderr.splitlines()[-1], ["stopped: by Ctrl-C", "go on with: heedful run", f"--dir {folder}"])

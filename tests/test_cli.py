@@ -29,6 +29,7 @@ from heedful.snapshot import read_snapshot
 from heedful.text.format import PromptFormat, prompt_tokens
 from heedful.text.tokenizer import word_tokenizer
 from heedful.types import Prompt
+from small_models import VOCAB, small_model
 from tiny import TINY, cli, refuse, succeed
 
 HEEDFUL = Path(sys.executable).parent / "heedful"
@@ -64,7 +65,7 @@ def test_the_installed_command() -> None:
     assert shown == f"heedful {version('heedful')}\n"
 
 
-def test_commands_that_train_nothing_do_not_wait_for_torch(tiny_run: Path, tmp_path: Path) -> None:
+def test_commands_that_train_nothing_do_not_wait_for_torch(tiny_run: Path, tiny_copy: Path, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("one prompt\nanother prompt\n", encoding="utf-8")
     calls = [
         ["--help"],
@@ -72,6 +73,7 @@ def test_commands_that_train_nothing_do_not_wait_for_torch(tiny_run: Path, tmp_p
         ["recipes"],
         ["init", tmp_path / "new"],
         ["status", tiny_run],
+        ["report", tiny_copy],
         ["prompts", "report", tiny_run],
         ["prompts", "import", tmp_path / "p.txt", "--store", tmp_path / "s.db"],
         ["snapshot", tiny_run, tmp_path / "snapshot"],
@@ -217,6 +219,11 @@ def test_evaluate_computes_the_same_results_anew(tiny_copy: Path) -> None:
         assert re.search(rf"^{name} .*{policy['win_rate']['mean']:.3f}", shown, re.MULTILINE)
     (tiny_copy / "evaluation" / "judgements" / "done.json").unlink()
     assert "is not finished" in refuse("evaluate", tiny_copy)
+
+
+def test_report_says_where_it_is(tiny_copy: Path) -> None:
+    path = Path(succeed("report", tiny_copy).strip())
+    assert path.is_relative_to(tiny_copy) and "<html" in path.read_text(encoding="utf-8")
 
 
 # Starting out.
@@ -408,19 +415,42 @@ def talker(folder: Path, **change: Any) -> Talker:
     return Talker.load(str(folder), **settings)
 
 
+@pytest.fixture(scope="module")
+def babbler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of wide weights: what it says next depends on all that was said."""
+    folder = tmp_path_factory.mktemp("babbler") / "model"
+    small_model("llama").save_pretrained(folder)
+    word_tokenizer([f"w{i}" for i in range(VOCAB - 4)]).save_pretrained(folder)
+    return folder
+
+
 def test_chat_answers_piece_by_piece_what_the_engine_answers_at_once(
-    tiny_run: Path, capsys: pytest.CaptureFixture[str]
+    babbler: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tiny_run / "round-1" / "ppo" / "model"
-    who = talker(folder)
-    answer = who.answer("who has the red boat ?")
-    prompt = Prompt(id="p", text="who has the red boat ?", user="u")
-    ids = prompt_tokens(prompt, build(read_recipe(str(TINY))).format, who.tokenizer)
-    made = Engine(who.model, [2]).generate([Request(ids, 1, 11, temperature=0)])[0][0].tokens
-    assert answer == who.tokenizer.decode([id for id in made if id != 2])
+    who = talker(babbler, max_new_tokens=19)
+    answer = who.answer("w1 w2")
+    ids = prompt_tokens(Prompt(id="p", text="w1 w2", user="u"), PromptFormat(), who.tokenizer)
+    made = Engine(who.model, [2]).generate([Request(ids, 1, 19, temperature=0)])[0][0].tokens
+    assert len(set(made)) > 4
+    assert answer == who.tokenizer.decode(made, skip_special_tokens=True)
     assert capsys.readouterr().out == answer + "\n"
-    pieces = list(who.pieces(ids))
-    assert len(pieces) > 1 or len(made) <= 4
+    assert len(list(who.pieces(ids))) == -(-len(made) // 4)
+
+
+def test_every_piece_of_every_answer_draws_numbers_of_its_own(babbler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    generate = Engine.generate
+
+    def noted(self: Engine, requests: list[Request]) -> Any:
+        seeds.extend(request.seed for request in requests)
+        return generate(self, requests)
+
+    monkeypatch.setattr(Engine, "generate", noted)
+    for seed in (0, 1):
+        who = talker(babbler, temperature=1.0, seed=seed)
+        for _ in range(2):
+            who.answer("w3")
+    assert len(seeds) == len(set(seeds)) > 8
 
 
 def test_chat_remembers_and_forgets_aloud(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

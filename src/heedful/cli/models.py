@@ -26,6 +26,14 @@ def evaluate(folder: RunFolder) -> None:
     show_results(write_results(parse(Recipe, recipe, ""), folder), folder)
 
 
+def report(folder: RunFolder) -> None:
+    """Write a run's report: one HTML file that holds everything it shows."""
+    existing_run(folder)
+    from heedful.report import write_report
+
+    say(str(write_report(folder)))
+
+
 def export(
     model: Annotated[Path, typer.Argument(help="A policy's folder in a run, or an adapter's.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The folder to write, which must be new.", show_default=False)],
