@@ -217,7 +217,7 @@ def calibrate_noise(
         )
     spread = float(np.std(np.concatenate([mean for item in seen for mean, _, _ in item]))) or 1.0
     low, high = 0.0, 8 * spread
-    for _ in range(20):
+    for _ in range(12):  # to a five-hundredth of the spread
         middle = (low + high) / 2
         low, high = (middle, high) if _agreement([middle] * len(labelers), seen) > target else (low, middle)
     return [replace(labeler, noise_sd=round((low + high) / 2, 6)) for labeler in labelers]

@@ -30,8 +30,11 @@ TRAIN_WEIGHTS = {
 }
 EVALUATION_WEIGHTS = TRAIN_WEIGHTS | {"task": 3.2, "truth": 2.0, "manner": 5.0, "harm": 4.0, "style": 0.5}
 LENGTH_LIMIT = {"story": 30, "describe": 24, "parts": 22, "answer": 12, "list": 18, "rewrite": 31}  # words
-CHOICES = ("MOVE", "GET", "GIVE", "FEELING", "WEATHER", "FOOD", "COLOUR")  # words a writer is often free to choose
-ADVERBS = ("then", "last", "one", "that", "ate", "met", "came", "thanked", "followed", "hello")
+# Words a writer is often free to choose: taste shows in them.
+FREE_WORDS = (
+    *(w for name in ("MOVE", "GET", "GIVE", "FEELING", "WEATHER", "FOOD", "COLOUR") for w in CATEGORIES[name]),
+    *("then", "last", "one", "that", "ate", "met", "came", "thanked", "followed", "hello"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,9 @@ def likert(utility: float, weights: Mapping[str, float]) -> int:
 
 
 def taste(seed: int) -> dict[str, float]:
-    """How much the town's readers like each word a writer is free to choose, in −1..1."""
+    """How much the town's readers like each word, in −1..1."""
     rng = generator(seed, "taste")
-    return {word: rng.uniform(-1, 1) for name in CHOICES for word in CATEGORIES[name]} | {
-        word: rng.uniform(-1, 1) for word in ADVERBS
-    }
+    return {word: rng.uniform(-1, 1) for word in (*FREE_WORDS, *(w for w in CATEGORY_OF if w not in FREE_WORDS))}
 
 
 def rate(town: Town, liked: Mapping[str, float], prompt: Prompt, response: str) -> GoldRating:
@@ -115,8 +116,11 @@ def _style(liked: Mapping[str, float], words: Sequence[str], clauses: Sequence[C
     """Taste in words, variety of sentences and vividness, about −1..1: what tells two right answers apart."""
     if not words:
         return -1.0
-    chosen = sorted({word for word in words if word in liked})
-    pleasing = sum(liked[word] for word in chosen) / len(chosen) if chosen else 0.0
+    known = sorted({word for word in words if word in liked})
+    free = [liked[word] for word in known if word in FREE_WORDS]
+    pleasing = sum(free) / len(free) if free else 0.0
+    if known:  # names and things count a little, so that two different right answers hardly ever tie
+        pleasing += 0.1 * sum(liked[word] for word in known) / len(known)
     variety = len({clause.kind for clause in clauses}) / len(clauses) - 1 if clauses else 0.0
     vivid = len({word for word in words if word in CATEGORY_OF}) / len(words)
     return max(-1.0, min(1.0, pleasing + 0.3 * variety + 0.5 * (vivid - 0.4)))
