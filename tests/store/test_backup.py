@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import fill, ranking
 from sqlalchemy import select
 
+from conftest import fill, ranking
 from heedful.config import InputError
 from heedful.store.backup import backup, restore
 from heedful.store.database import Store, open_store

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from conftest import fill, ranking
 from sqlalchemy import select
 
+from conftest import fill, ranking
 from heedful.config import InputError
 from heedful.store.database import Store, open_store
 from heedful.store.erase import erase_labeler, erase_user, erased_counts

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import fill, ranking
 
+from conftest import fill, ranking
 from heedful.config import InputError
 from heedful.store.database import Store, open_store
 from heedful.store.export import export_snapshot

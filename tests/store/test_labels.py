@@ -1,8 +1,8 @@
 """Adding, adding again, editing, refusing; what is still to be labelled."""
 
 import pytest
-from conftest import ranking
 
+from conftest import ranking
 from heedful.config import InputError
 from heedful.store.database import Store
 from heedful.store.labels import (

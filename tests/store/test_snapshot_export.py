@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import ranking
 
+from conftest import ranking
 from heedful.snapshot import read_snapshot, write_snapshot
 from heedful.store.database import Store
 from heedful.store.erase import erase_labeler, erase_user

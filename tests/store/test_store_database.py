@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from conftest import ranking
 from sqlalchemy import Connection, create_engine, func, select, text
 
+from conftest import ranking
 from heedful.config import InputError
 from heedful.store.database import Store, open_store
 from heedful.store.labels import add_labeler, add_ranking, add_response

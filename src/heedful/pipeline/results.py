@@ -17,6 +17,16 @@ from heedful.types import Rating
 
 Json = dict[str, Any]
 
+WHY_NULL = {
+    "likert": "nobody rated these responses",
+    "gold": "no exact rater knows these prompts",
+    "score": "there is no reward model",
+    "kl": "behind a prefix, or as the best of several, a response is no sample of the policy alone",
+    "lm_loss": "there is no held-out pretraining text",
+    "calibration_error": "no comparison on a held-out prompt was scored",
+    "demonstration_score_mean": "there are no demonstrations to centre the scores on",
+}
+
 
 def write_results(recipe: Recipe, folder: Path) -> Json:
     """Gather the results and write them into the run's folder."""
@@ -88,7 +98,7 @@ def reward_model(round_folder: Path) -> Json:
     exact = scorer_comparisons(utility, {row["response_id"]: row["prompt_id"] for row in known}, score)
     bins, error = calibration(items)
     done = json.loads((round_folder / "reward_model" / "done.json").read_text(encoding="utf-8"))["results"]
-    return {
+    found = {
         "accuracy": {
             "train_labelers": interval(by_group["train"]),
             "heldout_labelers": interval(by_group["heldout"]),
@@ -99,6 +109,7 @@ def reward_model(round_folder: Path) -> Json:
         "calibration": [bin._asdict() for bin in bins],
         "demonstration_score_mean": done["demonstration_score_mean"],
     }
+    return with_reasons(found)
 
 
 def policy(
@@ -117,7 +128,7 @@ def policy(
         wins = win_rate(judgements.rankings, given, name, baseline)
     ratings = [r for r in judgements.ratings if given[name].get(r.prompt_id) == r.response_id]
     flags = {flag: [r for r in ratings if flag in r.flags] for flag in sorted({f for r in ratings for f in r.flags})}
-    return {
+    found = {
         "win_rate": win_rate_json(wins),
         "likert": mean_or_null([float(r.overall) for r in ratings]),
         "gold": mean_or_null(list(gold[name].values())),
@@ -129,6 +140,13 @@ def policy(
             for flag, marked in flags.items()
         },
     }
+    return with_reasons(found)
+
+
+def with_reasons(found: Json) -> Json:
+    """Beside values that are null, `reason` says why, by their names."""
+    reason = {key: why for key, why in WHY_NULL.items() if key in found and found[key] is None}
+    return found | ({"reason": reason} if reason else {})
 
 
 def prompts_of(ratings: list[Rating]) -> list[str]:

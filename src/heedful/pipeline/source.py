@@ -1,6 +1,6 @@
 """Where a loop's prompts, text, demonstrations and judgements come from: the embedded world, stories, or people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
@@ -11,7 +11,12 @@ from heedful.types import Demonstration, Document, LabelerGroup, Prompt, Respons
 
 
 class Source(Protocol):
-    """What the loop asks. Whoever has no simulated labelers returns none, and the loop waits for people."""
+    """What the loop asks. Whoever has no simulated labelers returns none, and the loop waits for people.
+
+    `dropped`: what the last call of `prompts` left out, by reason.
+    """
+
+    dropped: Mapping[str, int]
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer of a model that is pretrained here; None where a pretrained model brings its own."""

@@ -4,8 +4,8 @@ All C(K,2) comparisons of one ranking are one batch element: one forward pass pe
 response takes K − 1 gradient steps, which is what made shuffled pairs overfit within an epoch. Tied pairs are left out.
 A bias then makes the demonstrations score 0 on average.
 
-The paper does not say how the head starts: here as in Stiennon et al. (arXiv 2009.01325), at scores of order one, so the
-first loss lies somewhat above ln 2.
+The paper does not say how the head starts: here as in Stiennon et al. (arXiv 2009.01325), at scores of order one, so
+that the first loss lies somewhat above ln 2.
 
 Symbols: B rankings of up to Kmax responses; score, rank, valid (B, Kmax).
 Command: heedful reward RECIPE --dir DIR

@@ -1,0 +1,236 @@
+"""Lines, intervals and histograms as inline SVG."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from heedful.report.svg import (
+    BOTTOM,
+    HEIGHT,
+    TOP,
+    WIDTH,
+    Frame,
+    axes,
+    circle,
+    drawing,
+    line,
+    padded,
+    rectangle,
+    span,
+    tick_text,
+    ticks,
+    words,
+)
+
+MAX_POINTS = 240
+MUTED = 8  # the colour of what is there for comparison only
+ACCENT = 9  # the colour of what is no policy's
+
+
+class Series(NamedTuple):
+    """y over x; `colour` 0-7 is a policy's, MUTED or ACCENT; `style` is "line", "dashed", "points" or "both"."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: int
+    style: str = "line"
+
+
+class Mark(NamedTuple):
+    """A ring around a point that matters, with a word beside it."""
+
+    x: float
+    y: float
+    label: str
+    colour: int
+
+
+class Dot(NamedTuple):
+    """A row of an interval chart: a value, its interval where there is one, and what is written at its right."""
+
+    label: str
+    mean: float | None
+    low: float | None
+    high: float | None
+    colour: int
+    text: Markup | str
+    note: Markup | str = ""
+
+
+class Bar(NamedTuple):
+    """One bar of a histogram, from x0 to x1."""
+
+    x0: float
+    x1: float
+    number: int
+    colour: int
+
+
+def line_chart(
+    series: Sequence[Series],
+    title: str,
+    x_label: str,
+    rules: Sequence[float] = (),
+    marks: Sequence[Mark] = (),
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    x_names: Sequence[tuple[float, str]] = (),
+    named: bool = False,
+) -> Markup:
+    """Lines and points in one frame; `rules` are horizontal dashed lines, `x_names` replace the numbers below.
+
+    `named` writes each line's name at its end.
+
+    Long series are thinned to 240 points, each the mean of its neighbours; what is not a finite number is left out
+    and counted below the drawing.
+    """
+    kept = [finite(one) for one in series]
+    left_out = sum(len(one.x) for one in series) - sum(len(one.x) for one in kept)
+    kept = [thin(one) for one in kept if one.x]
+    if not kept:
+        return nothing(title)
+    x_low, x_high = x_range or span([v for one in kept for v in one.x])
+    y_low, y_high = y_range or padded(*span([*(v for one in kept for v in one.y), *rules]))
+    place = Frame(x_low, x_high, y_low, y_high)
+    right = WIDTH - 10
+    parts = axes(place, x_label, x_names)
+    parts += [line("rule", place.x(x_low), place.y(v), right, place.y(v)) for v in rules]
+    parts += [part for one in kept for part in draw(one, place)]
+    parts += end_names(kept, place) if named else []
+    parts += [part for mark in marks for part in ring(mark, place)]
+    note = Markup('<p class="note">{} points are not finite numbers and left out.</p>').format(left_out)
+    return drawing(title, parts, HEIGHT, place) + (note if left_out else "")
+
+
+def draw(one: Series, place: Frame) -> list[Markup]:
+    """A series as a line, as points, or as both."""
+    points = [(place.x(x), place.y(y)) for x, y in zip(one.x, one.y, strict=True)]
+    parts = []
+    if one.style != "points" and len(points) > 1:
+        text = " ".join(f"{x:g},{y:g}" for x, y in points)
+        kind = f"c{one.colour}{' dashed' if one.style == 'dashed' else ''}"
+        parts.append(Markup('<polyline class="{}" points="{}" data-name="{}"/>').format(kind, text, one.name))
+    if one.style in ("points", "both") or len(points) == 1:
+        radius = 5 if one.style == "points" else 3
+        parts += [circle(f"c{one.colour}", x, y, radius) for x, y in points]
+    return parts
+
+
+def end_names(series: Sequence[Series], place: Frame) -> list[Markup]:
+    """Each line's name behind its last point, moved down where it would lie on another."""
+    parts, free = [], float("-inf")
+    for one in sorted(series, key=lambda one: place.y(one.y[-1])):
+        free = max(place.y(one.y[-1]) + 4, free + 11)
+        parts.append(words("mark", place.x(one.x[-1]) + 8, free, one.name))
+    return parts
+
+
+def ring(mark: Mark, place: Frame) -> list[Markup]:
+    x, y = place.x(mark.x), place.y(mark.y)
+    at_end = x > WIDTH * 0.6
+    text = words(
+        "mark end" if at_end else "mark", x + (-9 if at_end else 9), y + (18 if y < TOP + 24 else -9), mark.label
+    )
+    return [circle(f"ring c{mark.colour}", x, y, 6), text]
+
+
+def histogram(bars: Sequence[Bar], title: str, x_label: str, rules: Sequence[float] = ()) -> Markup:
+    """Bars side by side; `rules` are vertical lines."""
+    if not bars:
+        return nothing(title)
+    place = Frame(bars[0].x0, bars[-1].x1, 0, max(bar.number for bar in bars) * 1.06)
+    floor = HEIGHT - BOTTOM
+    parts = axes(place, x_label)
+    for bar in bars:
+        left, top = place.x(bar.x0) + 0.5, place.y(bar.number)
+        name = f"{bar.number} from {bar.x0:.2f} to {bar.x1:.2f}"
+        parts.append(rectangle(f"c{bar.colour}", left, top, place.x(bar.x1) - left - 0.5, floor - top, name))
+    parts += [line("rule", place.x(v), TOP, place.x(v), floor) for v in rules]
+    return drawing(title, parts)
+
+
+def interval_chart(
+    dots: Sequence[Dot], title: str, low: float, high: float, rule: float | None = None, unit: float = 1
+) -> Markup:
+    """One row per dot: name, value with interval between low and high, number at the right, a note below.
+
+    `unit` is what the numbers along the bottom are multiplied by (100 for percent).
+    """
+    if not dots:
+        return nothing(title)
+    step = 44 if any(dot.note for dot in dots) else 26
+    floor = TOP + step * len(dots)
+    left, right = 106, WIDTH - 60
+
+    def x(value: float) -> float:
+        return round(left + (min(max(value, low), high) - low) / (high - low) * (right - left), 1)
+
+    parts: list[Markup] = []
+    for tick in ticks(low * unit, high * unit, 4):
+        parts.append(line("grid", x(tick / unit), TOP, x(tick / unit), floor))
+        parts.append(words("tick", x(tick / unit), floor + 15, tick_text(tick, (high - low) * unit)))
+    if rule is not None:
+        parts.append(line("rule", x(rule), TOP, x(rule), floor))
+    for n, dot in enumerate(dots):
+        y = TOP + step * n + 13
+        parts.append(words("name", left - 10, y + 4, dot.label))
+        if dot.low is not None and dot.high is not None:
+            parts.append(line(f"whisker c{dot.colour}", x(dot.low), y, x(dot.high), y))
+        if dot.mean is not None:
+            parts.append(circle(f"c{dot.colour}", x(dot.mean), y, 4.5))
+        parts.append(words("value", right + 8, y + 4, dot.text))
+        if dot.note:
+            parts.append(words("below", left, y + 21, dot.note))
+    return drawing(title, parts, floor + 22)
+
+
+def stack_chart(rows: Sequence[tuple[str, int, Sequence[int], Sequence[Markup]]], title: str) -> Markup:
+    """Rows of (name, colour, numbers, texts): the numbers side by side as shares of their sum, the texts below."""
+    if not rows:
+        return nothing(title)
+    left, right, step = 106, WIDTH - 10, 44
+    parts: list[Markup] = []
+    for n, (name, colour, numbers, texts) in enumerate(rows):
+        y, x = TOP + step * n, float(left)
+        total = sum(numbers) or 1
+        parts.append(words("name", left - 10, y + 15, name))
+        for i, number in enumerate(numbers):
+            width = number / total * (right - left)
+            parts.append(rectangle(f"c{colour} part{i}", x, y + 4, max(width - 1, 0), 14, str(number)))
+            x += width
+        parts.append(words("below", left, y + 32, Markup(" · ").join(texts)))
+    return drawing(title, parts, TOP + step * len(rows))
+
+
+def legend(entries: Sequence[tuple[str, int]]) -> Markup:
+    """Names beside their colours."""
+    chips = [Markup('<span><i class="c{}"></i>{}</span>').format(colour, name) for name, colour in entries]
+    return Markup('<p class="legend">{}</p>').format(Markup(" ").join(chips))
+
+
+def nothing(title: str) -> Markup:
+    return Markup('<p class="missing">{}: nothing to draw.</p>').format(title)
+
+
+def finite(one: Series) -> Series:
+    """Without the points that are no finite numbers."""
+    pairs = [(x, y) for x, y in zip(one.x, one.y, strict=True) if is_number(x) and is_number(y)]
+    return one._replace(x=[x for x, _ in pairs], y=[y for _, y in pairs])
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def thin(one: Series) -> Series:
+    """At most 240 points, each the mean of as many neighbours."""
+    size = -(-len(one.x) // MAX_POINTS)
+    groups = [slice(i, i + size) for i in range(0, len(one.x), size)]
+    return one._replace(x=[mean(one.x[g]) for g in groups], y=[mean(one.y[g]) for g in groups])
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

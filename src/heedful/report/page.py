@@ -1,0 +1,111 @@
+"""The page: every section's content, laid out by report.html.
+
+Command: heedful report DIR
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from heedful.config import InputError
+from heedful.report import evaluation, judgements, provenance, training
+from heedful.report.charts import ACCENT, MUTED, legend
+from heedful.report.folder import RunFolder, pointer
+from heedful.report.numbers import Show, duration, plain, shower
+from heedful.report.samples import samples
+from heedful.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from heedful.report.trace import episode_trace, ranking_trace
+from heedful.run import write_atomic
+
+HERE = Path(__file__).parent
+PAPER = "https://arxiv.org/abs/2203.02155"
+
+
+def write_report(folder: Path) -> Path:
+    """Write `folder`/report.html from the run's files alone; an unfinished run gives what there is and says so.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    if not (folder / "recipe.json").exists() and not (folder / "results.json").exists():
+        raise InputError(f"{folder} holds no run: neither recipe.json nor results.json is there")
+    path = folder / "report.html"
+    write_atomic(path, render(RunFolder(folder)))
+    return path
+
+
+def render(run: RunFolder) -> str:
+    """The whole page as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {"pointer": pointer, "plain": plain, "duration": duration, "PAPER": PAPER}
+    environment.globals |= {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "left": LEFT,
+        "right": RIGHT,
+        "top": TOP,
+        "bottom": BOTTOM,
+    }
+    show = shower(run)
+    content = sections(run, show)
+    style = Markup((HERE / "report.css").read_text(encoding="utf-8"))
+    content["missing_files"] = dict(sorted(run.missing.items()))  # after every section has looked for its files
+    return environment.get_template("report.html").render(run=run, show=show, style=style, **content)
+
+
+def sections(run: RunFolder, show: Show) -> dict[str, Any]:
+    """What each section shows; None or an empty list where the run has nothing for it."""
+    snapshot = judgements.rankings_of(run)
+    margins = judgements.margins(run, snapshot) if snapshot else []
+    counted, clean = provenance.counts(run)
+    panels, never = evaluation.figure_4(run, show)
+    return {
+        "about": evaluation.where_run(run),
+        "ran": provenance.sizes(run),
+        "judge": evaluation.judge_name(run),
+        "results": run.results,
+        "baseline": run.results.get("baseline"),
+        "recipe_ppo": run.recipe.get("ppo", {}),
+        "figure_1": evaluation.figure_1(run, show),
+        "wins": evaluation.wins_and_losses(run, show),
+        "flags": evaluation.flags(run),
+        "flag_names": evaluation.FLAG_NAMES,
+        "figure_4": panels,
+        "never": never,
+        "likert": evaluation.likert(run, show),
+        "tax": evaluation.alignment_tax(run, show),
+        "policy_legend": legend([(name, run.colour(name)) for name in run.policies]),
+        "pretraining": training.pretraining(run),
+        "fine_tuning": training.fine_tuning(run),
+        "sft_legend": legend([(name, run.colour(name)) for name in run.recipe.get("sft", {})]),
+        "reward_curves": training.reward_model_curves(run),
+        "reward_legend": legend([("training", MUTED), ("validation", ACCENT)]),
+        "ppo": [(round, training.ppo_curves(run, round)) for round in run.rounds],
+        "ppo_legend": legend([(name, run.colour(name)) for name in run.recipe.get("ppo", {})]),
+        "frontier": [
+            panel
+            for panel in (*(training.reward_and_kl(run, round) for round in run.rounds), training.gold_and_kl(run))
+            if panel
+        ],
+        "accuracy": judgements.accuracy_chart(run, show),
+        "calibration": judgements.calibration_chart(run),
+        "margins": margins,
+        "margin_chart": judgements.margin_chart(margins),
+        "labelers": judgements.labeler_table(snapshot) if snapshot else [],
+        "judgements": judgements.judgement_panels(run, snapshot, show) if snapshot else [],
+        "samples": samples(run),
+        "ranking": ranking_trace(run),
+        "episode": episode_trace(run),
+        "counts": counted,
+        "clean": clean,
+        "nulls": run.nulls(),
+        "seconds": provenance.seconds(run),
+        "total_seconds": sum(value for _, value in provenance.seconds(run)) or 1,
+        "steps": provenance.steps(run),
+        "recipe": json.dumps(run.recipe, indent=2, ensure_ascii=False),
+    }

@@ -1,0 +1,120 @@
+"""Drawings: values lie where the axes say, nothing is lost in thinning, ticks are round."""
+
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from heedful.report.charts import Bar, Dot, Mark, Series, histogram, interval_chart, line_chart, stack_chart, thin
+from heedful.report.numbers import duration, plain
+from heedful.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Frame, tick_text, ticks
+from report.page import Page
+
+
+def test_the_frame_s_corners() -> None:
+    place = Frame(-1, 3, 10, 20)
+    assert (place.x(-1), place.x(3)) == (LEFT, WIDTH - RIGHT)
+    assert (place.y(10), place.y(20)) == (HEIGHT - BOTTOM, TOP)
+    assert place.x(1) == (LEFT + WIDTH - RIGHT) / 2
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_round_even_and_inside(low: float, size: float) -> None:
+    high = low + size
+    assume(size > 1e-6 * abs(low))
+    found = ticks(low, high, 5)
+    assert 1 <= len(found) <= 11
+    assert all(low - 1e-6 * size <= tick <= high + 1e-6 * size for tick in found)
+    steps = {round((b - a) / size, 5) for a, b in zip(found, found[1:], strict=False)}
+    assert max(steps, default=0) - min(steps, default=0) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "text"),
+    [
+        (0.5, 1, "0.5"),
+        (-2, 4, "−2"),
+        (2_000_000, 8e6, "2M"),
+        (5000, 20_000, "5k"),
+        (8e-6, 1e-5, "8e−6"),
+        (0, 1e-9, "0"),
+    ],
+)
+def test_tick_texts(value: float, size: float, text: str) -> None:
+    assert tick_text(value, size) == text
+
+
+def test_a_line_lies_where_its_values_say() -> None:
+    page = Page(line_chart([Series("a", [0, 1, 2], [0, 5, 10], 3)], "t", "x", y_range=(0, 10)))
+    line = page.all("polyline")[0]
+    assert line.attributes["data-name"] == "a" and line.attributes["class"] == "c3"
+    points = [tuple(map(float, point.split(","))) for point in str(line.attributes["points"]).split()]
+    assert points[0] == (LEFT, HEIGHT - BOTTOM) and points[2] == (WIDTH - RIGHT, TOP)
+    assert points[1] == ((points[0][0] + points[2][0]) / 2, (points[0][1] + points[2][1]) / 2)
+    assert page.all("svg")[0].attributes["data-scale"] == "0 2 0 10"
+
+
+def test_not_a_number_is_left_out_and_counted() -> None:
+    html = line_chart([Series("a", [0, 1, 2], [1, float("nan"), 2], 0), Series("b", [0], [float("inf")], 1)], "t", "x")
+    assert "2 points are not finite" in html and "nan" not in html
+    assert "nothing to draw" in line_chart([], "t", "x") and "nothing to draw" in histogram([], "t", "x")
+    assert "nothing to draw" in interval_chart([], "t", 0, 1) and "nothing to draw" in stack_chart([], "t")
+
+
+@given(st.integers(1, 5), st.lists(st.floats(-10, 10), min_size=1, max_size=240))
+def test_thinning_keeps_the_mean(repeat: int, values: list[float]) -> None:
+    y = [value for value in values for _ in range(repeat)]
+    thinned = thin(Series("a", list(range(len(y))), y, 0))
+    assert len(thinned.x) == len(thinned.y) <= 240
+    if len(y) % len(thinned.y) == 0:
+        assert sum(thinned.y) / len(thinned.y) == pytest.approx(sum(y) / len(y), abs=1e-9)
+
+
+def test_intervals_lie_where_their_values_say() -> None:
+    dots = [Dot("a", 0.25, 0.0, 0.5, 0, "25"), Dot("b", 0.75, None, None, 1, "75"), Dot("c", None, None, None, 2, "–")]
+    page = Page(interval_chart(dots, "t", 0, 1, rule=0.5))
+    low, high = (float(str(page.all("circle")[n].attributes["cx"])) for n in (0, 1))
+    rule = next(e for e in page.all("line") if e.attributes["class"] == "rule")
+    assert float(str(rule.attributes["x1"])) == pytest.approx((low + high) / 2, abs=0.1)
+    whiskers = [e for e in page.all("line") if str(e.attributes["class"]).startswith("whisker")]
+    assert len(whiskers) == 1 and len(page.all("circle")) == 2
+    assert float(str(whiskers[0].attributes["x2"])) == float(str(rule.attributes["x1"]))
+
+
+def test_bars_share_their_row() -> None:
+    page = Page(stack_chart([("a", 0, [3, 1, 0], [])], "t"))
+    widths = [float(str(e.attributes["width"])) for e in page.all("rect")]
+    assert widths[2] == 0 and (widths[0] + 1) / (widths[1] + 1) == pytest.approx(3, rel=0.01)
+
+
+def test_a_histogram_s_bars_are_as_high_as_their_numbers() -> None:
+    page = Page(histogram([Bar(-1, 0, 2, 8), Bar(0, 1, 4, 9)], "t", "x"))
+    heights = [float(str(e.attributes["height"])) for e in page.all("rect")]
+    assert heights[1] == pytest.approx(2 * heights[0], abs=0.2)
+
+
+def test_rings_and_names_are_escaped() -> None:
+    series = Series("<a>", [0, 1], [0, 1], 0)
+    html = line_chart([series], "<t>", "<x>", marks=[Mark(0, 0, "<m>", 0)], x_names=[(0, "<n>")], named=True)
+    assert not re.search(r"<(a|t|x|m|n)>", html)
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "text"),
+    [
+        (None, {}, "–"),
+        (0.61994, {}, "0.620"),
+        (-0.5, {"digits": 1}, "−0.5"),
+        (0.625, {"digits": 1, "percent": True}, "62.5 %"),
+        (12345, {}, "12\u2009345"),
+        (-0.0001, {"digits": 2}, "0.00"),
+        (1, {"digits": 0, "percent": True}, "100 %"),
+    ],
+)
+def test_plain_numbers(value: float | None, options: dict[str, int], text: str) -> None:
+    assert plain(value, **options) == text  # type: ignore[arg-type]
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (2.34, 59.96, 252, 7260)] == ["2.3 s", "1 min 0 s", "4 min 12 s", "2 h 1 min"]
