@@ -112,6 +112,7 @@ def test_the_same_recipe_and_seed_give_the_same_results_stage_by_stage_or_at_onc
     assert done[3] - done[2] == {"round-1/ppo", "round-1/ppo_ptx"}
     shown = succeed("run", TINY, "--dir", folder, "--resume", *ONE_CORE)
     assert "ppo_ptx" in shown and "labeler agreement" in shown
+    assert (folder / "report.html").read_text(encoding="utf-8").endswith("</html>\n")
     once, again = read(tiny_run / "results.json"), read(folder / "results.json")
     assert again.pop("seconds")["total"] > 0 and once.pop("seconds")
     assert again == once

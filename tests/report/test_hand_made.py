@@ -70,7 +70,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert EVIL not in html and WORSE not in html and "<img" not in html
     page = Page(html)
     assert len(page.all("script")) == 1 and "alert" not in page.all("script")[0].text
-    assert page.section("samples").count("&amp;") == 4 + 1  # the text itself holds an entity: 4 responses, 1 prompt
+    for name in names:
+        assert page.section("samples").count(f"{name} says {WORSE}") == 2
     assert EVIL in page.section("samples") and WORSE in page.section("results") and EVIL in page.section("dropped")
 
 
@@ -109,6 +110,22 @@ def test_equal_responses_share_a_row(tmp_path: Path) -> None:
     ]
     assert who == [["a", "b"], ["c"]]
     assert "ranked 3 of 3" in page.section("samples") and "ranked 2 of 3" not in page.section("samples")
+
+
+def test_without_an_exact_rater_samples_go_by_score(tmp_path: Path) -> None:
+    folder = hand_made(tmp_path / "run", {"a": policy(0.5), "b": policy(0.6)}, [f"prompt {n}" for n in range(20)])
+    path = folder / "evaluation" / "judgements" / "samples.jsonl"
+    rows = [json.loads(line) | {"gold": None} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, factor in (("a", 0), ("b", 1)):
+        scores = [{"prompt_id": f"p{n}{EVIL}", "score": factor * (n - 10.0)} for n in range(20)]
+        (folder / "evaluation" / name).mkdir()
+        lines = "".join(json.dumps(row) + "\n" for row in scores)
+        (folder / "evaluation" / name / "samples.jsonl").write_text(lines)
+    text = Page(write_report(folder).read_text(encoding="utf-8")).section("samples")
+    assert "by reward-model score" in text
+    order = [text.index(f"change {change}") for change in ("9.000", "8.000", "7.000", "6.000", "−10.000", "−9.000")]
+    assert order == sorted(order)
 
 
 def test_the_samples_rule_by_hand() -> None:

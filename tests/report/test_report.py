@@ -142,7 +142,8 @@ def test_the_followed_ranking_is_the_logged_one(tiny_run: Path) -> None:
         for j, b in enumerate(row["rank"])
         if a < b
     ]
-    assert [(p.after, p.before) for p in trace.pairs] == pytest.approx(pairs)
+    assert [p.after for p in trace.pairs] == pytest.approx([after for after, _ in pairs])
+    assert [p.before for p in trace.pairs] == pytest.approx([before for _, before in pairs])
     for shown, margins in zip(trace.loss, ([b for _, b in pairs], [a for a, _ in pairs]), strict=True):
         assert shown == pytest.approx(-sum(math.log(1 / (1 + math.exp(-m))) for m in margins) / len(margins))
 

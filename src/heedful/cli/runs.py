@@ -51,9 +51,11 @@ def run(
         return
     with working(settings, folder, cores) as loop:
         from heedful.pipeline.results import write_results
+        from heedful.report import write_report
 
         loop.run()
         results = write_results(settings, folder)
+        write_report(folder)
     show_results(results, folder)
 
 
