@@ -40,7 +40,12 @@ def write_report(folder: Path) -> Path:
 def render(run: RunFolder) -> str:
     """The whole page as HTML."""
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.globals |= {"pointer": pointer, "plain": plain, "duration": duration, "PAPER": PAPER}
     environment.globals |= {

@@ -11,7 +11,7 @@ from heedful.report.folder import Json, RunFolder, pointer
 PPO_PANELS = (
     ("score", "Score", "What the reward model gives the sampled responses, on average; the KL penalty is not in it."),
     ("kl_k1", "KL from the reference (k1)", "Nats per response: the mean of log π − log π_ref over what was sampled."),
-    ("kl_k3", "KL from the reference (k3)", "The same KL by an estimator that is never negative and varies less."),
+    ("kl_k3", "KL from the reference (k3)", "The same KL by an estimator that is never negative."),
     ("entropy", "Entropy", "Nats per token. A fall towards 0 is a policy that has come to say one thing."),
     (
         "clip_fraction",
@@ -161,7 +161,7 @@ def reward_and_kl(run: RunFolder, round: int) -> Panel | None:
 
 def gold_and_kl(run: RunFolder) -> Panel | None:
     """The evaluated policies: true utility, or score where there is none, against √KL."""
-    for key, name in (("gold", "evaluation utility"), ("score", "score")):
+    for key, name in (("gold", "utility"), ("score", "score")):
         series = []
         for policy in run.policies:
             kl, value = run.at(pointer("policies", policy, "kl")), run.at(pointer("policies", policy, key))
