@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from conftest import fill, ranking
 from heedful.config import InputError
 from heedful.store.backup import backup, restore
 from heedful.store.database import Store, open_store
@@ -16,6 +15,7 @@ from heedful.store.labels import add_demonstration, add_labeler, add_rating, edi
 from heedful.store.pools import add_prompt
 from heedful.store.schema import metadata
 from heedful.types import Demonstration, Labeler, Prompt, Rating
+from small_store import fill, ranking
 
 
 def contents(store: Store) -> dict[str, list]:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from conftest import fill, ranking
 from heedful.config import InputError
 from heedful.store.database import Store, open_store
 from heedful.store.erase import erase_labeler, erase_user, erased_counts
@@ -13,6 +12,7 @@ from heedful.store.labels import add_demonstration, add_labeler, add_ranking, ad
 from heedful.store.pools import add_prompt
 from heedful.store.schema import metadata, tombstones
 from heedful.types import Demonstration, Labeler, Prompt, Rating
+from small_store import fill, ranking
 
 
 def everything(store: Store) -> str:

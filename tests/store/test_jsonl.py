@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import fill, ranking
 from heedful.config import InputError
 from heedful.store.database import Store, open_store
 from heedful.store.export import export_snapshot
 from heedful.store.jsonl import export_jsonl, import_jsonl
 from heedful.store.labels import add_demonstration, add_rating, edit
 from heedful.types import Demonstration, Rating
+from small_store import fill, ranking
 
 
 def test_round_trip(filled: Store, new_place: Callable[[], str], tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from conftest import ranking
 from heedful.config import InputError
 from heedful.store.database import Store
 from heedful.store.labels import (
@@ -18,6 +17,7 @@ from heedful.store.progress import Work, progress, to_label
 from heedful.store.records import is_current, make_record, select_entries, select_records
 from heedful.store.schema import TABLE_OF
 from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response
+from small_store import ranking
 
 NASTY = 'commas, "quotes", =, line\nbreaks, \u2028, tabs\t, שלום, 中文, 😀, \\, \x1b, \ufeff'
 

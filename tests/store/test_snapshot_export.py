@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ranking
 from heedful.snapshot import read_snapshot, write_snapshot
 from heedful.store.database import Store
 from heedful.store.erase import erase_labeler, erase_user
@@ -13,6 +12,7 @@ from heedful.store.export import export_snapshot
 from heedful.store.labels import add_demonstration, add_ranking, add_rating, add_response, edit
 from heedful.store.pools import add_prompt
 from heedful.types import Demonstration, Prompt, Ranking, Rating, Response
+from small_store import ranking
 
 
 def ids(records: tuple) -> list[str]:

@@ -12,13 +12,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, func, select, text
 
-from conftest import ranking
 from heedful.config import InputError
 from heedful.store.database import Store, open_store
 from heedful.store.labels import add_labeler, add_ranking, add_response
 from heedful.store.pools import add_prompt
 from heedful.store.schema import labelers, metadata, rankings
 from heedful.types import Labeler, Prompt, Response
+from small_store import ranking
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(store: Store) -> None:
