@@ -118,6 +118,7 @@ def test_more_of_what_was_asked_is_better_up_to_what_was_asked() -> None:
     ("constraint", "meets", "breaks"),
     [
         ({"kind": "sentences", "value": 2}, "ada found the red kite . ada was happy .", GOOD),
+        ({"kind": "sentences", "value": 2}, "ada found the red kite . ada was happy .", "ada found the red kite ."),
         ({"kind": "mention", "value": "bread"}, "ada ate bread . ada found the red kite .", GOOD),
         ({"kind": "avoid", "value": "went"}, "ada ran to the mill . ada found the red kite .", GOOD),
         ({"kind": "start", "value": "one day"}, GOOD, "ada found the red kite ."),
