@@ -14,7 +14,7 @@ from heedful.store.database import Store
 from heedful.store.export import export_snapshot
 from heedful.store.labels import add_demonstration, add_labeler, add_ranking, add_rating, add_response
 from heedful.store.progress import Work, progress
-from heedful.types import Prompt, Ranking, Response
+from heedful.types import Labeler, LabelerGroup, Prompt, Ranking, Response
 
 
 def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:
@@ -25,9 +25,10 @@ def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:
     """
     asked = read_snapshot(prompts)
     written = source.demonstrations(asked.prompts)
-    if written:
-        add_labeler(store, *{labeler.labeler for labeler in source.labelers("train")})
-        add_demonstration(store, *written)
+    simulated = {labeler.labeler.id: labeler.labeler for labeler in source.labelers("train")}
+    authors = sorted({demonstration.labeler for demonstration in written} - simulated.keys())
+    add_labeler(store, *simulated.values(), *(Labeler(id=author) for author in authors))
+    add_demonstration(store, *written)
     wait_for(store, Work("demonstration", pool="sft"))
     snapshot = export_snapshot(store, pools=["sft"])
     write_snapshot(run.folder / "snapshot", snapshot)
@@ -101,41 +102,69 @@ def judge(
     `ranked` holds the last responses that were ranked: the labelers' noise is set on them again, since this process may
     not be the one that ranked them. Writes the judgements' snapshot; samples.jsonl says which response each policy gave
     to each prompt.
+
+    Raises:
+        Waiting: people still have to rank some.
     """
+    items = side_by_side(run, source, folder, names)
+    shown = [response for _, responses in items for response in responses if response.text.strip()]
+    run.count("response_empty", sum(len(responses) for _, responses in items) - len(shown))
+    add_response(store, *shown)
+    source.calibrate(by_prompt(read_snapshot(ranked)))
+    labelers = source.labelers("heldout") or source.labelers("train")
+    if labelers:
+        judged = simulated_judgements(items, labelers, recipe.evaluate.labelers_per_prompt, run.seed)
+        add_labeler(store, *judged.labelers)
+        known = {response.id for response in shown}
+        add_ranking(store, *[r for r in judged.rankings if known.issuperset(r.responses)])
+        add_rating(store, *[r for r in judged.ratings if r.response_id in known])
+    else:
+        group: LabelerGroup = "heldout" if recipe.labelers.heldout else "train"
+        overlap = recipe.evaluate.labelers_per_prompt
+        wait_for(store, Work("ranking", pool="evaluation", overlap=overlap, group=group, purpose="evaluation"))
+        judged = of_group(export_snapshot(store, pools=["evaluation"], purpose="evaluation", heldout="include"), group)
+    everything = Snapshot(
+        prompts=tuple(prompt for prompt, _ in items),
+        responses=tuple(response for _, responses in items for response in responses),
+        labelers=judged.labelers,
+        rankings=judged.rankings,
+        ratings=judged.ratings,
+    )
+    write_snapshot(run.folder / "snapshot", everything)
+    run.finish(num_rankings=len(judged.rankings), num_ratings=len(judged.ratings))
+
+
+def of_group(judged: Snapshot, group: LabelerGroup) -> Snapshot:
+    """One labeler group's judgements."""
+    who = {labeler.id: labeler for labeler in judged.labelers if labeler.group == group}
+    rankings = tuple(ranking for ranking in judged.rankings if ranking.labeler in who)
+    ratings = tuple(rating for rating in judged.ratings if rating.labeler in who)
+    return Snapshot(labelers=tuple(who.values()), rankings=rankings, ratings=ratings)
+
+
+def side_by_side(run: Run, source: Source, folder: Path, names: Sequence[str]) -> list[tuple[Prompt, list[Response]]]:
+    """Each evaluation prompt with the policies' different responses; logs which one each policy gave."""
     given = {name: read_snapshot(folder / name / "responses") for name in names}
-    prompts = next(iter(given.values())).prompts
-    asked: dict[str, dict[str, Response]] = {prompt.id: {} for prompt in prompts}
+    prompts = given[names[0]].prompt_by_id()
+    asked: dict[str, dict[str, Response]] = {id: {} for id in prompts}
     for name in names:
         for response in given[name].responses:
             kept = asked[response.prompt_id].setdefault(response.text, response)
-            utility = source.utility(given[name].prompt_by_id()[response.prompt_id], response.text)
+            utility = source.utility(prompts[response.prompt_id], response.text)
             run.sample(policy=name, prompt_id=response.prompt_id, response_id=kept.id, gold=utility)
-    items = [(prompt, [r for r in asked[prompt.id].values()]) for prompt in prompts]
-    source.calibrate(by_prompt(read_snapshot(ranked)))
-    labelers = source.labelers("heldout")
+    return [(prompt, list(asked[id].values())) for id, prompt in prompts.items()]
+
+
+def simulated_judgements(
+    items: Iterable[tuple[Prompt, Sequence[Response]]], labelers: Sequence[SimulatedLabeler], number: int, seed: int
+) -> Snapshot:
+    """Each item ranked by `number` of the labelers, each of its responses rated by one."""
     rankings, ratings = [], []
     for prompt, responses in items:
-        draw = random.Random(f"{run.seed} {prompt.id} evaluation")
-        number = min(len(labelers), recipe.evaluate.labelers_per_prompt)
-        for labeler in draw.sample(labelers, number):
+        draw = random.Random(f"{seed} {prompt.id} evaluation")
+        for labeler in draw.sample(list(labelers), min(len(labelers), number)):
             if len(responses) > 1:
                 rankings.append(labeler.rank(prompt, responses, purpose="evaluation"))
         ratings += [labelers[draw.randrange(len(labelers))].rate(prompt, r, purpose="evaluation") for r in responses]
-    shown = [response for _, responses in items for response in responses if response.text.strip()]
-    run.count("response_empty", sum(len(responses) for _, responses in items) - len(shown))
-    add_labeler(store, *[labeler.labeler for labeler in labelers])
-    write_snapshot(
-        run.folder / "snapshot",
-        Snapshot(
-            prompts=tuple(prompts),
-            responses=tuple(r for _, responses in items for r in responses),
-            labelers=tuple(labeler.labeler for labeler in labelers),
-            rankings=tuple(rankings),
-            ratings=tuple(ratings),
-        ),
-    )
-    add_response(store, *shown)
-    known = {response.id for response in shown}
-    add_ranking(store, *[r for r in rankings if known.issuperset(r.responses)])
-    add_rating(store, *[r for r in ratings if r.response_id in known])
-    run.finish(num_rankings=len(rankings), num_ratings=len(ratings))
+    who = tuple(labeler.labeler for labeler in labelers)
+    return Snapshot(labelers=who, rankings=tuple(rankings), ratings=tuple(ratings))

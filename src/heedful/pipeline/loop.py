@@ -125,6 +125,8 @@ class Loop:
             for pool, prompts in self.source.prompts().items():
                 add_prompt(self.store, *prompts, pool=pool)
                 write_snapshot(self.data(pool), Snapshot(prompts=tuple(prompts)))
+            for reason, number in self.source.dropped.items():
+                run.count(reason, number)
             documents = self.source.documents()
             if documents:
                 write_snapshot(self.data("documents"), Snapshot(documents=tuple(documents)))

@@ -1,7 +1,7 @@
-"""People as a source: their prompts come from a file by the rules of intake, and whatever is to be judged waits for them.
+"""People as a source: prompts come from a file by the rules of intake, and whatever is to be judged waits for people.
 
-Demonstrations and rankings are theirs too, and reach the loop through the store: until there are enough of them the loop
-says how many are missing and ends; the same command goes on.
+Their demonstrations and rankings reach the loop through the store. Until there are enough the loop says how many are
+missing and ends; the same command goes on.
 """
 
 from collections import Counter

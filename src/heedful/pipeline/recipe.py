@@ -10,6 +10,7 @@ from heedful.stages.ppo import PPOConfig
 from heedful.stages.pretrain import PretrainConfig
 from heedful.stages.reward_model import RewardModelConfig
 from heedful.stages.sft import SFTConfig
+from heedful.store.intake import IntakeConfig
 from heedful.text.format import PromptFormat
 
 POOLS = ("sft", "reward_model", "ppo", "evaluation")
@@ -48,7 +49,7 @@ class LabelersConfig(Config):
 
     judge: Literal["people", "world", "sentiment"] = "people"
     train: int = Field(default=10, ge=1)  # labelers in the training group
-    heldout: int = Field(default=5, ge=0)
+    heldout: int = Field(default=5, ge=0)  # 0: nobody is held out, and the training group judges the evaluation
     overlap: float = Field(default=0.15, ge=0, le=1)  # share of prompts judged twice, for agreement
     noise: float = Field(default=0.25, ge=0)  # sd of a sentiment labeler's noise on the utility
 
@@ -76,9 +77,9 @@ class EvaluateConfig(Config):
     labelers_per_prompt: int = Field(default=2, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, ge=1)
+    prefixes: tuple[str, ...] = ()  # few-shot prefixes for `prompted`, where the source of the prompts brings none
     prompted: bool = False  # also the pretrained model behind a few-shot prefix chosen by reward-model score
     best_of: int | None = Field(default=None, ge=2)  # also the best of n from the start policy by the reward model
-    policies: tuple[str, ...] = ()  # () means every policy the recipe trains
 
 
 class Recipe(Config):
@@ -87,13 +88,15 @@ class Recipe(Config):
     name: str = ""
     model: str | None = None  # a hub name or a folder; None: the pretrain block makes one
     start_name: str = "start"  # what results call the pretrained model
-    prompts: str = "world"  # "world", or a file of prompts (JSONL) or of stories (text)
+    prompts: str = "world"  # "world", or a file of people's prompts (.jsonl, .txt) or of stories (text)
+    documents: str | None = None  # a file of pretraining text (.jsonl, .txt); the world brings its own
     seed: int = Field(default=0, ge=0)
     rounds: int = Field(default=1, ge=1)
     format: PromptFormat = PromptFormat()
     pools: PoolSizes = PoolSizes()
     world: WorldConfig = WorldConfig()
     stories: StoriesConfig | None = None
+    intake: IntakeConfig = IntakeConfig()  # filters, split and pools of prompts that come from a file
     labelers: LabelersConfig = LabelersConfig()
     pretrain: PretrainConfig | None = None
     sft: Mapping[str, SFTConfig] = {}
@@ -113,16 +116,45 @@ class Recipe(Config):
                 raise ValueError(f"{key} is {value!r}, which is none of {', '.join(sorted(starts))}")
         if self.ppo and self.reward_model is None:
             raise ValueError("ppo needs a reward_model block")
+        if self.pretrain is not None and self.prompts != "world":
+            raise ValueError(
+                f"a pretrain block needs prompts: world, found prompts: {self.prompts}; name a model instead"
+            )
+        self._evaluates()
+        self._has_text()
         return self
 
+    def _evaluates(self) -> None:
+        wanted = self.evaluate
+        for key in ("prompted", "best_of"):
+            if getattr(wanted, key) and self.reward_model is None:
+                raise ValueError(f"evaluate.{key} chooses by the reward model's score: it needs a reward_model block")
+        if wanted.prompted and self.prompts != "world" and not wanted.prefixes:
+            raise ValueError("evaluate.prompted needs evaluate.prefixes, a list of few-shot prefixes to choose from")
+        extra = {f"{self.start_name}_prompted": wanted.prompted, f"best_of_{wanted.best_of}": wanted.best_of}
+        known = [self.start_name, *self.sft, *self.ppo, *(name for name, asked in extra.items() if asked)]
+        if wanted.baseline not in known:
+            raise ValueError(f"evaluate.baseline is {wanted.baseline!r}, which is none of {', '.join(known)}")
+
+    def _has_text(self) -> None:
+        """Whoever needs pretraining text is told now, not after all the labelling."""
+        if self.prompts == "world" or self.documents is not None:
+            return
+        needs = [f"sft.pretraining_mix (of {name})" for name, sft in self.sft.items() if sft.pretraining_mix]
+        needs += [f"ppo.ptx_coef (of {name})" for name, ppo in self.ppo.items() if ppo.ptx_coef]
+        if needs:
+            raise ValueError(f"{needs[0]} needs pretraining text; name a file in documents, or set it to 0")
+
     def data_config(self) -> "DataConfig":
-        return DataConfig(prompts=self.prompts, pools=self.pools, world=self.world, stories=self.stories)
+        return DataConfig(**{key: getattr(self, key) for key in DataConfig.model_fields})
 
 
 class DataConfig(Config):
     """The part of a recipe that decides what the data is."""
 
     prompts: str
+    documents: str | None
+    intake: IntakeConfig
     pools: PoolSizes
     world: WorldConfig
     stories: StoriesConfig | None

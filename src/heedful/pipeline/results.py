@@ -87,17 +87,23 @@ def _agreement(found: Any) -> Json:
 
 
 def reward_model(round_folder: Path) -> Json:
-    """Accuracy on comparisons of held-out users' prompts, by labeler group; calibration; where the scale stands."""
+    """Accuracy on comparisons of held-out users' prompts, by labeler group; calibration; where the scale stands.
+
+    They are of test prompts; of validation prompts where the ranked pool has no test prompts, as with people's, which
+    are all kept for the final evaluation.
+    """
     snapshot = read_snapshot(round_folder / "rankings" / "snapshot")
     score = {row["response_id"]: row["score"] for row in read_jsonl(round_folder / "scores" / "samples.jsonl")}
     split = {prompt.id: prompt.split for prompt in snapshot.prompts}
-    items = comparisons([r for r in snapshot.rankings if split[r.prompt_id] == "test"], score)
+    by_split = {name: [r for r in snapshot.rankings if split[r.prompt_id] == name] for name in ("test", "valid")}
+    items = comparisons(by_split["test"] or by_split["valid"], score)
     by_group = accuracy_by_group(items, snapshot.labeler_by_id())
     known = [r for r in read_jsonl(round_folder / "rankings" / "samples.jsonl") if r["utility"] is not None]
     utility = {row["response_id"]: row["utility"] for row in known}
     exact = scorer_comparisons(utility, {row["response_id"]: row["prompt_id"] for row in known}, score)
     bins, error = calibration(items)
-    done = json.loads((round_folder / "reward_model" / "done.json").read_text(encoding="utf-8"))["results"]
+    done = round_folder / "reward_model" / "done.json"
+    trained = json.loads(done.read_text(encoding="utf-8"))["results"] if done.exists() else {}
     found = {
         "accuracy": {
             "train_labelers": interval(by_group["train"]),
@@ -107,7 +113,7 @@ def reward_model(round_folder: Path) -> Json:
         "num_comparisons": len(items),
         "calibration_error": error if items else None,
         "calibration": [bin._asdict() for bin in bins],
-        "demonstration_score_mean": done["demonstration_score_mean"],
+        "demonstration_score_mean": trained.get("demonstration_score_mean"),
     }
     return with_reasons(found)
 

@@ -11,12 +11,11 @@ from heedful.types import Demonstration, Document, LabelerGroup, Prompt, Respons
 
 
 class Source(Protocol):
-    """What the loop asks. Whoever has no simulated labelers returns none, and the loop waits for people.
+    """What the loop asks. Whoever has no simulated labelers returns none, and the loop waits for people."""
 
-    `dropped`: what the last call of `prompts` left out, by reason.
-    """
-
-    dropped: Mapping[str, int]
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """What the last call of `prompts` left out, by reason."""
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer of a model that is pretrained here; None where a pretrained model brings its own."""

@@ -11,11 +11,13 @@ from heedful.config import InputError, read_recipe
 from heedful.models.load import load_tokenizer
 from heedful.pipeline.jobs import Workers
 from heedful.pipeline.loop import Loop
+from heedful.pipeline.people import PeopleSource
 from heedful.pipeline.recipe import Recipe, build
 from heedful.pipeline.results import write_results
 from heedful.pipeline.source import Source
 from heedful.pipeline.stories import StoriesSource
 from heedful.pipeline.world import WorldSource
+from heedful.report import write_report
 from heedful.run import write_atomic
 from heedful.store.database import open_store
 
@@ -30,7 +32,9 @@ def run_recipe(name: str, folder: Path, overrides: Iterable[str] = ()) -> dict[s
     recipe = build(read_recipe(name, overrides))
     with at_work(recipe, folder) as loop:
         loop.run()
-        return write_results(recipe, folder)
+        results = write_results(recipe, folder)
+        write_report(folder)
+        return results
 
 
 @contextmanager
@@ -54,11 +58,15 @@ def source_of(recipe: Recipe) -> Source:
     Raises:
         InputError: a file that is not there, or a source that nothing fits.
     """
-    if recipe.prompts == "world":
+    asked = "world" if recipe.prompts == "world" else "sentiment" if recipe.stories is not None else "people"
+    if recipe.labelers.judge not in (asked, "people"):
+        raise InputError(
+            f"labelers.judge is {recipe.labelers.judge}, who knows nothing of prompts: {recipe.prompts}; "
+            f"set labelers.judge={asked}"
+        )
+    if asked == "world":
         return WorldSource(recipe)
-    if recipe.stories is not None:
-        return StoriesSource(recipe)
-    raise InputError(f'prompts: {recipe.prompts!r}: give "world", or a text file together with a stories block')
+    return StoriesSource(recipe) if asked == "sentiment" else PeopleSource(recipe)
 
 
 def keep_recipe(recipe: Recipe, folder: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from heedful.config import InputError
 from heedful.feedback.sentiment import sentiment
 from heedful.feedback.simulated import SimulatedLabeler
+from heedful.pipeline.people import read_documents
 from heedful.pipeline.recipe import Recipe, StoriesConfig
 from heedful.store.pools import Pool
 from heedful.types import Demonstration, Document, Labeler, LabelerGroup, Prompt, Response, Split
@@ -25,7 +26,8 @@ class StoriesSource:
         assert recipe.stories is not None
         self.recipe = recipe
         self.cut = recipe.stories
-        self.stories = read_stories(Path(recipe.prompts), recipe.stories)
+        self.stories, self.unfit = read_stories(Path(recipe.prompts), recipe.stories)
+        self.dropped: dict[str, int] = {}
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         return None
@@ -44,6 +46,7 @@ class StoriesSource:
                 f"{len(test)} for {sizes.evaluation} of evaluation; lower pools.* or give more stories"
             )
         ranked, trained = rest[: sizes.reward_model], rest[sizes.reward_model : wanted]
+        self.dropped = self.unfit | {"stories not needed": len(rest) - wanted + len(test) - sizes.evaluation}
         split_at = round(0.8 * len(ranked)), round(0.85 * len(ranked))
         return {
             "sft": [],
@@ -67,13 +70,15 @@ class StoriesSource:
         return prompts
 
     def documents(self) -> list[Document]:
-        return []
+        return read_documents(self.recipe.documents)
 
     def demonstrations(self, prompts: Sequence[Prompt]) -> list[Demonstration]:
         return []
 
     def labelers(self, group: LabelerGroup) -> list[SimulatedLabeler]:
         settings = self.recipe.labelers
+        if settings.judge == "people":
+            return []
         number = settings.train if group == "train" else settings.heldout
         return [
             SimulatedLabeler(Labeler(id=f"{group}-{n}", group=group, kind="simulated"), sentiment, settings.noise)
@@ -94,8 +99,8 @@ def story_key(story: str) -> str:
     return "story-" + hashlib.sha256(story.encode()).hexdigest()[:16]
 
 
-def read_stories(path: Path, config: StoriesConfig) -> list[str]:
-    """The different stories long enough to be cut, with single spaces.
+def read_stories(path: Path, config: StoriesConfig) -> tuple[list[str], dict[str, int]]:
+    """The different stories long enough to be cut, with single spaces; and how many others there are, by reason.
 
     Raises:
         InputError: a missing or unreadable file.
@@ -106,5 +111,7 @@ def read_stories(path: Path, config: StoriesConfig) -> list[str]:
         raise InputError(f"prompts: {path}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"prompts: {path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    stories = [" ".join(story.split()) for story in text.split(config.separator)]
-    return list(dict.fromkeys(story for story in stories if len(story.split(" ")) > config.max_words))
+    stories = [" ".join(story.split()) for story in text.split(config.separator) if story.strip()]
+    long = [story for story in stories if len(story.split(" ")) > config.max_words]
+    different = list(dict.fromkeys(long))
+    return different, {"stories too short": len(stories) - len(long), "stories repeated": len(long) - len(different)}

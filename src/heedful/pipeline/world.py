@@ -32,8 +32,12 @@ class WorldSource:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self.dropped: dict[str, int] = {}
         self.world = World(recipe.seed)
-        self.all_labelers = world_labelers(self.world, recipe.labelers.train, recipe.labelers.heldout, seed=recipe.seed)
+        settings = recipe.labelers
+        self.all_labelers: list[SimulatedLabeler] = []
+        if settings.judge != "people":
+            self.all_labelers = world_labelers(self.world, settings.train, settings.heldout, seed=recipe.seed)
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         return word_tokenizer(self.world.vocabulary)
@@ -59,8 +63,8 @@ class WorldSource:
 
     def demonstrations(self, prompts: Sequence[Prompt]) -> list[Demonstration]:
         labelers = self.labelers("train")
-        written = []
-        for prompt in prompts:
+        written: list[Demonstration] = []
+        for prompt in prompts if labelers else ():
             number = int(hashlib.sha256(prompt.id.encode()).hexdigest()[:8], 16) % len(labelers)
             text = self.world.demonstrate(prompt, number, self.recipe.world.flawed_demonstrations)
             labeler = labelers[number].labeler.id
@@ -71,12 +75,14 @@ class WorldSource:
         return [labeler for labeler in self.all_labelers if labeler.labeler.group == group]
 
     def calibrate(self, responses: Sequence[tuple[Prompt, Sequence[Response]]]) -> None:
-        """Noise such that each group agrees as the paper's did; on training prompts only."""
+        """Noise such that each group of two or more agrees as the paper's did; on training prompts only."""
         trained = [item for item in responses if item[0].split == "train"]
         sample = trained[:: max(1, len(trained) // self.recipe.world.calibration_prompts)]
+        groups = [(self.labelers("train"), TRAIN_AGREEMENT), (self.labelers("heldout"), HELDOUT_AGREEMENT)]
         self.all_labelers = [
-            *calibrate_noise(self.labelers("train"), sample, TRAIN_AGREEMENT),
-            *calibrate_noise(self.labelers("heldout"), sample, HELDOUT_AGREEMENT),
+            labeler
+            for group, target in groups
+            for labeler in (calibrate_noise(group, sample, target) if len(group) > 1 else group)
         ]
 
     def prefixes(self) -> list[str]:

@@ -1,0 +1,264 @@
+"""The whole loop on the tiny recipe: two rounds, what each step was made from, and results that leave nothing out."""
+
+import fcntl
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heedful.config import InputError, read_recipe
+from heedful.models.checkpoint import weights_hash
+from heedful.pipeline.recipe import build
+from heedful.pipeline.results import gather, write_results
+from heedful.pipeline.start import at_work
+from heedful.run import read_jsonl
+from heedful.snapshot import read_snapshot
+from same_run import content, files
+from tiny import TINY
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rounds with as little as possible besides: no prompted baseline, one policy."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    settings = ["rounds=2", "evaluate.prompted=false", "ppo.variants={ppo: {ptx_coef: 0}}", "pools.reward_model=14"]
+    settings += ["labelers.heldout=1", "world.document_tokens=6000", "evaluate.best_of=2"]
+    recipe = build(read_recipe(str(TINY), settings))
+    with at_work(recipe, folder, cores=1) as loop:
+        loop.run()
+        write_results(recipe, folder)
+    return folder
+
+
+# Two rounds.
+
+
+def test_the_second_round_ranks_the_first_rounds_policy(two_rounds: Path) -> None:
+    made = read(two_rounds / "round-2" / "responses" / "manifest.json")["parents"]
+    assert made["policy"] == weights_hash(two_rounds / "round-1" / "ppo" / "model")
+    first = read(two_rounds / "round-1" / "responses" / "manifest.json")["parents"]
+    assert first["policy"] != made["policy"] and first["prompts"] == made["prompts"]
+
+
+def test_the_second_reward_model_learns_from_the_rankings_of_both_rounds(two_rounds: Path) -> None:
+    first, second = (read_snapshot(two_rounds / f"round-{n}" / "rankings" / "snapshot") for n in (1, 2))
+    assert {r.id for r in first.rankings} < {r.id for r in second.rankings}
+    assert {r.model for r in first.responses} == {"round-1"}
+    assert {r.model for r in second.responses} == {"round-1", "round-2"}
+    made = read(two_rounds / "round-2" / "reward_model" / "manifest.json")["parents"]
+    assert made["rankings"] == second.hash
+    trained = [read(two_rounds / f"round-{n}" / "reward_model" / "done.json")["results"] for n in (1, 2)]
+    assert trained[1]["num_rankings"] > trained[0]["num_rankings"]
+    held = {labeler.id for labeler in second.labelers if labeler.group == "heldout"}
+    split = {prompt.id: prompt.split for prompt in second.prompts}
+    assert held and all(split[r.prompt_id] != "train" for r in second.rankings if r.labeler in held)
+
+
+def test_ppo_begins_again_from_its_reference_with_the_newest_reward_model(two_rounds: Path) -> None:
+    first, second = (read(two_rounds / f"round-{n}" / "ppo" / "manifest.json")["parents"] for n in (1, 2))
+    assert first["policy_folder"] == second["policy_folder"] == weights_hash(two_rounds / "ppo_init" / "epoch-01")
+    assert second["reward_model_folder"] == weights_hash(two_rounds / "round-2" / "reward_model" / "model")
+    assert first["reward_model_folder"] != second["reward_model_folder"]
+    evaluated = read(two_rounds / "evaluation" / "ppo" / "manifest.json")["parents"]
+    assert evaluated["policy"] == weights_hash(two_rounds / "round-2" / "ppo" / "model")
+
+
+def test_only_one_held_out_labeler_is_no_agreement_but_no_obstacle(two_rounds: Path) -> None:
+    found = read(two_rounds / "results.json")["agreement"]["heldout"]
+    assert found["mean"] is None and found["reason"]
+
+
+def test_the_best_of_n_has_no_kl_and_scores_no_worse_than_one(two_rounds: Path) -> None:
+    policies = read(two_rounds / "results.json")["policies"]
+    best = policies["best_of_2"]
+    assert best["kl"] is None and best["reason"]["kl"]
+    assert len(read_snapshot(two_rounds / "evaluation" / "best_of_2" / "responses").responses) == 10
+
+
+# What was made from what.
+
+
+def manifests(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(folder.rglob("manifest.json")):
+        yield str(path.parent.relative_to(folder)), read(path)
+
+
+def test_every_step_records_the_hashes_of_what_it_read(tiny_run: Path) -> None:
+    models = {weights_hash(path.parent) for path in tiny_run.rglob("config.json")}
+    snapshots = {read(path)["hash"] for path in tiny_run.rglob("snapshot.json")}
+    for name, manifest in manifests(tiny_run):
+        parents = manifest["parents"]
+        assert parents or name == "data", name
+        for key, value in parents.items():
+            if key != "format":
+                assert value in models | snapshots, (name, key)
+    pretrain, sft = (read(tiny_run / name / "manifest.json")["parents"] for name in ("pretrain", "sft"))
+    assert set(pretrain) == {"documents", "format"}
+    assert set(sft) == {"model", "demonstrations", "documents", "format"}
+
+
+def test_models_carry_their_parents_with_them(tiny_run: Path) -> None:
+    for path in tiny_run.rglob("heedful.json"):
+        manifest = next(p / "manifest.json" for p in path.parents if (p / "manifest.json").exists())
+        assert read(path)["parents"] == read(manifest)["parents"]
+
+
+def test_a_step_whose_input_changed_is_refused(tiny_copy: Path) -> None:
+    recipe = build(read_recipe(str(TINY)))
+    weights = tiny_copy / "pretrain" / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    with at_work(recipe, tiny_copy, cores=1) as loop, pytest.raises(InputError, match="another parents: model is"):
+        loop.run()
+
+
+# Whose folder it is.
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("ppo.kl_coef=0.5", r"ppo\.ppo\.kl_coef = 0.02, now 0.5"),
+        ("seed=7", "seed = 0, now 7"),
+        ("rounds=2", "rounds = 1, now 2"),
+        ("format.max_prompt_tokens=7", r"format\.max_prompt_tokens = 160, now 7"),
+    ],
+)
+def test_a_folder_with_another_recipe_is_refused_by_the_key(override: str, words: str, tiny_copy: Path) -> None:
+    before = {name: content(path) for name, path in files(tiny_copy).items()}
+    recipe = build(read_recipe(str(TINY), [override]))
+    with pytest.raises(InputError, match=f"holds a run with {words}; use another --dir"), at_work(recipe, tiny_copy):
+        pass
+    assert {name: content(path) for name, path in files(tiny_copy).items()} == before
+
+
+def test_a_folder_another_process_works_in_is_refused(tiny_copy: Path) -> None:
+    recipe = build(read_recipe(str(TINY)))
+    with (tiny_copy / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another heedful is at work there"), at_work(recipe, tiny_copy):
+            pass
+    with at_work(recipe, tiny_copy):  # and taken again once that process is gone
+        pass
+
+
+def test_a_finished_folder_is_not_worked_on_again(tiny_copy: Path) -> None:
+    recipe = build(read_recipe(str(TINY)))
+    before = {name: path.stat().st_mtime_ns for name, path in files(tiny_copy).items()}
+    with at_work(recipe, tiny_copy, cores=1) as loop:
+        loop.run()
+    assert {name: path.stat().st_mtime_ns for name, path in files(tiny_copy).items()} == before
+
+
+# Results.
+
+POLICIES = ["gpt", "gpt_prompted", "sft", "ppo", "ppo_ptx"]
+
+
+def nulls(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Every null, with what stands beside it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if inner is None:
+                why = value.get("reason")
+                yield f"{place}.{key}", why.get(key) if isinstance(why, dict) else why
+            yield from nulls(inner, f"{place}.{key}")
+
+
+def numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from numbers(inner)
+    elif isinstance(value, float):
+        yield value
+
+
+def test_results_hold_what_is_promised(tiny_run: Path) -> None:
+    results = read(tiny_run / "results.json")
+    assert results["seed"] == 0 and results["baseline"] == "sft"
+    assert set(results["seconds"]) == {name for name, _ in manifests(tiny_run)} | {"total"}
+    assert results["seconds"]["total"] == pytest.approx(sum(results["seconds"].values()) / 2, abs=0.1)
+    for group in ("train", "heldout"):
+        assert set(results["agreement"][group]) >= {"mean", "stderr"}
+    accuracy = results["reward_model"]["accuracy"]
+    for group in ("train_labelers", "heldout_labelers"):
+        assert accuracy[group]["low"] <= accuracy[group]["mean"] <= accuracy[group]["high"]
+    assert results["reward_model"]["num_comparisons"] > 0
+    assert abs(results["reward_model"]["demonstration_score_mean"]) < 1e-5
+    assert list(results["policies"]) == POLICIES
+    for name, policy in results["policies"].items():
+        assert set(policy) >= {"win_rate", "likert", "score", "gold", "kl", "distinct_2", "lm_loss", "metadata"}, name
+        assert set(policy["win_rate"]) >= {"mean", "low", "high", "num_prompts"}
+        assert policy["win_rate"]["num_prompts"] == 10
+        assert policy["metadata"] and all(0 <= rate <= 1 for rate in policy["metadata"].values())
+    assert results["policies"]["sft"]["win_rate"]["mean"] == 0.5
+    assert all(map(math.isfinite, numbers(results)))
+
+
+@pytest.mark.parametrize("run", ["tiny_run", "two_rounds"])
+def test_every_null_has_its_reason_beside_it(run: str, request: pytest.FixtureRequest) -> None:
+    found = dict(nulls(read(request.getfixturevalue(run) / "results.json")))
+    assert found and all(found.values()), found
+
+
+def test_results_are_gathered_from_the_folders_alone(tiny_run: Path) -> None:
+    recipe = build(read_recipe(str(TINY)))
+    assert json.loads(json.dumps(gather(recipe, tiny_run))) == read(tiny_run / "results.json")
+
+
+def test_win_rates_can_be_counted_again_from_the_judgements(tiny_run: Path) -> None:
+    judged = tiny_run / "evaluation" / "judgements"
+    rank = {}
+    for ranking in read_snapshot(judged / "snapshot").rankings:
+        assert ranking.purpose == "evaluation" and ranking.labeler.startswith("heldout")
+        rank.update(dict(zip(ranking.responses, ranking.rank, strict=True)))
+    given = {(row["policy"], row["prompt_id"]): row["response_id"] for row in read_jsonl(judged / "samples.jsonl")}
+    prompts = {prompt for _, prompt in given}
+    for name in POLICIES:
+        points = []
+        for prompt in prompts:
+            mine, theirs = given[name, prompt], given["sft", prompt]
+            points.append(0.5 if mine == theirs or rank[mine] == rank[theirs] else float(rank[mine] < rank[theirs]))
+        found = read(tiny_run / "results.json")["policies"][name]["win_rate"]["mean"]
+        assert found == pytest.approx(sum(points) / len(points))
+
+
+def test_gold_and_kl_can_be_computed_again(tiny_run: Path) -> None:
+    rows = read_jsonl(tiny_run / "evaluation" / "judgements" / "samples.jsonl")
+    results = read(tiny_run / "results.json")["policies"]
+    for name in POLICIES:
+        gold = [row["gold"] for row in rows if row["policy"] == name]
+        assert results[name]["gold"] == pytest.approx(sum(gold) / len(gold))
+        scores = [row["score"] for row in read_jsonl(tiny_run / "evaluation" / name / "samples.jsonl")]
+        assert results[name]["score"] == pytest.approx(sum(scores) / len(scores), abs=1e-5)
+    assert results["ppo"]["kl"] is not None and results["gpt_prompted"]["kl"] is None
+
+
+def test_train_and_evaluation_share_no_user(tiny_run: Path) -> None:
+    pools = {
+        pool: read_snapshot(tiny_run / "data" / pool).prompts for pool in ("sft", "reward_model", "ppo", "evaluation")
+    }
+    users = {pool: {p.user for p in prompts if p.split == "train"} for pool, prompts in pools.items()}
+    tested = {prompt.user for prompt in pools["evaluation"]}
+    assert tested and not users["evaluation"]
+    assert not tested & (users["sft"] | users["reward_model"] | users["ppo"])
+
+
+def test_a_recipe_without_a_reward_model_ends_with_results(tmp_path: Path) -> None:
+    settings = ["reward_model=null", "evaluate.prompted=false", "world.document_tokens=6000", "ppo.variants={}"]
+    recipe = build(read_recipe(str(TINY), [*settings, "sft.variants={sft: {epochs: 1}}", "ppo_start=sft"]))
+    with at_work(recipe, tmp_path / "run", cores=1) as loop:
+        loop.run()
+        results = write_results(recipe, tmp_path / "run")
+    assert list(results["policies"]) == ["gpt", "sft"]
+    assert results["policies"]["sft"]["score"] is None and results["policies"]["sft"]["reason"]["score"]
+    assert results["reward_model"]["accuracy"]["train_labelers"]["mean"] is None
+    assert all(dict(nulls(json.loads(json.dumps(results)))).values())

@@ -1,0 +1,246 @@
+"""People as labelers: the loop takes their prompts in, waits for their judgements and says how many are missing."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from heedful.config import InputError
+from heedful.models.checkpoint import save_policy
+from heedful.pipeline.people import PeopleSource, read_documents
+from heedful.pipeline.recipe import Recipe, build
+from heedful.pipeline.start import source_of
+from heedful.snapshot import read_snapshot
+from heedful.store.database import open_store
+from heedful.store.labels import add_demonstration, add_labeler, add_ranking
+from heedful.store.progress import Work, to_label
+from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Response
+from tiny import cli, refuse
+from toys import TOKENIZER, WORDS, make_policy
+
+RECIPE: dict[str, Any] = {
+    "name": "people",
+    "format": {"template": "{prompt} \n", "max_prompt_tokens": 20, "max_response_tokens": 10},
+    "intake": {
+        "valid": 0.2,
+        "test": 0.2,
+        "shares": {"labeler": {"sft": 1}, "customer": {"reward_model": 1, "ppo": 1}},
+    },
+    "pools": {"evaluation": 6},
+    "labelers": {"judge": "people", "heldout": 1},
+    "sft": {"epochs": 1, "batch_size": 8, "lr": 1e-3},
+    "rankings": {"min_k": 3, "max_k": 3, "max_new_tokens": 6},
+    "reward_model": {"batch_size": 4, "lr": 1e-3},
+    "ppo": {"iterations": 1, "batch_size": 4, "minibatch_size": 4, "max_new_tokens": 6, "ptx_coef": 0},
+    "evaluate": {"max_new_tokens": 6, "labelers_per_prompt": 1},
+}
+
+
+def write_prompts(path: Path) -> None:
+    """60 customers with a prompt each, one of them twice, and 20 labelers; one prompt holds an address."""
+    draw = random.Random(0)
+    rows = [{"text": text(draw), "user": f"customer-{n}"} for n in range(60)]
+    rows.append(rows[0] | {"user": "copycat"})
+    rows.append({"text": "w1 write to somebody@example.org now", "user": "customer-1"})
+    rows += [{"text": text(draw), "user": f"labeler-{n}", "source": "labeler"} for n in range(20)]
+    pairs = [[text(draw), text(draw)] for _ in range(3)]
+    rows.append({"instruction": text(draw), "examples": pairs, "user": "labeler-0"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def text(draw: random.Random) -> str:
+    return " ".join(draw.choice(WORDS) for _ in range(8))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    save_policy(tmp_path / "start", make_policy(), TOKENIZER, {})
+    write_prompts(tmp_path / "prompts.jsonl")
+    path = tmp_path / "recipe.yaml"
+    places = {"model": str(tmp_path / "start"), "prompts": str(tmp_path / "prompts.jsonl")}
+    path.write_text(yaml.safe_dump(RECIPE | places), encoding="utf-8")
+    return path
+
+
+def built(recipe: Path, **changes: Any) -> Recipe:
+    return build(yaml.safe_load(recipe.read_text()) | changes)
+
+
+def run(recipe: Path, folder: Path) -> Any:
+    return cli("run", recipe, "--dir", folder, "--cores", 1)
+
+
+def waiting(recipe: Path, folder: Path) -> str:
+    """What the command says that it waits for: "3 of 20 rankings"."""
+    result = run(recipe, folder)
+    assert result.exit_code == 3, result.output
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("waiting for people: ")]
+    assert line.endswith("then run the same command again")
+    return line.removeprefix("waiting for people: ").split(";")[0]
+
+
+def open_work(folder: Path, work: Work, labeler: str) -> list[tuple[Prompt, tuple[Response, ...]]]:
+    with open_store(folder / "store.db") as store:
+        group: LabelerGroup = "heldout" if labeler == "kim" else "train"
+        add_labeler(store, Labeler(id=labeler, group=group))
+        return to_label(store, work, labeler)
+
+
+def demonstrate(folder: Path, items: Sequence[tuple[Prompt, Any]]) -> None:
+    with open_store(folder / "store.db") as store:
+        for prompt, _ in items:
+            id = f"d-{prompt.id}"
+            add_demonstration(store, Demonstration(id=id, prompt_id=prompt.id, text="w1 w2 w3", labeler="ada"))
+
+
+def by_w1(labeler: str, item: tuple[Prompt, tuple[Response, ...]], purpose: Any) -> Ranking:
+    prompt, responses = item
+    value = [response.text.split().count("w1") for response in responses]
+    return Ranking(
+        id=f"k-{labeler}-{purpose}-{prompt.id}",
+        prompt_id=prompt.id,
+        labeler=labeler,
+        responses=tuple(response.id for response in responses),
+        rank=tuple(1 + sum(other > mine for other in value) for mine in value),
+        purpose=purpose,
+    )
+
+
+def as_line(item: tuple[Prompt, tuple[Response, ...]], ranking: Ranking, labeler: Labeler) -> str:
+    """The interchange format, as a labelling tool elsewhere would write it."""
+    prompt, responses = item
+    line = {"schema": "ranking/1", "round": 1, "pool": "reward_model", "ranking": ranking.model_dump(mode="json")}
+    line |= {"prompt": prompt.model_dump(mode="json"), "labeler": labeler.model_dump(mode="json")}
+    return json.dumps(line | {"responses": [response.model_dump(mode="json") for response in responses]}) + "\n"
+
+
+def test_the_loop_waits_for_people_and_goes_on(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    # The few-shot prompt brought three demonstrations; the other prompts of the SFT pool still want theirs.
+    first = waiting(recipe, folder)
+    pool = len(read_snapshot(folder / "data" / "sft").prompts)
+    assert first == f"3 of {pool} demonstrations" and pool > 10
+    todo = open_work(folder, Work("demonstration", pool="sft"), "ada")
+    demonstrate(folder, todo[:5])
+    assert waiting(recipe, folder) == f"8 of {pool} demonstrations"
+    demonstrate(folder, todo[5:])
+
+    total = int(waiting(recipe, folder).removeprefix("0 of ").removesuffix(" rankings"))
+    todo = open_work(folder, Work("ranking", round=1, pool="reward_model"), "ada")
+    assert len(todo) == total > 5 and all(2 <= len(responses) <= 3 for _, responses in todo)
+    with open_store(folder / "store.db") as store:
+        add_ranking(store, *[by_w1("ada", item, "train") for item in todo[:4]])
+    assert waiting(recipe, folder) == f"4 of {total} rankings"
+    imported = [as_line(item, by_w1("ada", item, "train"), Labeler(id="ada")) for item in todo[4:]]
+    (tmp_path / "labels.jsonl").write_text("".join(imported), encoding="utf-8")
+    assert cli("label", "import", tmp_path / "labels.jsonl", "--store", folder / "store.db").exit_code == 0
+
+    # Now the policies stand, and held-out people compare them; a training labeler's word does not count here.
+    wanted = waiting(recipe, folder)
+    judged = open_work(folder, Work("ranking", pool="evaluation", group="heldout", purpose="evaluation"), "kim")
+    assert wanted == f"0 of {len(judged)} rankings" and 2 <= len(judged) <= 6
+    with open_store(folder / "store.db") as store:
+        add_ranking(store, *[by_w1("ada", item, "evaluation") for item in judged])
+    assert waiting(recipe, folder) == wanted
+    with open_store(folder / "store.db") as store:
+        add_ranking(store, *[by_w1("kim", item, "evaluation") for item in judged])
+    result = run(recipe, folder)
+    assert result.exit_code == 0, result.output
+    finished(folder, len(judged))
+
+
+def finished(folder: Path, judged: int) -> None:
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results["policies"]) == {"start", "sft", "ppo"}
+    wins = results["policies"]["ppo"]["win_rate"]
+    assert wins["num_prompts"] <= 6 and wins["wins"] + wins["ties"] + wins["losses"] >= 2
+    # Nobody rated, and nobody knows the truth: null with a reason.
+    for name, policy in results["policies"].items():
+        nulls = [key for key in ("likert", "gold", "lm_loss") if policy[key] is None]
+        assert nulls == ["likert", "gold", "lm_loss"], name
+        assert all(policy["reason"][key] for key in nulls)
+    assert results["agreement"]["train"]["mean"] is None and results["agreement"]["train"]["reason"]
+    snapshot = read_snapshot(folder / "evaluation" / "judgements" / "snapshot")
+    assert {r.labeler for r in snapshot.rankings} == {"kim"} and len(snapshot.rankings) == judged
+    counts = json.loads((folder / "data" / "done.json").read_text())["counts"]
+    assert counts["same first 200 characters as an earlier prompt"] == 1
+    trained = read_snapshot(folder / "round-1" / "rankings" / "snapshot")
+    assert {ranking.labeler for ranking in trained.rankings} == {"ada"} and len(trained.rankings) >= judged
+
+
+def test_prompts_fall_to_their_pools_and_sizes_are_at_most(recipe: Path) -> None:
+    everything = PeopleSource(built(recipe, pools={"evaluation": 1000})).prompts()
+    assert {prompt.source for prompt in everything["sft"]} == {"labeler"}
+    assert {prompt.source for pool in ("reward_model", "ppo") for prompt in everything[pool]} == {"customer"}
+    assert {prompt.split for prompt in everything["evaluation"]} == {"test"}
+    assert {prompt.split for prompt in everything["ppo"]} == {"train", "valid"}
+    users = [{prompt.user for prompt in prompts} for prompts in everything.values()]
+    assert not users[3] & (users[0] | users[1] | users[2])  # nobody who is tested on was trained on
+    source = PeopleSource(built(recipe, pools={"evaluation": 4, "ppo": 3}))
+    fewer = source.prompts()
+    assert len(fewer["evaluation"]) == 4 and sum(prompt.split == "train" for prompt in fewer["ppo"]) == 3
+    assert {prompt.id for prompt in fewer["ppo"]} < {prompt.id for prompt in everything["ppo"]}
+    assert source.dropped["over pools.evaluation"] == len(everything["evaluation"]) - 4
+    assert source.dropped["same first 200 characters as an earlier prompt"] == 1
+
+
+def test_without_held_out_people_the_training_group_judges(recipe: Path) -> None:
+    assert built(recipe, labelers={"judge": "people", "heldout": 0}).labelers.heldout == 0
+
+
+def test_who_judges_must_know_the_prompts(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"labelers\.judge is world, .*; set labelers\.judge=people"):
+        source_of(built(recipe, labelers={"judge": "world"}))
+    line = refuse(
+        "run", recipe, "--dir", tmp_path / "run", "--set", "prompts=world", "--set", "labelers.judge=sentiment"
+    )
+    assert "set labelers.judge=world" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_people_can_judge_the_worlds_prompts_too(recipe: Path) -> None:
+    source = source_of(built(recipe, prompts="world", pools={"sft": 4, "reward_model": 4, "ppo": 4}))
+    prompts = source.prompts()["sft"]
+    assert prompts and source.demonstrations(prompts) == [] and source.labelers("train") == []
+    source.calibrate([])
+    assert source.utility(prompts[0], "yes") is not None
+
+
+# What needs text is told before anybody labels.
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ppo": {"ptx_coef": 1.0}}, r"ppo\.ptx_coef \(of ppo\) needs pretraining text; name a file in documents"),
+        ({"sft": {"pretraining_mix": 0.1}}, r"sft\.pretraining_mix \(of sft\) needs pretraining text"),
+        ({"evaluate": {"prompted": True}}, r"evaluate\.prompted needs evaluate\.prefixes"),
+        ({"evaluate": {"baseline": "ppo_ptx"}}, "evaluate.baseline is 'ppo_ptx', which is none of start, sft, ppo"),
+        ({"evaluate": {"best_of": 4}, "reward_model": None, "ppo": {"variants": {}}}, "it needs a reward_model block"),
+        ({"model": None, "pretrain": {"shape": {}}}, "a pretrain block needs prompts: world, found"),
+    ],
+)
+def test_a_recipe_that_would_fail_late_is_refused_early(changes: dict[str, Any], words: str, recipe: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        built(recipe, **changes)
+
+
+def test_documents_come_from_a_file_with_some_held_out(recipe: Path, tmp_path: Path) -> None:
+    path = tmp_path / "documents.jsonl"
+    path.write_text("".join(json.dumps({"text": f"document {n}"}) + "\n" for n in range(500)), encoding="utf-8")
+    found = PeopleSource(built(recipe, documents=str(path), ppo={"ptx_coef": 1.0})).documents()
+    held = [document for document in found if document.split == "valid"]
+    assert len(found) == 500 and 2 <= len(held) <= 25
+    path.write_text('{"text": "a"}\n{"text": "b", "split": "valid"}\n', encoding="utf-8")
+    assert [document.split for document in read_documents(str(path))] == ["train", "valid"]
+    (tmp_path / "d.txt").write_text("one\n\ntwo \n", encoding="utf-8")
+    assert [document.text for document in read_documents(str(tmp_path / "d.txt"))] == ["one", "two"]
+    assert read_documents(None) == []
+    with pytest.raises(InputError, match="no such file"):
+        read_documents(str(tmp_path / "none.txt"))
+    with pytest.raises(InputError, match=r"read from .jsonl or .txt files"):
+        read_documents(str(tmp_path / "d.pdf"))
