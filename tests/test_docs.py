@@ -381,7 +381,8 @@ def test_results_are_filled_in(name: str, tiny_run: Path, tmp_path: Path) -> Non
     fill_results.fill(paths, pages)
     once = [read(page) for page in pages]
     for text in once:
-        row = next(line for line in text.splitlines() if line.startswith("| ppo |"))
+        table = text.split(f"<!-- results:{name} -->")[1]
+        row = next(line for line in table.splitlines() if line.startswith("| ppo |"))
         assert row.startswith("| ppo | 0.650 | 0.600 (0.500…0.800) | 0.700 (0.500…0.800) |")
     fill_results.fill(paths, pages)
     assert [read(page) for page in pages] == once

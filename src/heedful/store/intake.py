@@ -72,6 +72,9 @@ class IncomingPrompt(Prompt):
         return Prompt(**{name: getattr(self, name) for name in Prompt.model_fields})
 
 
+TABLE_6 = {source: dict(weights) for source, weights in PAPER_SHARES.items()}
+
+
 class IntakeConfig(Config):
     """The rules of intake."""
 
@@ -80,10 +83,10 @@ class IntakeConfig(Config):
     key: Literal["user", "organisation"] = "user"  # of cap and split; section 3.2 says user, appendix A.2 organisation
     split: Literal["assign", "keep"] = "assign"  # keep: the prompts bring their splits
     valid: float = Field(default=0.1, ge=0, le=1)  # share of users
-    test: float = Field(default=0.1, ge=0, le=1)
+    test: float = Field(default=0.1, ge=0, le=1)  # share of users
     pii: Literal["redact", "drop", "keep"] = "redact"  # training split only; drop: the whole prompt
     salt: str = ""  # another one gives another split and other pools
-    shares: dict[Source, dict[Pool, float]] = Field(default={s: dict(w) for s, w in PAPER_SHARES.items()})
+    shares: dict[Source, dict[Pool, float]] = Field(default=TABLE_6)  # weights of the pools, by who wrote the prompt
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
