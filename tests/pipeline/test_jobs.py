@@ -16,6 +16,7 @@ import torch
 from heedful.config import Config, InputError
 from heedful.pipeline.jobs import Job, Workers
 from heedful.run import CHECKPOINT_VARIABLE, Run, read_jsonl
+from processes import alive, children, wait_until
 
 
 class Toy(Config):
@@ -98,33 +99,6 @@ def test_a_killed_run_takes_its_workers_along(moment: str, tmp_path: Path) -> No
     parent.wait()
     wait_until(lambda: not any(alive(pid) for pid in workers))
     assert moment == "working" or not any(path.exists() for path in pids)  # nobody took up the killed run's work
-
-
-def wait_until(true: Any, seconds: float = 250) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    """The spawned workers of a process (its resource tracker is none)."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == pid and b"spawn_main" in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-        except OSError:
-            pass  # it ended meanwhile
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # Run folders: what only whole runs show.

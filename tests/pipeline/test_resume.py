@@ -1,18 +1,13 @@
 """kill -9 while the loop works: the same command goes on and ends with the bytes of an uninterrupted run."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from heedful.run import CHECKPOINT_VARIABLE
+from processes import start
 from same_run import differences, files
 from tiny import TINY
-
-HEEDFUL = Path(sys.executable).parent / "heedful"
 
 # When each life ends: in the middle of a training loop, between two iterations of PPO, while somebody judges.
 MOMENTS: list[tuple[str, Callable[[Path], bool]]] = [
@@ -26,26 +21,23 @@ def lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
-def run_until_killed(folder: Path, *arguments: str, when: Callable[[Path], bool] | None) -> int:
+def run_until_killed(folder: Path, when: Callable[[Path], bool] | None) -> int:
     """Run the tiny recipe; kill it once `when` is true; returns its exit code."""
-    environment = os.environ | {CHECKPOINT_VARIABLE: "0"}
-    command = [str(HEEDFUL), "run", str(TINY), "--dir", str(folder), *arguments]
-    with (folder.parent / "output.txt").open("a") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        while process.poll() is None:
-            if when is not None and when(folder):
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.001)
-        return process.wait()
+    process = start(folder.parent / "output.txt", "run", TINY, "--dir", folder, "--cores", 1)
+    while process.poll() is None:
+        if when is not None and when(folder):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.001)
+    return process.wait()
 
 
 def test_a_run_killed_again_and_again_ends_like_one_never_interrupted(tiny_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for name, moment in MOMENTS:
-        assert run_until_killed(folder, "--cores", "1", when=moment) == -signal.SIGKILL, f"ended before {name}"
+        assert run_until_killed(folder, when=moment) == -signal.SIGKILL, f"ended before {name}"
         assert not (folder / "results.json").exists()
-    assert run_until_killed(folder, "--cores", "1", when=None) == 0, (tmp_path / "output.txt").read_text()[-3000:]
+    assert run_until_killed(folder, when=None) == 0, (tmp_path / "output.txt").read_text()[-3000:]
     assert list(differences(folder, tiny_run)) == []
     assert sum(name.endswith(".safetensors") for name in files(folder)) == 8
     assert not [name for name in files(folder) if "partial" in name or "state-" in name]

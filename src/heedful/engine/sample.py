@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heedful.batch import Rows, Texts
+from heedful.config import InputError
 from heedful.engine.engine import Engine, Request
 from heedful.models.heads import Policy, RewardModel
 from heedful.models.optimizer import Precision, autocast
@@ -35,8 +36,12 @@ class Sampler:
         temperature: float = 1.0,
         stop: Sequence[str] = (),
     ) -> None:
-        """`stop`: words, one token each, that end a response as the end token does."""
-        self.ends = {end_id(tokenizer), *tokenizer.convert_tokens_to_ids(list(stop))}
+        """`stop`: texts such as a line break; a token that begins with one ends a response as the end token does.
+
+        Raises:
+            InputError: no token of the tokenizer begins with a stop text.
+        """
+        self.ends = {end_id(tokenizer), *(id for text in stop for id in tokens_beginning(tokenizer, text))}
         self.engine = Engine(model, eos_ids=sorted(self.ends))
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
@@ -61,6 +66,18 @@ class Sampler:
         tokens = [[id for id in c.tokens if id not in self.ends] for c in completions]
         text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return Sampled(rows, tokens, text, torch.tensor([c.finished for c in completions]), logprob)
+
+
+def tokens_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens that decode to something beginning with the text.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [id for id in range(len(tokenizer)) if tokenizer.decode([id]).startswith(text)]
+    if not found:
+        raise InputError(f"no token of the tokenizer begins with {text!r}, where a response was to end")
+    return found
 
 
 @torch.no_grad()

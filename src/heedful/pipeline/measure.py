@@ -64,6 +64,22 @@ def to_responses(prompts: Sequence[Prompt], sampled: Sampled, model: str, tokeni
     ]
 
 
+def fitting(encoder: Encoder, prompts: Sequence[Prompt], where: Path) -> tuple[list[Prompt], list[list[int]]]:
+    """The prompts that fit, and their tokens.
+
+    Raises:
+        InputError: none does.
+    """
+    kept, tokens = encoder.prompts(prompts)
+    if not kept:
+        limit = encoder.format.max_prompt_tokens
+        raise InputError(
+            f"{where}: none of {len(prompts)} prompts to answer is within format.max_prompt_tokens ({limit}); "
+            "raise it, or give this pool prompts of validation users"
+        )
+    return kept, tokens
+
+
 def sample(config: SampleConfig, run: Run, policy: Path, prompts: Path, format: PromptFormat) -> None:
     """Sample responses for ranking; empty responses and repeats within a prompt are dropped and counted.
 
@@ -71,7 +87,7 @@ def sample(config: SampleConfig, run: Run, policy: Path, prompts: Path, format: 
     """
     model, tokenizer = load_policy(policy)
     encoder = Encoder(tokenizer, format)
-    kept, tokens = encoder.prompts(read_snapshot(prompts).prompts)
+    kept, tokens = fitting(encoder, read_snapshot(prompts).prompts, prompts)
     draw = random.Random(f"{run.seed} {config.model}")
     number = [draw.randint(config.min_k, config.max_k) for _ in kept]
     seeds = [draw.getrandbits(62) for _ in kept]
@@ -110,7 +126,7 @@ def measure(
     """Sample one response per prompt; KL from the reference, scores, diversity, held-out language loss."""
     model, tokenizer = load_policy(policy)
     encoder = Encoder(tokenizer, format)
-    kept, tokens = encoder.prompts(read_snapshot(prompts).prompts)
+    kept, tokens = fitting(encoder, read_snapshot(prompts).prompts, prompts)
     if config.prefix:
         tokens = _with_prefix(tokens, config.prefix, encoder)
     seeds = [random.Random(f"{run.seed} {prompt.id}").getrandbits(62) for prompt in kept]
@@ -218,16 +234,15 @@ def choose(
     """Mean score of every policy with every prefix on validation prompts; the results name the best of both.
 
     Raises:
-        InputError: no validation prompt.
+        InputError: no validation prompt fits.
     """
     scorer, _ = load_reward_model(reward_model)
     scores: list[list[float]] = []
     for policy in policies:
         model, tokenizer = load_policy(policy)
         encoder = Encoder(tokenizer, format)
-        kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("valid")[: config.num_prompts])
-        if not kept:
-            raise InputError(f"{prompts}: no validation prompt to choose by; give the reward model's pool some")
+        asked = read_snapshot(prompts).prompts_of("valid")[: config.num_prompts]
+        kept, tokens = fitting(encoder, asked, prompts)
         seeds = [random.Random(f"{run.seed} {prompt.id}").getrandbits(62) for prompt in kept]
         scores.append([])
         for prefix in prefixes:

@@ -1,0 +1,97 @@
+"""Run the long proofs and write what they measured into docs/acceptance.md.
+
+    python tests/accept/run.py            all of them
+    python tests/accept/run.py -k kill    some of them; the other rows of the table stay as they are
+
+A proof records its claim and what it measured by `record_property`; one that cannot run here says so in its row.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent.parent / "docs" / "acceptance.md"
+HEAD = """# Acceptance
+
+`make accept` writes this page: the long proofs (tests under `tests/accept`), what each claims, what was measured, and
+whether it holds. A commit with + had changes; rows of proofs that were not run again stay as they were.
+
+| claim | measured | holds | commit | minutes | test |
+|---|---|---|---|---|---|
+"""
+OUTCOMES = {"passed": "yes", "failed": "**no**", "skipped": "not measured"}
+
+
+class Row(NamedTuple):
+    claim: str
+    measured: str
+    holds: str
+    commit: str
+    minutes: str
+    test: str
+
+    def line(self) -> str:
+        return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in self) + " |\n"
+
+
+class Collector:
+    """Gathers one row per test."""
+
+    def __init__(self, commit: str) -> None:
+        self.commit = commit
+        self.rows: list[Row] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        told = dict(report.user_properties)
+        name = report.nodeid.rsplit("/", 1)[-1]
+        why = str(report.longrepr[2]) if report.skipped and isinstance(report.longrepr, tuple) else ""
+        self.rows.append(
+            Row(
+                told.get("claim", name),
+                told.get("measured", why or "nothing: it ended before"),
+                OUTCOMES[report.outcome],
+                self.commit,
+                f"{report.duration / 60:.1f}",
+                f"`{name}`",
+            )
+        )
+
+
+def read_rows(page: Path) -> list[Row]:
+    """The rows of an earlier run."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")][2:]
+    return [Row(*row) for row in cells]
+
+
+def merged(old: list[Row], new: list[Row]) -> list[Row]:
+    """The old rows with the new ones in their places, further ones behind them."""
+    fresh = {row.test: row for row in new}
+    return [fresh.pop(row.test, row) for row in old] + [row for row in new if row.test in fresh]
+
+
+def commit() -> str:
+    """The commit measured, with + where files differ from it."""
+    git = ["git", "-C", str(HERE)]
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno", "--", "../../src"], capture_output=True, text=True)
+    return head + ("+" if changed.stdout.strip() else "")
+
+
+def main(arguments: list[str]) -> int:
+    collector = Collector(commit())
+    code = pytest.main(["-m", "accept", "--timeout", "7200", str(HERE), *arguments], plugins=[collector])
+    rows = merged(read_rows(PAGE), collector.rows)
+    PAGE.write_text(HEAD + "".join(row.line() for row in rows), encoding="utf-8")
+    print("".join(row.line() for row in collector.rows))
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

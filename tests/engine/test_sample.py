@@ -1,0 +1,78 @@
+"""Sampling in bulk: what comes back for each request, and where a response ends."""
+
+import pytest
+import torch
+
+from heedful.config import InputError
+from heedful.engine.sample import Sampler, score_rows, tokens_beginning
+from heedful.text.collate import Encoded, to_rows
+from heedful.text.tokenizer import word_tokenizer
+from small_tokenizers import byte_tokenizer
+from toys import (
+    BEGIN,
+    END,
+    FIRST,
+    PAD,
+    TOKENIZER,
+    make_policy,
+    make_reward_model,
+    make_rows,
+    plain_logprob,
+    plain_score,
+)
+
+PROMPTS = [[BEGIN, FIRST], [BEGIN, FIRST, FIRST + 3, FIRST + 1], [BEGIN]]
+BREAK = TOKENIZER.convert_tokens_to_ids("\n")
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_each_request_gets_its_responses_side_by_side(temperature: float) -> None:
+    policy = make_policy()
+    sampled = Sampler(policy.decoder, TOKENIZER, 6, temperature)(PROMPTS, [5, 6, 7], [2, 1, 3])
+    asked = [PROMPTS[i] for i in (0, 0, 1, 2, 2, 2)]
+    assert len(sampled.text) == len(sampled.tokens) == len(sampled.finished) == len(sampled.logprob) == 6
+    for n, prompt in enumerate(asked):
+        length, begin = int(sampled.rows.length[n]), len(prompt)
+        row = sampled.rows.tokens[n, :length].tolist()
+        assert row[:begin] == prompt and int(sampled.rows.prompt_length[n]) == begin
+        assert row[begin:] == sampled.tokens[n] + [END] * bool(sampled.finished[n])
+        assert sampled.text[n] == TOKENIZER.decode(sampled.tokens[n], skip_special_tokens=True)
+        assert length - begin <= 6 and (sampled.finished[n] or length - begin == 6)
+        logprob = plain_logprob(policy, Encoded(prompt, row[begin:]), temperature)
+        torch.testing.assert_close(sampled.logprob[n, : length - begin], logprob, atol=1e-5, rtol=1e-5)
+        assert (sampled.logprob[n, length - begin :] == 0).all()
+
+
+def test_equal_seeds_give_equal_responses_whatever_else_is_asked() -> None:
+    sampler = Sampler(make_policy().decoder, TOKENIZER, 6)
+    together = sampler(PROMPTS, [5, 6, 7])
+    alone = [sampler([prompt], [seed]).tokens[0] for prompt, seed in zip(PROMPTS, (5, 6, 7), strict=True)]
+    assert together.tokens == alone
+    assert sampler(PROMPTS, [8, 9, 10]).tokens != alone
+
+
+def test_a_stop_text_ends_a_response_and_is_not_part_of_it() -> None:
+    policy = make_policy()
+    plain = Sampler(policy.decoder, TOKENIZER, 30)(PROMPTS * 8, list(range(24)))
+    stopped = Sampler(policy.decoder, TOKENIZER, 30, stop=["\n"])(PROMPTS * 8, list(range(24)))
+    assert any(BREAK in tokens for tokens in plain.tokens)
+    for mine, theirs, finished in zip(stopped.tokens, plain.tokens, stopped.finished, strict=True):
+        cut = theirs.index(BREAK) if BREAK in theirs else len(theirs)
+        assert mine == theirs[:cut] and (finished or BREAK not in theirs)
+
+
+def test_a_line_break_is_found_however_the_tokenizer_writes_it() -> None:
+    assert tokens_beginning(TOKENIZER, "\n") == [BREAK]
+    tokenizer = byte_tokenizer()
+    assert "\n" not in tokenizer.get_vocab()
+    assert tokenizer("\n", add_special_tokens=False)["input_ids"] == tokens_beginning(tokenizer, "\n")
+    with pytest.raises(InputError, match="no token of the tokenizer begins with"):
+        tokens_beginning(word_tokenizer(["a"]), "\n")
+
+
+@pytest.mark.parametrize("max_tokens", [1, 30, 1000])
+def test_scores_come_in_the_rows_order(max_tokens: int) -> None:
+    model, rows = make_reward_model(), make_rows(9)
+    found = score_rows(model, to_rows(rows, PAD), max_tokens, "fp32")
+    plain = torch.stack([plain_score(model, row) for row in rows])
+    torch.testing.assert_close(found, plain.detach(), atol=1e-5, rtol=1e-5)
