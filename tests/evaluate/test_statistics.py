@@ -196,6 +196,22 @@ def test_clustered_proportion_covers(truth):
     assert 0.93 < coverage(estimates, truth) < 0.98
 
 
+@pytest.mark.parametrize("ties", [0.3, 0.8])
+def test_ties_narrow_a_proportion_and_it_still_covers(ties):
+    """100 prompts of 2 judgements, some tied in both, the others won by 0.7: as wide as the t-interval, not wider."""
+    rng, truth = np.random.default_rng(6), 0.5 * ties + 0.7 * (1 - ties)
+    cluster = np.repeat(range(100), 2)
+    samples = [
+        np.where((rng.random(100) < ties)[cluster], 0.5, (rng.random(100) < 0.7)[cluster] * 1.0) for _ in range(1000)
+    ]
+    estimates = [clustered_proportion(x, cluster) for x in samples]
+    assert 0.93 < coverage(estimates, truth) < 0.97
+    width = [
+        np.mean([e.high - e.low for e in each]) for each in (estimates, [clustered_mean(x, cluster) for x in samples])
+    ]
+    assert width[0] == pytest.approx(width[1], rel=0.05)
+
+
 def test_pairing_finds_what_two_intervals_hide():
     rng = np.random.default_rng(3)
     hardness = rng.normal(size=200)

@@ -53,6 +53,30 @@ def test_the_two_sides_of_a_comparison_add_up(seed: int) -> None:
         assert mine.estimate.num_clusters == 30
 
 
+def judged(ranks: dict[str, tuple[int, int]]) -> tuple[list[Ranking], dict[str, dict[str, str]]]:
+    """One ranking of the two policies' responses for each prompt."""
+    given = {name: {prompt: f"{prompt}-{name}" for prompt in ranks} for name in ("a", "b")}
+    return [
+        Ranking(id=prompt, prompt_id=prompt, labeler="l", responses=(f"{prompt}-a", f"{prompt}-b"), rank=rank)
+        for prompt, rank in ranks.items()
+    ], given
+
+
+@pytest.mark.parametrize(("rank", "mean"), [((1, 2), 1.0), ((2, 1), 0.0), ((1, 1), 0.5)])
+def test_twelve_equal_judgements_leave_room_for_doubt(rank: tuple[int, int], mean: float) -> None:
+    found = win_rate(*judged({f"p{n}": rank for n in range(12)}), "a", "b").estimate
+    assert found.mean == mean and found.low is not None and found.high is not None
+    assert 0 <= found.low <= found.mean <= found.high <= 1 and 0.2 < found.high - found.low < 0.6
+
+
+def test_an_interval_near_one_does_not_pass_it() -> None:
+    ranks = {f"p{n}": (1, 2) for n in range(19)} | {"p19": (2, 1)}
+    found = win_rate(*judged(ranks), "a", "b").estimate
+    assert found.mean == pytest.approx(0.95) and found.high is not None and 0.95 < found.high < 1
+    mine, theirs = {p: float(rank[0] == 1) for p, rank in ranks.items()}, dict.fromkeys(ranks, 0.5)
+    assert compare_scores(mine, theirs).estimate == found
+
+
 def test_the_baseline_ties_with_itself() -> None:
     rankings, given = make(10)
     found = win_rate(rankings, given, "a", "a")

@@ -198,8 +198,10 @@ def test_results_hold_what_is_promised(tiny_run: Path) -> None:
         assert set(policy) >= {"win_rate", "likert", "score", "gold", "kl", "distinct_2", "lm_loss", "metadata"}, name
         assert set(policy["win_rate"]) >= {"mean", "low", "high", "num_prompts"}
         assert policy["win_rate"]["num_prompts"] == 10
+        assert 0 <= policy["win_rate"]["low"] <= policy["win_rate"]["mean"] <= policy["win_rate"]["high"] <= 1
+        assert policy["win_rate"]["low"] < policy["win_rate"]["high"] or name == "sft"
         assert policy["metadata"] and all(0 <= rate <= 1 for rate in policy["metadata"].values())
-    assert results["policies"]["sft"]["win_rate"]["mean"] == 0.5
+    assert {results["policies"]["sft"]["win_rate"][key] for key in ("mean", "low", "high")} == {0.5}
     assert all(map(math.isfinite, numbers(results)))
 
 

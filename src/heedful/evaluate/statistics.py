@@ -81,10 +81,12 @@ def clustered_proportion(value: ArrayLike, cluster: ArrayLike, confidence: float
     """Share of successes with an interval inside 0..1, for accuracies, win rates and rates of flags.
 
     Values lie in 0..1; a tie is ½. The interval is Wilson's with the effective sample size p·(1 − p)/s², s the
-    clustered standard error of `clustered_mean`, and Student's quantile at G − 1 degrees of freedom. The effective size
-    is never taken above the number of values; where all are 0 or all are 1 nothing can be seen of how alike a cluster's
-    values are, and each cluster counts as one. In simulations with correlation 0.3 within a cluster, 10 to 300 clusters
-    and p from 0.5 to 0.99 it covered the truth in 93.5 to 97.5 % of cases, a t-interval in 23 to 95 %.
+    clustered standard error of `clustered_mean`, and Student's quantile at G − 1 degrees of freedom. s² is never taken
+    below v/n, v the variance of the n values: clusters that happen to balance tell no more than independent values do.
+    v is p·(1 − p) where nothing ties and less where much does, so ties narrow the interval as they should. Where all
+    values are equal nothing can be seen of how alike a cluster's values are, and each cluster counts as one. In
+    simulations with correlation 0.3 within a cluster, 10 to 300 clusters, 0 to 90 % of prompts tied and p from 0.5 to
+    0.99 it covered the truth in 92.5 % of cases or more, a t-interval in 23 to 98 %.
 
     Wilson 1927; Korn and Graubard 1998; compared by Franco, Little, Louis and Slud 2019.
 
@@ -101,10 +103,8 @@ def clustered_proportion(value: ArrayLike, cluster: ArrayLike, confidence: float
     if num_clusters < 2:
         return _refusal(len(x), num_clusters, float(x.mean()) if len(x) else None)
     p, stderr = float(x.mean()), _clustered_stderr(x, index, num_clusters)
-    if p in (0.0, 1.0):
-        size: float = num_clusters
-    else:
-        size = min(len(x), p * (1 - p) / stderr**2) if stderr > 0 else len(x)
+    variance = max(stderr**2, float(x.var()) / len(x))
+    size = p * (1 - p) / variance if np.ptp(x) > 0 else num_clusters
     q = float(stats.t.ppf((1 + confidence) / 2, num_clusters - 1))
     centre = (p + q**2 / (2 * size)) / (1 + q**2 / size)
     half = q / (1 + q**2 / size) * float(np.sqrt(p * (1 - p) / size + q**2 / (4 * size**2)))

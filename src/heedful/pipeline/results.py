@@ -132,6 +132,8 @@ def policy(
         wins = compare_scores(gold[name], gold[baseline])
     else:
         wins = win_rate(judgements.rankings, given, name, baseline)
+    if name == baseline:  # ½ by definition: there is nothing to be unsure of
+        wins = wins._replace(estimate=wins.estimate._replace(stderr=0.0, low=0.5, high=0.5))
     ratings = [r for r in judgements.ratings if given[name].get(r.prompt_id) == r.response_id]
     flags = {flag: [r for r in ratings if flag in r.flags] for flag in sorted({f for r in ratings for f in r.flags})}
     found = {
