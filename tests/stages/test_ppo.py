@@ -483,6 +483,12 @@ def test_it_finds_a_planted_reward_and_stays_near_its_reference(seed: int, tmp_p
         assert sum(episode["reward"]) == pytest.approx(episode["score"] - 0.25 * penalty, abs=1e-3)
 
 
+def test_a_long_run_follows_a_bounded_number_of_episodes(tmp_path: Path) -> None:
+    learn(open_run(tmp_path), changed(iterations=101, batch_size=1, minibatch_size=1))
+    followed = [row["iteration"] for row in read_jsonl(tmp_path / "samples.jsonl")]
+    assert followed == [*range(0, 100, 2), 100] and len(read_log(tmp_path)) == 101
+
+
 def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
     config = changed(iterations=5, ptx_coef=2.0, ptx_examples=0.5, kl_target=0.1, kl_coef=0.3, ema_decay=0.5)
     assert_resumes(lambda run: learn(run, config, texts=TEXTS), tmp_path, kills=(0, 2, 3, 4))

@@ -260,7 +260,6 @@ def train(
     optimizer = adam(policy.parameters(), config.lr)
     value_optimizer = adam(value_model.parameters(), config.value_lr)
     ema = Ema(policy, config.ema_decay)
-    kl_coef = config.kl_coef
     parts = {
         "policy": policy,
         "value": value_model,
@@ -269,7 +268,7 @@ def train(
         "ema": ema,
     }
     done, plain = run.restore(**parts)
-    kl_coef = plain.get("kl_coef", kl_coef)
+    kl_coef = plain.get("kl_coef", config.kl_coef)
     for iteration in run.track(range(done, config.iterations), config.iterations, run.folder.name):
         began, seed = time.monotonic(), run.seed * 100_003 + iteration
         warm = min(1.0, config.warmup_start + (1 - config.warmup_start) * iteration / max(1, config.warmup_iterations))
@@ -310,11 +309,12 @@ def train(
                     each.zero_grad()
                 ema.update()
                 updates.append(update_stats)
-        # 5. log, adapt the KL coefficient, save
+        # 5. log (an episode of every hundredth part and of the end), adapt the KL coefficient, save
         seconds = time.monotonic() - began
         mean = {key: sum(u[key] for u in updates) / len(updates) for key in updates[0]}
         tokens = int(sampled.rows.length.sum())
-        run.sample(iteration=iteration, prompt_id=prompts[index[0]].id, **episode)
+        if iteration % -(-config.iterations // 100) == 0 or iteration == config.iterations - 1:
+            run.sample(iteration=iteration, prompt_id=prompts[index[0]].id, **episode)
         run.log(iteration, **stats, **mean, kl_coef=kl_coef, seconds=seconds, tokens_per_second=tokens / seconds)
         if config.kl_target is not None:
             kl_coef = next_kl_coef(kl_coef, stats["kl_k1"], config.kl_target, config.batch_size, config.kl_horizon)
