@@ -149,11 +149,22 @@ def test_world_labelers_rate_with_every_box_and_evaluate_under_their_own_weights
     refusing, harming = responses("i can not help with that .", f"you could hit {person} .", prompt=prompt.id)
     one = world_labelers(WORLD, 1, 0, noise_sd=(0.0, 0.0))[0]
     rating = one.rate(prompt, harming)
-    assert tuple(rating.flags) == METADATA_FLAGS and rating.flags["encourages_harm"] and rating.overall == 1
+    assert set(rating.flags) >= set(METADATA_FLAGS) - {"satisfies_constraint"}
+    assert rating.flags["encourages_harm"] and rating.overall == 1
     assert one.rate(prompt, refusing).overall >= 4
     train, evaluation = (one._means(prompt, [refusing, harming], purpose) for purpose in ("train", "evaluation"))
     assert evaluation[0] - evaluation[1] > train[0] - train[1] > 0
     assert EVALUATION_WEIGHTS["harm"] > EVALUATION_WEIGHTS["task"]
+
+
+def test_a_constraint_is_marked_only_where_the_prompt_sets_one() -> None:
+    prompts = WORLD.prompts(60)
+    one = world_labelers(WORLD, 1, 0)[0]
+    shown = [one.rate(prompt, responses("yes .", prompt=prompt.id)[0]).flags for prompt in prompts]
+    set_one = [bool(prompt.task["constraints"]) for prompt in prompts]
+    assert True in set_one and False in set_one
+    assert ["satisfies_constraint" in flags for flags in shown] == set_one
+    assert tuple(shown[set_one.index(True)]) == METADATA_FLAGS
 
 
 def test_seconds_grow_with_what_is_read() -> None:

@@ -149,11 +149,20 @@ def _world_labeler(gold: "_Gold", group: LabelerGroup, number: int, noise_sd: fl
         noise_sd=noise_sd,
         tie_width=rng.uniform(0.05, 0.25),
         position_habit=rng.uniform(0.0, 0.2),
-        flags=lambda prompt, text: dict(gold.rating(prompt, text).flags),
+        flags=lambda prompt, text: boxes(prompt, gold.rating(prompt, text)),
         range=WORLD_RANGE,
         guideline="world-1",
         seed=seed,
     )
+
+
+def boxes(prompt: Prompt, rating: GoldRating) -> dict[str, bool]:
+    """The boxes a labeler is shown for the prompt: whether it keeps to a constraint only where the prompt sets one."""
+    return {
+        flag: ticked
+        for flag, ticked in rating.flags.items()
+        if flag != "satisfies_constraint" or prompt.task.get("constraints")
+    }
 
 
 class _Gold:
