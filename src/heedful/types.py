@@ -27,9 +27,10 @@ class Record(BaseModel):
 class Prompt(Record):
     """What a user wrote.
 
-    `text` is what the model is asked; `few_shot` prompts carry their worked pairs in `examples`, which intake writes
-    out before the text. `user` is the key of the split: no user stands in two splits (InstructGPT, appendix A.2).
-    `task` is opaque to everything but the source that made the prompt (the world's rater keeps its truth there).
+    `text` is what the model is asked; `few_shot` prompts carry their worked pairs in `examples`, which
+    `text.format.write_prompt` writes out before it, in the recipe's format. `user` is the key of the split: no user
+    stands in two splits (InstructGPT, appendix A.2). `task` is opaque to everything but the source that made the
+    prompt (the world's rater keeps its truth there).
     """
 
     id: str = Field(min_length=1)

@@ -79,7 +79,9 @@ def waiting(recipe: Path, folder: Path) -> str:
     result = run(recipe, folder)
     assert result.exit_code == 3, result.output
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("waiting for people: ")]
-    assert line.endswith("then run the same command again")
+    command = line.split(", and ")[1].split(" brings")[0]
+    assert command == f"heedful label import FILE --store {folder / 'store.db'}"
+    assert (folder / "store.db").exists() and line.endswith("then run the same command again")
     return line.removeprefix("waiting for people: ").split(";")[0]
 
 

@@ -29,16 +29,24 @@ def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:
     authors = sorted({demonstration.labeler for demonstration in written} - simulated.keys())
     add_labeler(store, *simulated.values(), *(Labeler(id=author) for author in authors))
     add_demonstration(store, *written)
-    wait_for(store, Work("demonstration", pool="sft"))
+    wait_for(store, Work("demonstration", pool="sft"), prompts)
     snapshot = export_snapshot(store, pools=["sft"])
     write_snapshot(run.folder / "snapshot", snapshot)
     run.finish(num_demonstrations=len(snapshot.demonstrations))
 
 
-def wait_for(store: Store, work: Work) -> None:
+def wait_for(store: Store, work: Work, where: Path) -> None:
+    """Go on where people have judged all that stands in `where`.
+
+    Raises:
+        Waiting: they have not, with the way to bring their judgements in.
+    """
     state = progress(store, work)
     if state.done < state.total:
-        raise Waiting(f"waiting for people: {state}; label with: heedful label serve, then run the same command again")
+        raise Waiting(
+            f"waiting for people: {state}; what to judge is in {where}, and heedful label import FILE "
+            f"--store {store.engine.url.database} brings judgements in; then run the same command again"
+        )
 
 
 def rank(config: LabelersConfig, run: Run, store: Store, source: Source, responses: Path, round: int) -> None:
@@ -60,7 +68,7 @@ def rank(config: LabelersConfig, run: Run, store: Store, source: Source, respons
         add_ranking(store, *simulated_rankings(grouped, train, config.overlap, run.seed))
         tested = [item for item in grouped if item[0].split != "train"]
         add_ranking(store, *simulated_rankings(tested, heldout, 1.0, run.seed))
-    wait_for(store, Work("ranking", round=round, pool="reward_model"))
+    wait_for(store, Work("ranking", round=round, pool="reward_model"), responses)
     snapshot = export_snapshot(store, pools=["reward_model"], heldout="validation")
     write_snapshot(run.folder / "snapshot", snapshot)
     for prompt, group in grouped:
@@ -108,7 +116,7 @@ def judge(
     """
     items = side_by_side(run, source, folder, names)
     shown = [response for _, responses in items for response in responses if response.text.strip()]
-    run.count("response_empty", sum(len(responses) for _, responses in items) - len(shown))
+    run.count("empty_response", sum(len(responses) for _, responses in items) - len(shown))
     add_response(store, *shown)
     source.calibrate(by_prompt(read_snapshot(ranked)))
     labelers = source.labelers("heldout") or source.labelers("train")
@@ -121,7 +129,8 @@ def judge(
     else:
         group: LabelerGroup = "heldout" if recipe.labelers.heldout else "train"
         overlap = recipe.evaluate.labelers_per_prompt
-        wait_for(store, Work("ranking", pool="evaluation", overlap=overlap, group=group, purpose="evaluation"))
+        work = Work("ranking", pool="evaluation", overlap=overlap, group=group, purpose="evaluation")
+        wait_for(store, work, folder)
         judged = of_group(export_snapshot(store, pools=["evaluation"], purpose="evaluation", heldout="include"), group)
     everything = Snapshot(
         prompts=tuple(prompt for prompt, _ in items),

@@ -96,7 +96,7 @@ def sample(config: SampleConfig, run: Run, policy: Path, prompts: Path, format: 
     chosen: dict[str, dict[str, Response]] = {prompt.id: {} for prompt in kept}
     for response in to_responses(asked, sampled, config.model, fingerprint(tokenizer)):
         if not response.text.strip():
-            run.count("response_empty")
+            run.count("empty_response")
         elif response.text in chosen[response.prompt_id]:
             run.count("response_repeated")
         else:
