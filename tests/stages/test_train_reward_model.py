@@ -245,7 +245,8 @@ def test_main_trains_on_training_labelers_alone_and_centres_on_demonstrations(tm
     format = PromptFormat(template="{prompt} \n")
     main(CONFIG, run, tmp_path / "start", data, data, format)
     assert run.results["num_rankings"] == 5  # of held-out labelers and of validation prompts: none
-    assert run.counts == {"comparisons": 5 * 2, "comparisons_tied": 5}
+    assert run.results["num_comparisons"] == 5 * 2
+    assert run.counts == {"comparisons_tied": 5}  # what was left out, and nothing else
     assert abs(run.results["demonstration_score_mean"]) < 1e-6
     model, _ = load_reward_model(run.folder / "model")
     asked = [BEGIN, *TOKENIZER("w0 \n", add_special_tokens=False)["input_ids"]]

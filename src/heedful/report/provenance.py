@@ -27,10 +27,6 @@ class Step(NamedTuple):
     parents: list[Parent]
 
 
-# Counts that are sizes, not losses.
-SIZES = ("comparisons",)
-
-
 def counts(run: RunFolder) -> tuple[list[Count], list[str]]:
     """Every count of a step's done.json and of a snapshot's `dropped`, and the places where nothing was dropped."""
     found: list[Count] = []
@@ -46,7 +42,7 @@ def counts(run: RunFolder) -> tuple[list[Count], list[str]]:
             parent = path.parent.parent / "done.json"
             counted = (run.json(str(parent.relative_to(run.path))) or {}).get("counts", {}) if parent.exists() else {}
             own = {reason: n for reason, n in (content.get("dropped") or {}).items() if counted.get(reason) != n}
-        here = [Count(place, reason, n) for reason, n in own.items() if reason not in SIZES]
+        here = [Count(place, reason, n) for reason, n in own.items()]
         found += here
         if not here:
             clean.append(place)

@@ -192,18 +192,20 @@ def main(
     after = scores(reward_model, followed, pad_id(tokenizer), config)
     run.sample(ranking_id=followed.id, rank=followed.rank, before=before, after=after)
     save_reward_model(run.folder / "model", reward_model, tokenizer, run.manifest["parents"])
-    for reason, number in (*encoder.dropped.items(), *comparisons(snapshot).items()):
+    untied, tied = comparisons(snapshot)
+    for reason, number in (*encoder.dropped.items(), ("comparisons_tied", tied)):
         run.count(reason, number)
     loss, accuracy = validate(reward_model, valid, pad_id(tokenizer), ranking_loss, config) if valid else (None, None)
-    run.finish(valid_loss=loss, valid_accuracy=accuracy, num_rankings=len(data), demonstration_score_mean=left)
+    sizes = {"num_rankings": len(data), "num_comparisons": untied}
+    run.finish(valid_loss=loss, valid_accuracy=accuracy, **sizes, demonstration_score_mean=left)
 
 
 def demonstrated(demonstrations: Path) -> list[tuple[Prompt, Demonstration]]:
     return read_snapshot(demonstrations).demonstrations_of("train")
 
 
-def comparisons(snapshot: Snapshot) -> dict[str, int]:
-    """How many comparisons the training rankings hold, and how many are ties."""
+def comparisons(snapshot: Snapshot) -> tuple[int, int]:
+    """How many comparisons the training rankings hold that train, and how many are ties and do not."""
     ranks = [ranking.rank for _, _, ranking in snapshot.rankings_of("train", "train")]
     tied = sum(a == b for rank in ranks for i, a in enumerate(rank) for b in rank[i + 1 :])
-    return {"comparisons_tied": tied, "comparisons": sum(len(r) * (len(r) - 1) // 2 for r in ranks) - tied}
+    return sum(len(r) * (len(r) - 1) // 2 for r in ranks) - tied, tied
