@@ -9,7 +9,7 @@ from heedful.run import WALL_CLOCK, read_jsonl
 from heedful.store.database import open_store
 from heedful.store.export import export_snapshot
 
-OWN = {"lock", "store.db", "store.db-wal", "store.db-shm", "report.html"}
+OWN = {"lock", "clock", "store.db", "store.db-wal", "store.db-shm", "report.html"}
 
 
 def files(folder: Path) -> dict[str, Path]:

@@ -185,7 +185,8 @@ def test_results_hold_what_is_promised(tiny_run: Path) -> None:
     results = read(tiny_run / "results.json")
     assert results["seed"] == 0 and results["baseline"] == "sft"
     assert set(results["seconds"]) == {name for name, _ in manifests(tiny_run)} | {"total"}
-    assert results["seconds"]["total"] == pytest.approx(sum(results["seconds"].values()) / 2, abs=0.1)
+    steps = sum(value for name, value in results["seconds"].items() if name != "total")
+    assert results["seconds"]["total"] > steps - 0.1  # on one core no step runs beside another
     for group in ("train", "heldout"):
         assert set(results["agreement"][group]) >= {"mean", "stderr"}
     accuracy = results["reward_model"]["accuracy"]

@@ -22,7 +22,7 @@ def show_results(results: Mapping[str, Any], folder: Path) -> None:
         f"labeler agreement: {number(agreement['train']['mean'])} in the training group, "
         f"{number(agreement['heldout']['mean'])} in the held-out group"
     )
-    say(f"{results['seconds']['total']:.0f} s of work; everything is in {folder}")
+    say(f"{results['seconds']['total']:.0f} s by the clock; everything is in {folder}")
 
 
 def results_table(results: Mapping[str, Any]) -> Table:

@@ -1,6 +1,7 @@
 """The loop: each method is one step of InstructGPT's figure 2, and each leaves a finished run folder behind.
 
 store.db                             the labelling store
+clock                                seconds of work so far, by the wall clock
 data/                                snapshots: documents, and the prompts of each pool
 demonstrations/ pretrain/ sft/ …     one run folder per step or trained model
 round-1/responses, rankings, reward_model, choose, ppo, ppo_ptx …
@@ -15,6 +16,7 @@ from typing import Any
 
 from heedful.config import Config
 from heedful.models.checkpoint import weights_hash
+from heedful.pipeline.clock import clocked
 from heedful.pipeline.jobs import Job, Workers
 from heedful.pipeline.labelling import demonstrate, judge, rank
 from heedful.pipeline.measure import (
@@ -60,8 +62,9 @@ class Loop:
         """
         steps = self.steps()
         last = max(place for place, (name, _) in enumerate(steps) if name == until)
-        for _, step in steps[: last + 1]:
-            step()
+        with clocked(self.folder / "clock"):
+            for _, step in steps[: last + 1]:
+                step()
 
     def steps(self) -> list[tuple[str, Callable[[], None]]]:
         """The whole loop: each step with the name its command has."""

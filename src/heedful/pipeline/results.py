@@ -9,6 +9,7 @@ from typing import Any
 from heedful.evaluate.reward_model import accuracy, accuracy_by_group, calibration, comparisons, scorer_comparisons
 from heedful.evaluate.statistics import Estimate, clustered_mean, clustered_proportion
 from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
+from heedful.pipeline.clock import seconds_worked
 from heedful.pipeline.recipe import Recipe
 from heedful.run import read_jsonl, write_atomic
 from heedful.snapshot import Snapshot, read_snapshot
@@ -46,12 +47,11 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         if row["gold"] is not None:
             gold[row["policy"]][row["prompt_id"]] = row["gold"]
     baseline = recipe.evaluate.baseline
-    seconds = stage_seconds(folder)
     return {
         "seed": recipe.seed,
         "recipe": recipe.name,
         "commit": json.loads((judged / "manifest.json").read_text(encoding="utf-8"))["environment"]["commit"],
-        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
+        "seconds": stage_seconds(folder) | {"total": seconds_worked(folder / "clock")},
         "baseline": baseline,
         "agreement": agreement(last),
         "reward_model": reward_model(last),
