@@ -15,6 +15,7 @@ class Rows(NamedTuple):
     tokens: torch.Tensor  # (N, T) int64, padding on the right
     prompt_length: torch.Tensor  # (N,) int64, at least 1
     length: torch.Tensor  # (N,) int64, prompt + response
+    group: torch.Tensor | None = None  # (N,) int64, equal where rows have the same prompt; None: nothing is known
 
     @property
     def response_length(self) -> torch.Tensor:
@@ -45,10 +46,12 @@ class Rows(NamedTuple):
     def select(self, index: torch.Tensor) -> Self:
         """Some of the rows, cut to their own longest."""
         length = self.length[index]
-        return type(self)(self.tokens[index, : int(length.max())], self.prompt_length[index], length)
+        group = None if self.group is None else self.group[index]
+        return type(self)(self.tokens[index, : int(length.max())], self.prompt_length[index], length, group)
 
     def to(self, device: torch.device | str) -> Self:
-        return type(self)(*(x.to(device) for x in self))
+        group = None if self.group is None else self.group.to(device)
+        return type(self)(self.tokens.to(device), self.prompt_length.to(device), self.length.to(device), group)
 
 
 class Texts(NamedTuple):

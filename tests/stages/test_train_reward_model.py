@@ -100,7 +100,7 @@ def test_one_forward_per_response(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_tie_is_no_comparison() -> None:
     model = make_reward_model()
-    rows = make_rows(3)
+    rows = [row._replace(prompt=[4, 5]) for row in make_rows(3)]
     tied = EncodedRanking(rows, (1, 1, 2), "a")
     backward(model, [tied], PAD, objective(CONFIG), CONFIG)
     mine = gradients(model)
@@ -132,8 +132,8 @@ def test_micro_batches_hold_each_ranking_whole_and_once(seed: int, number: int, 
     parts = micro_batches(items, max_tokens)
     assert sorted(item.id for part in parts for item in part) == sorted(item.id for item in items)
     for part in parts:
-        longest = max(len(row.prompt) + len(row.response) for item in part for row in item.rows)
-        assert len(part) == 1 or longest * sum(len(item.rows) for item in part) <= max_tokens
+        longest = max(len(item.rows[0].prompt) + sum(len(row.response) for row in item.rows) for item in part)
+        assert len(part) == 1 or longest * len(part) <= max_tokens
 
 
 def test_centring_puts_the_demonstrations_at_0_and_moves_nothing_else() -> None:

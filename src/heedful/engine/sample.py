@@ -11,6 +11,7 @@ from heedful.config import InputError
 from heedful.engine.engine import Engine, Request
 from heedful.models.heads import Policy, RewardModel
 from heedful.models.optimizer import Precision, autocast
+from heedful.models.threads import in_order
 from heedful.text.collate import Encoded, by_length, to_rows
 from heedful.text.tokenizer import end_id, pad_id
 
@@ -80,23 +81,27 @@ def tokens_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]
     return found
 
 
-@torch.no_grad()
 def score_rows(model: RewardModel, rows: Rows, max_tokens: int, precision: Precision) -> torch.Tensor:
     """score (N,) in the rows' order, in passes of at most max_tokens."""
+
+    def of_part(index: torch.Tensor) -> torch.Tensor:
+        with autocast(rows.tokens.device, precision):
+            return model(rows.select(index))
+
     score = torch.zeros(len(rows.length), device=rows.tokens.device)
-    with autocast(rows.tokens.device, precision):
-        for index in by_length(rows.length, max_tokens):
-            score[index] = model(rows.select(index))
+    parts = by_length(rows.length, max_tokens)
+    for index, found in zip(parts, in_order(model, of_part, parts), strict=True):
+        score[index] = found
     return score
 
 
-@torch.no_grad()
 def mean_language_loss(policy: Policy, texts: Texts, max_tokens: int, precision: Precision) -> float:
     """Mean loss in nats per token over pretraining text, in passes of at most max_tokens."""
-    total, count = 0.0, 0
-    for index in by_length(texts.length, max_tokens):
+
+    def of_part(index: torch.Tensor) -> tuple[float, int]:
         with autocast(texts.tokens.device, precision):
             loss, mask = policy.language_loss(*texts.select(index))
-        total += float(loss.sum())
-        count += int(mask.sum())
-    return total / count
+        return float(loss.sum()), int(mask.sum())
+
+    found = in_order(policy, of_part, by_length(texts.length, max_tokens))
+    return sum(loss for loss, _ in found) / sum(count for _, count in found)

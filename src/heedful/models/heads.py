@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from heedful.batch import Rows
 from heedful.models.load import head_logits
+from heedful.models.shared import SharedPrompts
 
 MAX_LOGITS = 1 << 24  # entries of one chunk of logits (64 MB in fp32): positions · V never exists for a whole rollout
 
@@ -20,6 +21,15 @@ MAX_LOGITS = 1 << 24  # entries of one chunk of logits (64 MB in fp32): position
 def hidden_states(trunk: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
     """The trunk's last hidden states (N, T, D) over right-padded tokens (N, T); those of padding mean nothing."""
     return trunk(input_ids=tokens, use_cache=False).last_hidden_state
+
+
+def states_at(trunk: PreTrainedModel, rows: Rows, row: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """The hidden states (M, D) at positions (M,) of rows (M,); prompts that rows share are computed once."""
+    if rows.group is None:
+        return hidden_states(trunk, rows.tokens)[row, position]
+    shared = SharedPrompts(rows)
+    output = trunk(input_ids=shared.tokens, position_ids=shared.position, use_cache=False, layout=shared)
+    return output.last_hidden_state.flatten(0, 1)[shared.index(row, position)]
 
 
 class Policy(torch.nn.Module):
@@ -39,11 +49,11 @@ class Policy(torch.nn.Module):
         Both are of the distribution at the temperature. Only real response positions pass through the language-model
         head. The entropy is a measurement: it carries no gradient.
         """
-        hidden = hidden_states(self.decoder.get_decoder(), rows.tokens)
         mask = rows.mask
         row, step = mask.nonzero(as_tuple=True)
         position = rows.prompt_length[row] + step
-        logprob, entropy = self._read(hidden[row, position - 1], rows.tokens[row, position], temperature)
+        hidden = states_at(self.decoder.get_decoder(), rows, row, position - 1)
+        logprob, entropy = self._read(hidden, rows.tokens[row, position], temperature)
         zeros = logprob.new_zeros(mask.shape)
         return zeros.index_put((row, step), logprob), zeros.index_put((row, step), entropy)
 
@@ -125,9 +135,8 @@ class RewardModel(_ScalarModel):
 
     def forward(self, rows: Rows) -> torch.Tensor:
         """Score (N,)."""
-        hidden = hidden_states(self.trunk, rows.tokens)
-        index = torch.arange(len(hidden), device=hidden.device)
-        return self._read(hidden[index, rows.length - 1])
+        row = torch.arange(len(rows.length), device=rows.tokens.device)
+        return self._read(states_at(self.trunk, rows, row, rows.length - 1))
 
 
 class ValueModel(_ScalarModel):
@@ -140,5 +149,7 @@ class ValueModel(_ScalarModel):
 
     def forward(self, rows: Rows) -> torch.Tensor:
         """Value (N, R) of the state each response token was chosen in; zero where rows.mask is False."""
-        value = self._read(hidden_states(self.trunk, rows.tokens))
-        return rows.at_response(value, -1) * rows.mask
+        mask = rows.mask
+        row, step = mask.nonzero(as_tuple=True)
+        value = self._read(states_at(self.trunk, rows, row, rows.prompt_length[row] + step - 1))
+        return value.new_zeros(mask.shape).index_put((row, step), value)

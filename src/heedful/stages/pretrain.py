@@ -21,6 +21,7 @@ from heedful.models.checkpoint import save_policy
 from heedful.models.heads import Policy
 from heedful.models.load import from_scratch
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
+from heedful.models.threads import accumulate
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
 from heedful.text.collate import Encoder, by_length, texts
@@ -36,14 +37,21 @@ class PretrainConfig(Config):
     warmup_steps: int = Field(default=20, ge=0)
     weight_decay: float = Field(default=0.1, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
 
 
-def language_loss(policy: Policy, texts: Texts, precision: Precision) -> torch.Tensor:
-    """Mean negative log-likelihood in nats per token after each row's first."""
-    with autocast(texts.tokens.device, precision):
-        loss, mask = policy.language_loss(*texts)
-    return loss.sum() / mask.sum()
+def backward(policy: Policy, texts: Texts, config: PretrainConfig) -> torch.Tensor:
+    """Accumulate the gradient of the mean loss in nats per token after each row's first; returns that mean."""
+    total = (texts.length - 1).sum()
+
+    def loss(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with autocast(texts.tokens.device, config.precision):
+            loss, _ = policy.language_loss(*texts.select(index))
+        part = loss.sum() / total
+        return part, part.detach()
+
+    return torch.stack(accumulate(policy, loss, by_length(texts.length, config.max_tokens))).sum()
 
 
 def epoch_batches(length: torch.Tensor, batch_tokens: int, seed: int) -> list[torch.Tensor]:
@@ -69,8 +77,7 @@ def train(config: PretrainConfig, policy: Policy, data: Texts, valid: Texts, run
         batch = data.select(batches[place])
         lr = config.lr * cosine(step, num_steps, floor=0.05, warmup=config.warmup_steps)
         set_lr(optimizer, lr)
-        loss = language_loss(policy, batch, config.precision)
-        loss.backward()
+        loss = backward(policy, batch, config)
         norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
         run.check_finite(step, loss=loss, gradient_norm=norm)
         optimizer.step()
@@ -78,7 +85,7 @@ def train(config: PretrainConfig, policy: Policy, data: Texts, valid: Texts, run
         metrics = {"loss": loss, "lr": lr, "gradient_norm": norm, "tokens": int(batch.length.sum())}
         if step == num_steps - 1 or step % 200 == 199:
             policy.eval()
-            metrics["valid_loss"] = mean_language_loss(policy, valid, config.batch_tokens, config.precision)
+            metrics["valid_loss"] = mean_language_loss(policy, valid, config.max_tokens, config.precision)
             policy.train()
         run.log(step, **metrics)
         run.save_if_due(step + 1, policy=policy, optimizer=optimizer)
@@ -105,6 +112,6 @@ def main(
     for reason, number in encoder.dropped.items():
         run.count(reason, number)
     run.finish(
-        valid_loss=mean_language_loss(policy, valid, config.batch_tokens, config.precision),
+        valid_loss=mean_language_loss(policy, valid, config.max_tokens, config.precision),
         tokens=int(data.length.sum()),
     )

@@ -25,9 +25,10 @@ from heedful.models.checkpoint import load_policy, save_reward_model
 from heedful.models.heads import RewardModel
 from heedful.models.load import context_length, reinitialized
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
+from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot
-from heedful.text.collate import Encoded, EncodedRanking, Encoder, to_ranked_rows, to_rows
+from heedful.text.collate import Encoded, EncodedRanking, Encoder, by_length, to_ranked_rows, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.tokenizer import pad_id
 from heedful.types import Demonstration, Prompt
@@ -60,48 +61,44 @@ def objective(config: RewardModelConfig) -> RankingLoss:
 
 
 def micro_batches(items: Sequence[EncodedRanking], max_tokens: int) -> list[list[EncodedRanking]]:
-    """Whole rankings grouped by length, each group within max_tokens of padded rows."""
-    longest = [max(len(row.prompt) + len(row.response) for row in item.rows) for item in items]
-    parts: list[list[EncodedRanking]] = []
-    used = width = 0
-    for i in sorted(range(len(items)), key=lambda i: -longest[i]):
-        if not parts or used + len(items[i].rows) * width > max_tokens:
-            parts.append([])
-            used, width = 0, longest[i]  # the group's first is its longest
-        parts[-1].append(items[i])
-        used += len(items[i].rows) * width
-    return parts
+    """Whole rankings grouped by length, each group within max_tokens: a prompt counts once, padding counts."""
+    length = [len(item.rows[0].prompt) + sum(len(row.response) for row in item.rows) for item in items]
+    parts = by_length(torch.tensor(length), max_tokens)
+    return [[items[i] for i in part.tolist()] for part in parts]
 
 
 def backward(
     model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: RankingLoss, config: RewardModelConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Accumulate the gradient of the mean loss over the rankings; returns that mean and the mean accuracy."""
-    total_loss, total_accuracy = torch.zeros((), device=model.device), torch.zeros((), device=model.device)
-    for part in micro_batches(items, config.max_tokens):
-        batch = to_ranked_rows(part, pad).to(model.device)
-        with autocast(batch.rank.device, config.precision):
-            score = batch.grid(model(batch.rows))
-        part_loss = loss(score, batch.rank, batch.valid).sum() / len(items)
-        part_loss.backward()
-        total_loss += part_loss.detach()
-        total_accuracy += ranking_accuracy(score.detach(), batch.rank, batch.valid).sum() / len(items)
-    return total_loss, total_accuracy
+
+    def mean_loss(part: list[EncodedRanking]) -> tuple[torch.Tensor, torch.Tensor]:
+        sums = sum_loss(model, part, pad, loss, config) / len(items)
+        return sums[0], sums.detach()
+
+    mean = torch.stack(accumulate(model, mean_loss, micro_batches(items, config.max_tokens))).sum(0)
+    return mean[0], mean[1]
 
 
-@torch.no_grad()
 def validate(
     model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: RankingLoss, config: RewardModelConfig
 ) -> tuple[float, float]:
     """Mean loss and mean accuracy over the rankings."""
-    total_loss = total_accuracy = 0.0
-    for part in micro_batches(items, config.max_tokens):
-        batch = to_ranked_rows(part, pad).to(model.device)
-        with autocast(batch.rank.device, config.precision):
-            score = batch.grid(model(batch.rows))
-        total_loss += float(loss(score, batch.rank, batch.valid).sum())
-        total_accuracy += float(ranking_accuracy(score, batch.rank, batch.valid).sum())
-    return total_loss / len(items), total_accuracy / len(items)
+    parts = micro_batches(items, config.max_tokens)
+    sums = in_order(model, lambda part: sum_loss(model, part, pad, loss, config), parts)
+    mean = torch.stack(sums).double().sum(0) / len(items)
+    return float(mean[0]), float(mean[1])
+
+
+def sum_loss(
+    model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: RankingLoss, config: RewardModelConfig
+) -> torch.Tensor:
+    """(2,): the sums over the rankings of their losses and of their accuracies, one forward per response."""
+    batch = to_ranked_rows(items, pad).to(model.device)
+    with autocast(batch.rank.device, config.precision):
+        score = batch.grid(model(batch.rows))
+    accuracy = ranking_accuracy(score.detach(), batch.rank, batch.valid).sum()
+    return torch.stack([loss(score, batch.rank, batch.valid).sum(), accuracy])
 
 
 def train(

@@ -113,7 +113,7 @@ def to_rows(items: Sequence[Encoded], pad: int) -> Rows:
 
 
 def to_ranked_rows(items: Sequence[EncodedRanking], pad: int) -> RankedRows:
-    """B rankings of mixed K as one batch: one row per response, Kmax the largest K."""
+    """B rankings of mixed K as one batch: one row per response, Kmax the largest K; each ranking shares its prompt."""
     kmax = max(len(item.rank) for item in items)
     rank = torch.zeros(len(items), kmax, dtype=torch.long)
     valid = torch.zeros(len(items), kmax, dtype=torch.bool)
@@ -121,7 +121,9 @@ def to_ranked_rows(items: Sequence[EncodedRanking], pad: int) -> RankedRows:
         rank[i, : len(item.rank)] = torch.tensor(item.rank)
         valid[i, : len(item.rank)] = True
     slot = valid.flatten().nonzero().squeeze(1)
-    return RankedRows(to_rows([row for item in items for row in item.rows], pad), slot, rank, valid)
+    rows = to_rows([row for item in items for row in item.rows], pad)
+    group = torch.arange(len(items)).repeat_interleave(valid.sum(1))
+    return RankedRows(rows._replace(group=group), slot, rank, valid)
 
 
 def by_length(length: torch.Tensor, max_tokens: int) -> list[torch.Tensor]:

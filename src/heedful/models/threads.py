@@ -1,0 +1,79 @@
+"""Parts of a batch side by side on a CPU's threads: gradients and values that do not depend on how many there are.
+
+A small model's products are too small to be shared between threads; whole micro-batches are not. Each takes one thread,
+and gradients are added in the parts' order, so the sum is to the bit that of one part after the other.
+
+On a GPU, for a large model, or where dropout draws random numbers in the order of the work, parts follow one another.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+Part = TypeVar("Part")
+Told = TypeVar("Told")
+
+SMALL = 32_000_000  # parameters; the products of larger models fill the threads themselves
+
+
+def in_order(model: torch.nn.Module, work: Callable[[Part], Told], parts: Sequence[Part]) -> list[Told]:
+    """`work` of every part, in their order; without gradients."""
+
+    def without_gradients(part: Part) -> Told:
+        with torch.no_grad():  # a thread's grad mode is its own
+            return work(part)
+
+    num = hands(model, len(parts))
+    return list(map(without_gradients, parts)) if num == 1 else list(_pool(num).map(without_gradients, parts))
+
+
+def accumulate(
+    model: torch.nn.Module, loss: Callable[[Part], tuple[torch.Tensor, Told]], parts: Sequence[Part]
+) -> list[Told]:
+    """Add the gradients of the sum of the parts' losses to the model's; `loss` also tells something of each part.
+
+    The parts' order decides the order of the additions, whoever is ready first.
+    """
+    num = hands(model, len(parts))
+    if num == 1:
+        return [_backward(*loss(part)) for part in parts]
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def gradients(part: Part) -> tuple[tuple[torch.Tensor | None, ...], Told]:
+        value, told = loss(part)
+        return torch.autograd.grad(value, trained, allow_unused=True), told
+
+    found = []
+    for start in range(0, len(parts), num):  # no more gradients at a time than there are threads
+        for each, told in _pool(num).map(gradients, parts[start : start + num]):
+            for p, gradient in zip(trained, each, strict=True):
+                if gradient is not None:
+                    p.grad = gradient.contiguous() if p.grad is None else p.grad.add_(gradient)
+            found.append(told)
+    return found
+
+
+def hands(model: torch.nn.Module, num_parts: int) -> int:
+    """How many parts of the model's work go side by side."""
+    first = next(model.parameters())
+    small = sum(p.numel() for p in model.parameters()) <= SMALL
+    if first.device.type != "cpu" or not small or any(_draws(module) for module in model.modules()):
+        return 1
+    return min(num_parts, torch.get_num_threads())
+
+
+def _draws(module: torch.nn.Module) -> bool:
+    return module.training and getattr(module, "residual_dropout", getattr(module, "p", 0.0)) > 0
+
+
+def _backward(value: torch.Tensor, told: Told) -> Told:
+    value.backward()
+    return told
+
+
+@cache
+def _pool(num: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num, "heedful", initializer=torch.set_num_threads, initargs=(1,))

@@ -1,0 +1,83 @@
+"""Sharing a prompt changes nothing but the work: values, gradients and positions are those of rows standing alone."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heedful.batch import Rows
+from heedful.models.heads import Policy, RewardModel, ValueModel
+from heedful.models.shared import SharedPrompts
+from small_models import FAMILIES, VOCAB, small_model
+
+
+def some_rows(groups: list[int], seed: int = 0, longest: int = 9) -> Rows:
+    """Rows whose prompts are equal where their groups are; responses of 0 … longest tokens."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    prompts = {g: torch.randint(3, VOCAB, (draw(1, longest),), generator=generator) for g in sorted(set(groups))}
+    texts = [torch.cat([prompts[g], torch.randint(3, VOCAB, (draw(0, longest),), generator=generator)]) for g in groups]
+    tokens = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    prompt_length = torch.tensor([len(prompts[g]) for g in groups])
+    return Rows(tokens, prompt_length, torch.tensor([len(text) for text in texts]), torch.tensor(groups))
+
+
+GROUPS = [4, 1, 1, 4, 7, 1, 1]  # neither sorted nor neighbours
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", ["policy", "reward", "value"])
+def test_values_and_gradients_are_those_of_rows_alone(family: str, head: str) -> None:
+    rows = some_rows(GROUPS)
+    alone = rows._replace(group=None)
+    decoder = small_model(family)
+    model = {"policy": Policy, "reward": RewardModel.from_decoder, "value": ValueModel.from_decoder}[head](decoder)
+
+    def values(rows: Rows) -> torch.Tensor:
+        return model.logprob(rows, 0.7)[0] if head == "policy" else model(rows)
+
+    found, expected = values(rows), values(alone)
+    weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    (found * weight).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    (expected * weight).sum().backward()
+    assert gradients
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(gradients[name], p.grad, atol=1e-5, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3_text"])
+def test_past_a_sliding_window_too(family: str) -> None:
+    rows = some_rows([0, 0, 1], longest=40)
+    policy = Policy(small_model(family))
+    assert policy.decoder.config.get_text_config().sliding_window < int(rows.length.max())
+    torch.testing.assert_close(
+        policy.logprob(rows)[0], policy.logprob(rows._replace(group=None))[0], atol=1e-5, rtol=1e-5
+    )
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.integers(0, 99))
+def test_every_token_has_its_place_and_a_prompt_stands_once(groups: list[int], seed: int) -> None:
+    rows = some_rows(groups, seed)
+    shared = SharedPrompts(rows)
+    for row, length in enumerate(rows.length.tolist()):
+        place = shared.index(torch.full((length,), row), torch.arange(length))
+        assert shared.tokens.flatten()[place].equal(rows.tokens[row, :length])
+        assert shared.position.flatten()[place].equal(torch.arange(length))
+    real = sum({g: int(n) for g, n in zip(groups, rows.prompt_length, strict=True)}.values())
+    assert int((shared._part >= 0).sum()) == real + int(rows.response_length.sum())
+
+
+def test_a_response_sees_its_prompt_and_itself() -> None:
+    rows = Rows(torch.tensor([[5, 6, 7], [5, 6, 8]]), torch.tensor([2, 2]), torch.tensor([3, 3]), torch.tensor([0, 0]))
+    shared = SharedPrompts(rows)
+    assert shared.tokens.tolist() == [[5, 6, 7, 8]]
+    assert shared._seen(None).int().tolist() == [[[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]]
+    assert shared._seen(2).int().tolist() == [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 1]]]
