@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from heedful.cli.status import planned_steps
 from heedful.config import InputError, read_recipe
 from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.recipe import build
@@ -160,7 +161,7 @@ def test_a_finished_folder_is_not_worked_on_again(tiny_copy: Path) -> None:
 
 # Results.
 
-POLICIES = ["gpt", "gpt_prompted", "sft", "ppo", "ppo_ptx"]
+POLICIES = ["gpt", "gpt_prompted", "sft", "ppo_init", "ppo", "ppo_ptx"]
 
 
 def nulls(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -245,6 +246,45 @@ def test_gold_and_kl_can_be_computed_again(tiny_run: Path) -> None:
     assert results["ppo"]["kl"] is not None and results["gpt_prompted"]["kl"] is None
 
 
+def test_the_tax_is_measured_from_where_ppo_began(tiny_run: Path, two_rounds: Path) -> None:
+    for folder, start in ((tiny_run, "ppo_init"), (two_rounds, "ppo_init")):
+        measured = read(folder / "evaluation" / start / "manifest.json")["parents"]
+        begun = read(folder / "round-1" / "ppo" / "manifest.json")["parents"]["policy_folder"]
+        assert measured["policy"] == measured["reference"] == begun
+        results = read(folder / "results.json")
+        tax, policies = results["alignment_tax"], results["policies"]
+        assert tax["start"] == start and tax["start_lm_loss"] == policies[start]["lm_loss"]
+        assert policies[start]["kl"] == pytest.approx(0, abs=1e-5)
+        for name, found in tax["policies"].items():
+            assert found["rise"] == pytest.approx(policies[name]["lm_loss"] - policies[start]["lm_loss"])
+    assert set(read(tiny_run / "results.json")["alignment_tax"]["policies"]) == {"ppo", "ppo_ptx"}
+    assert read(tiny_run / "results.json")["alignment_tax"]["policies"]["ppo_ptx"]["relative_to"] == "ppo"
+
+
+@pytest.mark.parametrize(
+    ("settings", "row"),
+    [
+        ([], "ppo_init"),
+        (["ppo_start=gpt"], "gpt"),
+        (["ppo_start=sft"], "ppo_start"),  # the row sft is the epoch that the reward model prefers
+        (["ppo_start=sft", "evaluate.baseline=gpt"], "sft"),
+        (["ppo_start=gpt", "evaluate.baseline=gpt"], "gpt"),
+    ],
+)
+def test_the_row_of_ppos_start(settings: list[str], row: str) -> None:
+    recipe = build(read_recipe(str(TINY), settings))
+    assert recipe.start_row() == row
+    steps = planned_steps(recipe.model_dump(mode="json"))
+    assert len(steps) == len(set(steps)) and f"evaluation/{row}" in steps
+
+
+def test_a_mix_is_compared_with_the_plain_variant_most_like_it() -> None:
+    variants = "{free: {ptx_coef: 0, kl_coef: 0}, ppo: {ptx_coef: 0}, ptx: {ptx_coef: 1}, free_ptx: {kl_coef: 0}}"
+    recipe = build(read_recipe(str(TINY), [f"ppo.variants={variants}"]))
+    assert recipe.plain_of() == {"ptx": "ppo", "free_ptx": "free"}
+    assert build(read_recipe(str(TINY), ["ppo.variants={ptx: {ptx_coef: 1}}"])).plain_of() == {"ptx": None}
+
+
 def test_train_and_evaluation_share_no_user(tiny_run: Path) -> None:
     pools = {
         pool: read_snapshot(tiny_run / "data" / pool).prompts for pool in ("sft", "reward_model", "ppo", "evaluation")
@@ -262,6 +302,7 @@ def test_a_recipe_without_a_reward_model_ends_with_results(tmp_path: Path) -> No
         loop.run()
         results = write_results(recipe, tmp_path / "run")
     assert list(results["policies"]) == ["gpt", "sft"]
+    assert results["alignment_tax"] is None and results["reason"]["alignment_tax"]
     assert results["policies"]["sft"]["score"] is None and results["policies"]["sft"]["reason"]["score"]
     assert results["reward_model"]["accuracy"]["train_labelers"]["mean"] is None
     assert all(dict(nulls(json.loads(json.dumps(results)))).values())

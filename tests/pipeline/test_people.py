@@ -157,7 +157,7 @@ def test_the_loop_waits_for_people_and_goes_on(recipe: Path, tmp_path: Path) -> 
 
 def finished(folder: Path, judged: int) -> None:
     results = json.loads((folder / "results.json").read_text())
-    assert set(results["policies"]) == {"start", "sft", "ppo"}
+    assert set(results["policies"]) == {"start", "sft", "ppo_start", "ppo"}
     wins = results["policies"]["ppo"]["win_rate"]
     assert wins["num_prompts"] <= 6 and wins["wins"] + wins["ties"] + wins["losses"] >= 2
     # Nobody rated, and nobody knows the truth: null with a reason.

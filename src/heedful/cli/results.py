@@ -22,7 +22,24 @@ def show_results(results: Mapping[str, Any], folder: Path) -> None:
         f"labeler agreement: {number(agreement['train']['mean'])} in the training group, "
         f"{number(agreement['heldout']['mean'])} in the held-out group"
     )
+    if results["alignment_tax"] is not None:
+        say(tax_line(results["alignment_tax"]))
     say(f"{results['seconds']['total']:.0f} s by the clock; everything is in {folder}")
+
+
+def tax_line(tax: Mapping[str, Any]) -> str:
+    """What each PPO policy cost in language loss, and how much of that the pretraining mix undid."""
+    begun = tax["start_lm_loss"]
+    if begun is None:
+        return f"alignment tax: not measured, {tax['reason']['start_lm_loss']}"
+    parts = []
+    for name, found in tax["policies"].items():
+        verb = "raises" if found["rise"] > 0 else "lowers"
+        part = f"{name} {verb} held-out LM loss by {abs(found['rise']):.3f}"
+        if found.get("share_undone") is not None:
+            part += f", undoing {100 * found['share_undone']:.0f} % of what {found['relative_to']} lost"
+        parts.append(part)
+    return f"alignment tax over {tax['start']} ({begun:.3f}): {'; '.join(parts)}"
 
 
 def results_table(results: Mapping[str, Any]) -> Table:

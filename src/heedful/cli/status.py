@@ -81,8 +81,8 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     steps.append(f"evaluation/{start}")
     steps += [f"evaluation/{start}_prompted"] if wanted["prompted"] else []
     steps += [f"evaluation/best_of_{wanted['best_of']}"] if wanted["best_of"] else []
-    trained = [name for name in sft if name != recipe["ppo_start"] or name == wanted["baseline"]]
-    return [*steps, *(f"evaluation/{name}" for name in [*trained, *ppo]), "evaluation/judgements"]
+    begun = ["ppo_start"] if ppo and recipe["ppo_start"] == wanted["baseline"] != start else []
+    return [*steps, *(f"evaluation/{name}" for name in [*sft, *begun, *ppo]), "evaluation/judgements"]
 
 
 def read_steps(folder: Path, recipe: Mapping[str, Any]) -> list[Step]:

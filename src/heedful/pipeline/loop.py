@@ -279,8 +279,9 @@ class Loop:
         if recipe.evaluate.best_of:
             found[f"best_of_{recipe.evaluate.best_of}"] = self.ppo_start()
         for name in recipe.sft:
-            if name != recipe.ppo_start or name == recipe.evaluate.baseline:
-                found[name] = self.fine_tuned(name, self.best_epoch(name, round))
+            found[name] = self.fine_tuned(name, self.best_epoch(name, round))
+        if recipe.ppo:
+            found[recipe.start_row()] = self.ppo_start()
         return found | {name: self.round_folder(round) / name / "model" for name in recipe.ppo}
 
     def best_epoch(self, name: str, round: int) -> int | None:

@@ -145,6 +145,20 @@ class Recipe(Config):
         if needs:
             raise ValueError(f"{needs[0]} needs pretraining text; name a file in documents, or set it to 0")
 
+    def start_row(self) -> str:
+        """What results call the model PPO begins from: its name, unless that row is the epoch of the best score."""
+        return "ppo_start" if self.ppo_start == self.evaluate.baseline != self.start_name else self.ppo_start
+
+    def plain_of(self) -> dict[str, str | None]:
+        """Each PPO variant with a pretraining mix, and the one without that differs from it in fewest settings."""
+        plain = [name for name, config in self.ppo.items() if not config.ptx_coef]
+
+        def nearest(mixed: PPOConfig) -> str | None:
+            differing = {n: sum(getattr(self.ppo[n], key) != value for key, value in mixed) for n in plain}
+            return min(plain, key=differing.__getitem__, default=None)
+
+        return {name: nearest(config) for name, config in self.ppo.items() if config.ptx_coef}
+
     def data_config(self) -> "DataConfig":
         return DataConfig(**{key: getattr(self, key) for key in DataConfig.model_fields})
 

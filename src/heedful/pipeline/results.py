@@ -8,6 +8,7 @@ from typing import Any
 
 from heedful.evaluate.reward_model import accuracy, accuracy_by_group, calibration, comparisons, scorer_comparisons
 from heedful.evaluate.statistics import Estimate, clustered_mean, clustered_proportion
+from heedful.evaluate.tax import alignment_tax
 from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
 from heedful.pipeline.clock import seconds_worked
 from heedful.pipeline.recipe import Recipe
@@ -26,6 +27,7 @@ WHY_NULL = {
     "lm_loss": "there is no held-out pretraining text",
     "calibration_error": "no comparison on a held-out prompt was scored",
     "demonstration_score_mean": "there are no demonstrations to centre the scores on",
+    "alignment_tax": "there is no PPO policy",
 }
 
 
@@ -47,7 +49,9 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         if row["gold"] is not None:
             gold[row["policy"]][row["prompt_id"]] = row["gold"]
     baseline = recipe.evaluate.baseline
-    return {
+    by_scorer = recipe.labelers.judge == "sentiment"
+    policies = {name: policy(name, baseline, folder, judgements, given, gold, by_scorer) for name in given}
+    found = {
         "seed": recipe.seed,
         "recipe": recipe.name,
         "commit": json.loads((judged / "manifest.json").read_text(encoding="utf-8"))["environment"]["commit"],
@@ -55,13 +59,15 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         "baseline": baseline,
         "agreement": agreement(last),
         "reward_model": reward_model(last),
-        "policies": {
-            name: policy(
-                name, baseline, folder, judgements, given, gold, by_scorer=recipe.labelers.judge == "sentiment"
-            )
-            for name in given
-        },
+        "policies": policies,
+        "alignment_tax": tax(recipe, policies),
     }
+    return with_reasons(found)
+
+
+def tax(recipe: Recipe, policies: Mapping[str, Json]) -> Json | None:
+    loss = {name: found["lm_loss"] for name, found in policies.items()}
+    return alignment_tax(recipe.start_row(), loss, list(recipe.ppo), recipe.plain_of()) if recipe.ppo else None
 
 
 def stage_seconds(folder: Path) -> dict[str, float]:

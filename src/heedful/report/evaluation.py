@@ -1,12 +1,12 @@
 """What the run showed: the results table, figures 1 and 4 of InstructGPT, the alignment tax."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from heedful.report.charts import Dot, interval_chart, stack_chart
 from heedful.report.folder import Json, RunFolder, pointer
-from heedful.report.numbers import Show, plain
+from heedful.report.numbers import Show
 
 # InstructGPT's figure 4 shows these four, in this order.
 FIGURE_4 = ("fails_instruction", "satisfies_constraint", "hallucination", "inappropriate_assistant")
@@ -34,11 +34,11 @@ class Panel(NamedTuple):
 
 
 class Tax(NamedTuple):
-    """The alignment tax: how the language loss of each PPO policy differs from where it is measured from."""
+    """The alignment tax: each policy's language loss, and how PPO moved it from where it began."""
 
     chart: Markup
-    reference: str | None
-    sentences: list[str]
+    start: str | None
+    sentences: list[Markup]
 
 
 def where_run(run: RunFolder) -> Json:
@@ -133,7 +133,7 @@ def likert(run: RunFolder, show: Show) -> Markup | None:
 
 
 def alignment_tax(run: RunFolder, show: Show) -> Tax | None:
-    """Language loss of each policy, and what PPO cost; None when no policy's loss was measured."""
+    """Language loss of each policy, and what PPO cost over its start; None when no policy's loss was measured."""
     loss = {name: run.at(pointer("policies", name, "lm_loss")) for name in run.policies}
     known = {name: value for name, value in loss.items() if value is not None}
     if not known:
@@ -144,30 +144,20 @@ def alignment_tax(run: RunFolder, show: Show) -> Tax | None:
         Dot(name, value, None, None, run.colour(name), show(pointer("policies", name, "lm_loss"), 4, tag="tspan"))
         for name, value in known.items()
     ]
-    candidates = (run.recipe.get("ppo_start"), run.recipe.get("start_name"), run.results.get("baseline"))
-    reference = next((str(name) for name in candidates if name in known), None)
-    chart = interval_chart(dots, "Language loss", low - room, high + room, rule=known.get(str(reference)))
-    return Tax(chart, reference, tax_sentences(run, known, reference))
+    start = run.at("/alignment_tax/start")
+    chart = interval_chart(dots, "Language loss", low - room, high + room, rule=run.at("/alignment_tax/start_lm_loss"))
+    return Tax(chart, start, [tax_sentence(run, name, show) for name in run.at("/alignment_tax/policies") or {}])
 
 
-def tax_sentences(run: RunFolder, loss: dict[str, float], reference: str | None) -> list[str]:
-    """What each PPO policy costs in nats per token, and how much of plain PPO's cost the pretraining mix undid."""
-    ppo: dict[str, Any] = run.recipe.get("ppo", {})
-    if reference is None:
-        return []
-    sentences = []
-    for name in ppo:
-        if name in loss:
-            change = loss[name] - loss[reference]
-            verb = "higher" if change > 0 else "lower"
-            sentences.append(f"{name} is {plain(abs(change), 4)} nats per token {verb} than {reference}.")
-    plain_ppo = next((n for n, c in ppo.items() if not c.get("ptx_coef") and n in loss), None)
-    for name in (n for n, c in ppo.items() if c.get("ptx_coef") and n in loss):
-        if plain_ppo is None:
-            sentences.append("There is no PPO without pretraining mix to compare with.")
-        elif loss[plain_ppo] <= loss[reference]:
-            sentences.append(f"{plain_ppo} paid no tax, so there is nothing for {name} to undo.")
-        else:
-            undone = (loss[plain_ppo] - loss[name]) / (loss[plain_ppo] - loss[reference])
-            sentences.append(f"{name} undoes {plain(undone, 0, percent=True)} of what {plain_ppo} lost.")
-    return sentences
+def tax_sentence(run: RunFolder, name: str, show: Show) -> Markup:
+    """What a PPO policy costs in nats per token, and how much of a plain one's cost the pretraining mix undid."""
+    found: Json = run.at(pointer("alignment_tax", "policies", name))
+    key = pointer("alignment_tax", "policies", name)
+    loss, rise = show(f"{key}/lm_loss", 4), show(f"{key}/rise", 4)
+    said = Markup("{} stands at {}, a change of {} nats per token").format(name, loss, rise)
+    if "share_undone" not in found:
+        return said + "."
+    if found["share_undone"] is None:
+        return said + Markup("; what it undid is not known: {}.").format(found["reason"]["share_undone"])
+    share = show(f"{key}/share_undone", 0, percent=True)
+    return said + Markup("; it undoes {} of what {} lost.").format(share, found["relative_to"])
