@@ -39,6 +39,11 @@ class Cache:
         self._each(lambda x: moved(x, 2, low, high, shift, columns))
         self.columns = columns
 
+    def add_rows(self, rows: int) -> None:
+        """Room for so many rows."""
+        self._each(lambda x: moved(x, 0, 0, self.rows, 0, rows))
+        self.rows = rows
+
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         for store in (self.key, self.value):
             for layer, x in store.items():

@@ -12,9 +12,69 @@ import torch
 from transformers import PreTrainedModel
 
 from heedful.config import InputError
-from heedful.engine.slots import Completion, Request, Slots, Unit
+from heedful.engine.slots import Completion, NewToken, Request, Slots, Unit
 from heedful.models.load import context_length
 from heedful.models.optimizer import Precision, autocast
+
+FIRST_ROWS = 4  # rows of storage that an open session begins with
+
+
+class Session:
+    """Requests that come and go over one set of slots, one step at a time, in the order they were added.
+
+    A request is known by its `order`, any integer the caller has not in use.
+    """
+
+    def __init__(self, engine: "Engine", slots: Slots, at_once: bool) -> None:
+        """`at_once`: prompts join as soon as there is a free row, not once so many are free that a pass pays."""
+        self._engine, self._slots, self._at_once = engine, slots, at_once
+        self._queue: list[Unit] = []  # the next one last
+        self._admitted = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being generated or waits."""
+        return bool(self._queue or self._slots.alive)
+
+    @property
+    def alive(self) -> int:
+        """The rows being generated."""
+        return self._slots.alive
+
+    def add(self, order: int, request: Request) -> None:
+        """Put a request, which `Engine.check` has passed, behind those that wait."""
+        size = self._engine.max_rows
+        firsts = range(0, request.num_samples, size)
+        units = [Unit(order, request, first, min(size, request.num_samples - first)) for first in firsts]
+        self._queue[:0] = reversed(units)
+
+    def step(self) -> None:
+        """Admit waiting prompts, which gives each its first token, or give every row its next one."""
+        with self._engine.computing():
+            # Not twice on end: prompts that come in without end must not keep those before them from going on.
+            wants = self._slots.wants(self._queue, self._at_once)
+            self._admitted = wants and not (self._admitted and self._slots.alive)
+            if self._admitted:
+                self._slots.admit(self._queue)
+            else:
+                self._slots.step()
+
+    def newest(self) -> list[NewToken]:
+        """What the last step gave each row that is still there; to be read before `collect`."""
+        with self._engine.computing():
+            return self._slots.newest()
+
+    def collect(self) -> list[tuple[int, int, Completion]]:
+        """(order, sample index, completion) of what is finished; its rows are free."""
+        with self._engine.computing():
+            return self._slots.collect()
+
+    def cancel(self, order: int, sample: int | None = None) -> None:
+        """Free the rows of a request, or of one sample of it, at once; a whole request also stops waiting."""
+        if sample is None:
+            self._queue = [unit for unit in self._queue if unit.order != order]
+        with self._engine.computing():
+            self._slots.release(order, sample)
 
 
 class Engine:
@@ -51,52 +111,64 @@ class Engine:
         Raises:
             InputError: a request that cannot be answered, named by its index.
         """
-        self._check(requests)
-        # Longest prompts first: those prefilled together are of like length, and later ones always find room.
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))
-        queue = [unit for i in order for unit in self._units(i, requests[i])]
-        with self._computing():
-            size = min(self.max_rows, sum(unit.number for unit in queue))
-            longest = max((len(r.prompt) + r.max_new_tokens for r in requests), default=0)
-            slots = Slots(self.model, self._ends, size, longest + 1, self.counts)
-        training = [module for module in self.model.modules() if module.training]
-        self.model.eval()
-        try:
-            while queue or slots.alive:
-                with self._computing():
-                    if slots.wants(queue):
-                        slots.admit(queue)
-                    else:
-                        slots.step()
-                    finished = slots.collect()
-                yield from finished
-        finally:
-            for module in training:
-                module.training = True
-
-    def _units(self, index: int, request: Request) -> Iterator[Unit]:
-        for first in range(0, request.num_samples, self.max_rows):
-            yield Unit(index, request, first, min(self.max_rows, request.num_samples - first))
+        for i, request in enumerate(requests):
+            self.check(request, f"prompt {i}")
+        size = min(self.max_rows, sum(request.num_samples for request in requests))
+        longest = max((len(r.prompt) + r.max_new_tokens for r in requests), default=0)
+        with evaluating(self.model):
+            session = self._session(size, size, longest + 1, at_once=False)
+            # Longest prompts first: those prefilled together are of like length, and later ones always find room.
+            for i in reversed(sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))):
+                session.add(i, requests[i])
+            while session.busy:
+                session.step()
+                yield from session.collect()
 
     @contextmanager
-    def _computing(self) -> Iterator[None]:
+    def session(self) -> Iterator[Session]:
+        """An empty session, for requests that come one by one and want their tokens at once; the model is in eval
+        mode meanwhile. Storage grows with the rows and columns in use, and is given back at the end."""
+        with evaluating(self.model):
+            yield self._session(self.max_rows, min(FIRST_ROWS, self.max_rows), 0, at_once=True)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The mode and precision in which the engine computes."""
         with torch.inference_mode(), autocast(self.model.device, self.precision):
             yield
 
-    def _check(self, requests: Sequence[Request]) -> None:
+    def _session(self, size: int, rows: int, expected: int, at_once: bool) -> Session:
+        with self.computing():
+            return Session(self, Slots(self.model, self._ends, size, rows, expected, self.counts), at_once)
+
+    def check(self, request: Request, name: str) -> None:
+        """Raises InputError, with the name, for a request that cannot be answered."""
         context, vocabulary = context_length(self.model), len(self._ends)
-        for i, request in enumerate(requests):
-            length = len(request.prompt)
-            if not length:
-                raise InputError(f"prompt {i} is empty; give at least a begin token")
-            if min(request.prompt) < 0 or max(request.prompt) >= vocabulary:
-                raise InputError(f"prompt {i} holds a token outside the model's vocabulary of {vocabulary}")
-            if request.num_samples < 1 or request.max_new_tokens < 1:
-                raise InputError(f"prompt {i}: num_samples and max_new_tokens must be at least 1")
-            if request.temperature < 0 or request.top_k < 0 or not 0 < request.top_p <= 1:
-                raise InputError(f"prompt {i}: temperature and top_k must be at least 0, top_p in (0, 1]")
-            if length + request.max_new_tokens > context:
-                raise InputError(
-                    f"prompt {i}: {length} tokens and {request.max_new_tokens} new ones exceed the model's context of "
-                    f"{context}; shorten the prompt or lower max_new_tokens"
-                )
+        length, fewest = len(request.prompt), int(request.prompt_logprobs is None)
+        if not length:
+            raise InputError(f"{name} is empty; give at least a begin token")
+        if min(request.prompt) < 0 or max(request.prompt) >= vocabulary:
+            raise InputError(f"{name} holds a token outside the model's vocabulary of {vocabulary}")
+        if request.num_samples < 1 or request.max_new_tokens < fewest:
+            raise InputError(f"{name}: num_samples and max_new_tokens must be at least 1")
+        if request.temperature < 0 or request.top_k < 0 or not 0 < request.top_p <= 1:
+            raise InputError(f"{name}: temperature and top_k must be at least 0, top_p in (0, 1]")
+        if any(not 0 <= token < vocabulary for token, _ in request.bias):
+            raise InputError(f"{name}: a bias is for a token outside the model's vocabulary of {vocabulary}")
+        if length + request.max_new_tokens > context:
+            raise InputError(
+                f"{name}: {length} tokens and {request.max_new_tokens} new ones exceed the model's context of "
+                f"{context}; shorten the prompt or lower max_new_tokens"
+            )
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """The model in eval mode; each module as it was afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

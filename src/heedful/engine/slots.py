@@ -16,17 +16,26 @@ from transformers import PreTrainedModel
 from heedful.config import InputError
 from heedful.engine.cache import Cache, Decode, Prefill, moved
 from heedful.engine.draw import Sampling, draw, sampling, stream_key, uniforms
+from heedful.engine.odds import Odds, odds, odds_after
 from heedful.models.attention import Layout
 from heedful.models.load import head_logits
 
 BLOCK = 64  # columns by which storage grows
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens of one prefill pass: what a CPU's cache holds
+BY_ROW = (  # the tensors of Slots whose first dimension is rows
+    *("_tokens", "_logprob", "_uniform", "_mask", "_start", "_response", "_last"),
+    *("_position", "_key", "_live", "_temperature", "_top_k", "_top_p"),
+)
 REFILL = 8  # free slots are refilled, and holes closed, once they are one in REFILL: fewer, larger passes
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to be answered `num_samples` times; temperature 0 is greedy, top_k 0 and top_p 1 keep every token."""
+    """One prompt to be answered `num_samples` times; temperature 0 is greedy, top_k 0 and top_p 1 keep every token.
+
+    `bias`: (token, number added to its logit). `logprobs` asks for the odds of each token with so many rivals,
+    `prompt_logprobs` for those of the prompt's tokens; with them max_new_tokens may be 0.
+    """
 
     prompt: list[int]
     num_samples: int = 1
@@ -35,14 +44,34 @@ class Request:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
 
 class Completion(NamedTuple):
-    """One response. `logprob` is each token's at the sampling temperature (at 1 when greedy), over all tokens."""
+    """One response. `logprob` is each token's at the sampling temperature (at 1 when greedy), over all tokens.
+
+    Where a bias was asked for, `logprob` is that of the biased distribution; odds never are.
+    """
 
     tokens: list[int]  # with the end token when one was produced
     logprob: list[float]
     finished: bool  # False where max_new_tokens cut it
+    odds: list[Odds]  # of each token, where asked for
+    prompt_odds: list[Odds]  # of the prompt's tokens after the first, where asked for
+
+
+class NewToken(NamedTuple):
+    """The token that a row has just got."""
+
+    order: int
+    sample: int
+    token: int
+    ends: bool  # it is an end token
+    last: bool  # the row gets no more
+    odds: Odds | None
+    prompt_odds: list[Odds]
 
 
 class Unit(NamedTuple):
@@ -61,6 +90,17 @@ class _Owner(NamedTuple):
     sample: int
     start: int
     response: int
+    request: Request
+    odds: list[Odds]
+    prompt_odds: list[Odds]
+
+
+class Bias(NamedTuple):
+    """Numbers (M,) to be added to the logits of tokens (M,) in rows (M,)."""
+
+    row: torch.Tensor
+    token: torch.Tensor
+    number: torch.Tensor
 
 
 class Slots:
@@ -70,16 +110,18 @@ class Slots:
     """
 
     def __init__(
-        self, model: PreTrainedModel, ends: torch.Tensor, size: int, expected: int, counts: Counter[str]
+        self, model: PreTrainedModel, ends: torch.Tensor, size: int, rows: int, expected: int, counts: Counter[str]
     ) -> None:
-        """`ends` (V,) bool: the tokens that end a response. `expected`: columns to start with; more come as needed."""
+        """`ends` (V,) bool: the tokens that end a response. `rows` and `expected` columns to start with; more rows, up
+        to `size`, and more columns come as needed."""
         self._model, self._trunk, self._ends, self._counts = model, model.get_decoder(), ends, counts
-        self._size, self._expected, self._device = size, expected, ends.device
+        self._size, self._rows, self._expected, self._device = size, rows, expected, ends.device
         self._owner: list[_Owner | None] = [None] * size
+        self._fresh: Sequence[int] = ()  # the slots that got the newest tokens
         self.alive = self._n = 0
         self._time = self._low = self._base = 0
         autocast = torch.is_autocast_enabled(self._device.type)
-        self._cache = Cache(size, 0, torch.get_autocast_dtype(self._device.type) if autocast else None)
+        self._cache = Cache(rows, 0, torch.get_autocast_dtype(self._device.type) if autocast else None)
         number = torch.promote_types(model.dtype, torch.float32)
         self._tokens, self._logprob = self._new(torch.int64, 0), self._new(number, 0)  # (size, columns)
         self._uniform, self._mask = self._new(torch.float64, 0), self._new(number, 0)  # (size, columns)
@@ -87,11 +129,14 @@ class Slots:
         self._position, self._key, self._live = self._new(torch.int64), self._new(torch.int64), self._new(torch.bool)
         self._temperature, self._top_k, self._top_p = self._new(number), self._new(torch.int64), self._new(number)
         self._sampling: Sampling
+        self._asking: list[tuple[int, _Owner]] = []
+        self._bias: Bias | None = None
 
-    def wants(self, queue: Sequence[Unit]) -> bool:
-        """Whether it is time to admit the unit at the queue's end."""
+    def wants(self, queue: Sequence[Unit], at_once: bool = False) -> bool:
+        """Whether it is time to admit the unit at the queue's end: as soon as there is room, when `at_once`."""
         free = self._size - self.alive
-        return bool(queue) and queue[-1].number <= free and (free * REFILL >= self._size or not self.alive)
+        full = free * REFILL < self._size and self.alive > 0 and not at_once
+        return bool(queue) and queue[-1].number <= free and not full
 
     def admit(self, queue: list[Unit]) -> None:
         """Take units off the queue's end while they fit, prefill their prompts and draw their first tokens."""
@@ -99,7 +144,10 @@ class Slots:
         units: list[Unit] = []
         while queue and queue[-1].number <= len(free) - sum(unit.number for unit in units):
             units.append(queue.pop())
-        longest = max(len(unit.request.prompt) for unit in units)
+        units.sort(key=lambda unit: -len(unit.request.prompt))
+        self._fresh = free[: sum(unit.number for unit in units)]
+        self._hold(self._fresh[-1] + 1)
+        longest = len(units[0].request.prompt)
         earliest = self._time - longest
         self._fit(min(self._low, earliest) if self.alive else earliest, self._time + 2)
         for part in _passes(units, PREFILL_TOKENS[self._device.type]):
@@ -121,9 +169,10 @@ class Slots:
         self._time += 1
         self._counts["steps"] += 1
         self._counts["decode_rows"] += n
-        token, logprob, close = draw(
-            head_logits(self._model, hidden[:, 0]), self._sampling, self._uniform[:n, column + 1]
-        )
+        logits = head_logits(self._model, hidden[:, 0])
+        token, logprob, close = draw(biased(logits, self._bias), self._sampling, self._uniform[:n, column + 1])
+        _note(self._asking, logits, token)
+        self._fresh = range(n)
         self._tokens[:n, column + 1] = token
         self._logprob[:n, column + 1] = logprob
         self._counts["close_draws"] += int(close)
@@ -146,12 +195,44 @@ class Slots:
             owner = self._owner[slot]
             assert owner is not None
             first = owner.response - self._low
-            completion = Completion(tokens[i][first:], logprobs[i][first:], finished[i])
+            if owner.request.max_new_tokens:
+                completion = Completion(
+                    tokens[i][first:], logprobs[i][first:], finished[i], owner.odds, owner.prompt_odds
+                )
+            else:
+                completion = Completion([], [], False, [], owner.prompt_odds)
             results.append((owner.order, owner.sample, completion))
             self._owner[slot] = None
         self.alive -= len(results)
         self._settle()
         return results
+
+    def newest(self) -> list[NewToken]:
+        """The tokens that the last admission or step gave; to be read before `collect`."""
+        slots = [slot for slot in self._fresh if self._owner[slot] is not None]
+        newest = self._tokens[self._tensor(slots), self._time - self._base]
+        found = []
+        for slot, token, ends in zip(slots, newest.tolist(), self._ends[newest].tolist(), strict=True):
+            owner = self._owner[slot]
+            assert owner is not None
+            last = ends or owner.response + owner.request.max_new_tokens - 1 <= self._time
+            latest = owner.odds[-1] if owner.odds else None
+            found.append(NewToken(owner.order, owner.sample, token, ends, last, latest, owner.prompt_odds))
+        return found
+
+    def release(self, order: int, sample: int | None = None) -> None:
+        """Free the rows of a request, or one sample's, whose tokens nobody wants any more."""
+        gone = [
+            slot
+            for slot, owner in enumerate(self._owner)
+            if owner is not None and owner.order == order and sample in (None, owner.sample)
+        ]
+        self._live[gone] = False
+        self._position[gone] = 0
+        for slot in gone:
+            self._owner[slot] = None
+        self.alive -= len(gone)
+        self._settle()
 
     def _prefill(self, units: list[Unit], slots: list[int]) -> None:
         lengths = [len(unit.request.prompt) for unit in units]
@@ -165,19 +246,29 @@ class Slots:
             raise InputError(f"architecture {self._model.config.model_type!r} shares keys between layers")
         self._counts["prefill_tokens"] += tokens.numel()
         self._n = max(self._n, *(s + 1 for s in slots))
-        self._take(slots, samples)
+        self._take(slots, samples, [self._prompt_odds(unit, h) for unit, h in zip(units, hidden, strict=True)])
         logits = head_logits(self._model, hidden[torch.arange(len(units), device=self._device), length - 1])[prompt]
         column = self._time - self._base
         how = sampling(self._temperature[slot], self._top_k[slot], self._top_p[slot])
-        token, logprob, close = draw(logits, how, self._uniform[slot, column])
+        owners = [self._owner[s] for s in slots]
+        token, logprob, close = draw(biased(logits, self._bias_of(owners)), how, self._uniform[slot, column])
+        _note(_asking(owners), logits, token)
         self._tokens[slot, column] = token
         self._logprob[slot, column] = logprob
         self._counts["close_draws"] += int(close)
 
-    def _take(self, slots: list[int], samples: list[tuple[int, Unit, int]]) -> None:
+    def _prompt_odds(self, unit: Unit, hidden: torch.Tensor) -> list[Odds]:
+        prompt, number = unit.request.prompt, unit.request.prompt_logprobs
+        if number is None:
+            return []
+        return odds_after(self._model, hidden[: len(prompt) - 1], self._tensor(prompt[1:]), number)
+
+    def _take(self, slots: list[int], samples: list[tuple[int, Unit, int]], prompt_odds: Sequence[list[Odds]]) -> None:
         """Write down whose response each slot holds from now on."""
-        for taken, (_, unit, sample) in zip(slots, samples, strict=True):
-            self._owner[taken] = _Owner(unit.order, sample, self._time - len(unit.request.prompt), self._time)
+        for taken, (prompt, unit, sample) in zip(slots, samples, strict=True):
+            start = self._time - len(unit.request.prompt)
+            owner = _Owner(unit.order, sample, start, self._time, unit.request, [], prompt_odds[prompt])
+            self._owner[taken] = owner
         requests = [unit.request for _, unit, _ in samples]
         slot = self._tensor(slots)
         length = self._tensor([len(r.prompt) for r in requests])
@@ -202,6 +293,15 @@ class Slots:
         n = self._n
         self._low = min((owner.start for owner in self._owner[:n] if owner is not None), default=self._time)
         self._sampling = sampling(self._temperature[:n], self._top_k[:n], self._top_p[:n])
+        self._asking, self._bias = _asking(self._owner[:n]), self._bias_of(self._owner[:n])
+
+    def _bias_of(self, owners: Sequence[_Owner | None]) -> Bias | None:
+        """The biases of rows in this order."""
+        entries = [(i, *entry) for i, owner in enumerate(owners) if owner is not None for entry in owner.request.bias]
+        if not entries:
+            return None
+        row, token, number = zip(*entries, strict=True)
+        return Bias(self._tensor(row), self._tensor(token), self._tensor(number, self._temperature.dtype))
 
     def _close_holes(self) -> None:
         """Move the last rows into the empty slots before them."""
@@ -210,16 +310,19 @@ class Slots:
         if holes:
             source, target = self._tensor(tail), self._tensor(holes)
             self._cache.copy_rows(source, target, self._low - self._base, self._time - self._base)
-            for x in self._by_row():
+            for x in (getattr(self, name) for name in BY_ROW):
                 x[target] = x[source]
             for old, new in zip(tail, holes, strict=True):
                 self._owner[new], self._owner[old] = self._owner[old], None
         self._settle()
 
-    def _by_row(self) -> tuple[torch.Tensor, ...]:
-        grids = (self._tokens, self._logprob, self._uniform, self._mask)
-        times = (self._start, self._response, self._last, self._position, self._key, self._live)
-        return (*grids, *times, self._temperature, self._top_k, self._top_p)
+    def _hold(self, rows: int) -> None:
+        """Make storage hold so many rows."""
+        if rows > self._rows:
+            self._rows = min(self._size, max(rows, 2 * self._rows))
+            self._cache.add_rows(self._rows)
+            for name in BY_ROW:
+                setattr(self, name, moved(getattr(self, name), 0, 0, self._n, 0, self._rows))
 
     def _fit(self, low: int, high: int) -> None:
         """Make storage hold times low to high, keeping what rows own."""
@@ -248,7 +351,7 @@ class Slots:
         self._uniform[slot] = uniforms(self._key[slot, None], time - self._response[slot, None])
 
     def _new(self, dtype: torch.dtype, *shape: int) -> torch.Tensor:
-        return torch.zeros(self._size, *shape, dtype=dtype, device=self._device)
+        return torch.zeros(self._rows, *shape, dtype=dtype, device=self._device)
 
     def _tensor(self, values: Sequence[object], dtype: torch.dtype = torch.int64) -> torch.Tensor:
         return torch.tensor(values, dtype=dtype, device=self._device)
@@ -263,3 +366,24 @@ def _passes(units: list[Unit], max_tokens: int) -> list[list[Unit]]:
         else:
             groups.append([unit])
     return groups
+
+
+def biased(logits: torch.Tensor, bias: Bias | None) -> torch.Tensor:
+    """Logits (n, V) with the biases added, in new storage where there are any."""
+    if bias is None:
+        return logits
+    return logits.index_put((bias.row, bias.token), bias.number.to(logits.dtype), accumulate=True)
+
+
+def _asking(owners: Sequence[_Owner | None]) -> list[tuple[int, _Owner]]:
+    """The rows, in this order, whose requests ask for odds."""
+    return [(i, owner) for i, owner in enumerate(owners) if owner is not None and owner.request.logprobs is not None]
+
+
+def _note(asking: list[tuple[int, _Owner]], logits: torch.Tensor, token: torch.Tensor) -> None:
+    """Write down the odds of new tokens (n,) by logits (n, V) for those rows that ask for them."""
+    if asking:
+        row = torch.tensor([i for i, _ in asking], device=logits.device)
+        number = max(owner.request.logprobs or 0 for _, owner in asking)
+        for (_, owner), found in zip(asking, odds(logits[row], token[row], number), strict=True):
+            owner.odds.append(found._replace(likeliest=found.likeliest[: owner.request.logprobs]))
