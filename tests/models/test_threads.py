@@ -7,7 +7,7 @@ import torch
 
 from heedful.models.heads import Policy
 from heedful.models.load import set_residual_dropout
-from heedful.models.threads import accumulate, hands, in_order
+from heedful.models.threads import accumulate, hands, in_order, use_threads
 from small_models import VOCAB, small_model
 
 TOKENS = torch.randint(3, VOCAB, (12, 9), generator=torch.Generator().manual_seed(3))
@@ -17,9 +17,9 @@ LENGTH = torch.full((12,), 9)
 @pytest.fixture
 def three_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(3)
+    use_threads(3)
     yield
-    torch.set_num_threads(before)
+    use_threads(before)
 
 
 def loss(policy: Policy, rows: slice) -> tuple[torch.Tensor, int]:
@@ -34,11 +34,11 @@ def gradients(policy: Policy) -> list[torch.Tensor]:
 def test_gradients_are_added_in_the_parts_order(family: str, three_threads: None) -> None:
     parts = [slice(start, start + size) for start, size in ((0, 1), (1, 5), (6, 2), (8, 3), (11, 1))]
     alone, together = Policy(small_model(family)), Policy(small_model(family))
-    torch.set_num_threads(1)
+    use_threads(1)
     for _ in range(2):  # the second time on top of the first's
         for part in parts:
             loss(alone, part)[0].backward()
-    torch.set_num_threads(3)
+    use_threads(3)
     assert hands(together, len(parts)) == 3
     for _ in range(2):
         assert accumulate(together, lambda part: loss(together, part), parts) == [0, 1, 6, 8, 11]
@@ -58,7 +58,7 @@ def test_values_come_in_the_parts_order_and_carry_no_gradient(three_threads: Non
     found = in_order(policy, lambda part: loss(policy, part), parts)
     assert [start for _, start in found] == list(range(12))
     assert not any(value.requires_grad for value, _ in found)
-    torch.set_num_threads(1)
+    use_threads(1)
     assert all(value.equal(loss(policy, part)[0]) for (value, _), part in zip(found, parts, strict=True))
 
 

@@ -17,6 +17,14 @@ Part = TypeVar("Part")
 Told = TypeVar("Told")
 
 SMALL = 32_000_000  # parameters; the products of larger models fill the threads themselves
+_available: int | None = None
+
+
+def use_threads(number: int) -> None:
+    """How many threads this process's work may take."""
+    global _available
+    _available = number
+    torch.set_num_threads(number)
 
 
 def in_order(model: torch.nn.Module, work: Callable[[Part], Told], parts: Sequence[Part]) -> list[Told]:
@@ -57,12 +65,22 @@ def accumulate(
 
 
 def hands(model: torch.nn.Module, num_parts: int) -> int:
-    """How many parts of the model's work go side by side."""
+    """How many parts of the model's work go side by side; then nothing else is shared between threads either."""
     first = next(model.parameters())
     small = sum(p.numel() for p in model.parameters()) <= SMALL
     if first.device.type != "cpu" or not small or any(_draws(module) for module in model.modules()):
         return 1
-    return min(num_parts, torch.get_num_threads())
+    number = min(num_parts, _available or torch.get_num_threads())
+    if number > 1:
+        use_one_for_the_rest()
+    return number
+
+
+def use_one_for_the_rest() -> None:
+    """Optimiser steps and additions as small as these wake a second thread for less than that costs."""
+    global _available
+    _available = _available or torch.get_num_threads()
+    torch.set_num_threads(1)
 
 
 def _draws(module: torch.nn.Module) -> bool:

@@ -20,6 +20,7 @@ import torch
 
 from heedful import run as runs
 from heedful.config import Config
+from heedful.models.threads import use_threads
 from heedful.run import Run
 
 PR_SET_PDEATHSIG = 1
@@ -54,7 +55,7 @@ def prepare_worker() -> None:
 
 def work(job: Job, threads: int) -> None:
     """Do the job unless it is done."""
-    torch.set_num_threads(threads)
+    use_threads(threads)
     run = job.open()
     if not run.done:
         torch.manual_seed(job.seed)  # dropout draws from the process's generator, whatever that did before
