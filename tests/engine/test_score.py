@@ -1,0 +1,105 @@
+"""Continuations scored behind one shared prefix, against a forward pass for each alone."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from heedful.config import InputError
+from heedful.engine import score
+from heedful.engine.score import score_continuations, shared_length
+from small_models import FAMILIES, VOCAB, WINDOW, small_model
+
+
+def some(length: int, seed: int) -> list[int]:
+    return torch.randint(3, VOCAB, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def plain(model: PreTrainedModel, prompt: list[int], continuation: list[int]) -> float:
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + continuation]), use_cache=False).logits[0]
+    before = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    return before.gather(1, torch.tensor(continuation)[:, None]).sum().item()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shared", [0, 3, 2 * WINDOW + 3])
+def test_scores_equal_a_pass_for_each(family: str, shared: int) -> None:
+    """Prefixes from none to past the sliding window; continuations of one token and of several."""
+    model = small_model(family)
+    prefix = some(shared, 9)
+    prompts = [[*prefix, 3 + i, *some(length, i)] for i, length in enumerate((5, 0, WINDOW + 4, 2))]
+    asked = [[[5], [6]], [[5, 7, 8], [6], some(WINDOW + 3, 5)], [some(2, 3)], []]
+    found = score_continuations(model, prompts, asked)
+    assert [len(scores) for scores in found] == [2, 3, 1, 0]
+    for prompt, continuations, scores in zip(prompts, asked, found, strict=True):
+        for continuation, mine in zip(continuations, scores, strict=True):
+            assert mine == pytest.approx(plain(model, prompt, continuation), abs=1e-4)
+
+
+MODEL = small_model("gemma3_text").double()
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    shared=st.integers(0, 20),
+    asked=st.lists(st.tuples(st.integers(1, 12), st.lists(st.integers(1, 9), max_size=4)), min_size=1, max_size=6),
+    max_tokens=st.integers(1, 60),
+    max_logits=st.integers(1, 10 * VOCAB),
+)
+def test_any_mix_is_scored_rightly(
+    shared: int, asked: list[tuple[int, list[int]]], max_tokens: int, max_logits: int
+) -> None:
+    prompts = [some(shared, 1) + some(length, i) for i, (length, _) in enumerate(asked)]
+    continuations = [[some(n, 100 + n) for n in lengths] for _, lengths in asked]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(score.MAX_TOKENS, "cpu", max_tokens)
+        patch.setattr(score, "MAX_LOGITS", max_logits)
+        found = score_continuations(MODEL, prompts, continuations)
+    for prompt, some_asked, scores in zip(prompts, continuations, found, strict=True):
+        assert scores == pytest.approx([plain(MODEL, prompt, one) for one in some_asked], abs=1e-5)
+
+
+def test_all_continuations_of_one_token_share_out_probability_one() -> None:
+    [scores] = score_continuations(MODEL, [some(8, 0)], [[[token] for token in range(VOCAB)]])
+    assert torch.tensor(scores).exp().sum().item() == pytest.approx(1.0)
+
+
+def test_the_shared_prefix_is_computed_once_and_single_tokens_cost_nothing() -> None:
+    seen: list[int] = []
+    handle = MODEL.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    prefix = some(30, 2)
+    score_continuations(MODEL, [prefix + [3 + i] * 4 for i in range(10)], [[[4], [5]]] * 10)
+    handle.remove()
+    assert seen == [30, 40]
+
+
+def test_the_shared_length_leaves_each_prompt_a_token() -> None:
+    assert shared_length([[1, 2, 3], [1, 2, 4, 5]]) == 2
+    assert shared_length([[1, 2], [1, 2, 4, 5]]) == 1
+    assert shared_length([[1, 2, 3]] * 3) == 2
+    assert shared_length([[1], [2]]) == 0
+    assert score_continuations(MODEL, [], []) == []
+
+
+def test_the_model_stays_as_it_was() -> None:
+    model = small_model("llama").train()
+    score_continuations(model, [[3, 4]], [[[5]]])
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("prompt", "continuations", "says"),
+    [
+        ([], [[1]], "prompt 1 or a continuation of it is empty"),
+        ([1], [[1], []], "prompt 1 or a continuation of it is empty"),
+        ([1], [[VOCAB]], "prompt 1: a token outside"),
+        ([1] * 60, [[1] * 5], "prompt 1: 65 tokens with its longest continuation exceed the model's context of 64"),
+    ],
+)
+def test_impossible_prompts_are_named(prompt: list[int], continuations: list[list[int]], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        score_continuations(MODEL, [[1], prompt], [[[1]], continuations])
