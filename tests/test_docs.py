@@ -224,7 +224,7 @@ def recipe_blocks() -> dict[str, type[Config]]:
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_settings_in_prose_exist(page: Path) -> None:
     blocks = recipe_blocks()
-    results = {"accuracy", "num_comparisons", "calibration", "demonstration_score_mean"}  # of reward_model
+    results = {"accuracy", "num_comparisons", "calibration", "demonstration_score_mean", "cross_validation"}
     for block, key in re.findall(r"`(\w+)\.(\w+)(?:=[^`]*)?`", prose(page)):
         if block in blocks and key not in {"py", "md", *results}:
             assert key in {*blocks[block].model_fields, "variants"}, f"{page.name}: {block}.{key}"

@@ -6,7 +6,14 @@ import random
 
 import pytest
 
-from heedful.evaluate.reward_model import Comparison, accuracy, accuracy_by_group, calibration, comparisons
+from heedful.evaluate.reward_model import (
+    Comparison,
+    accuracy,
+    accuracy_by_group,
+    calibration,
+    comparisons,
+    cross_validation,
+)
 from heedful.types import Labeler, Ranking
 
 LABELERS = {"in": Labeler(id="in"), "out": Labeler(id="out", group="heldout")}
@@ -81,3 +88,37 @@ def test_comparisons_are_those_of_brute_force() -> None:
             score[f"p{i}"] - score[f"p{j}"] for i, j in itertools.permutations(range(4), 2) if rank[i] < rank[j]
         )
         assert sorted(c.margin for c in comparisons([ranking("in", "p", rank)], score)) == pytest.approx(expected)
+
+
+# Cross-validation over groups of labelers.
+
+
+def test_within_and_out_of_group_by_hand() -> None:
+    """Three folds of one labeler each; a fourth labeler belongs to none. Scores of r0 − r1 by model: +1, −1, 0."""
+    rankings = [ranking(who, prompt, (1, 2)) for who, prompt in (("a", "p"), ("b", "q"), ("c", "r"), ("d", "s"))]
+    ids = [id for item in rankings for id in item.responses]
+    scores = [{id: sign * (1.0 - int(id[-1])) for id in ids} for sign in (1, -1, 0)]
+    found = cross_validation(rankings, {"a": 0, "b": 1, "c": 2}, scores)
+    # out: model 0 is right about a, model 1 wrong about b, model 2 undecided about c
+    assert [estimate.mean for estimate in found.by_fold] == [1.0, 0.0, 0.5]
+    assert found.out_of_group.mean == 0.5 and found.out_of_group.num == 3
+    # within: a by models 1, 2: (0 + ½)/2; b by 0, 2: (1 + ½)/2; c by 0, 1: (1 + 0)/2
+    assert found.within_group.mean == pytest.approx((0.25 + 0.75 + 0.5) / 3)
+    assert found.difference.mean == pytest.approx(0.0)
+
+
+def test_models_that_know_only_their_own_labelers_differ_within_and_out() -> None:
+    """Labelers of two groups want opposite things; the model without a group has learned the other's wish."""
+    fold_of = {"a": 0, "b": 1}
+    rankings = [ranking("a", f"p{n}", (1, 2)) for n in range(15)] + [ranking("b", f"q{n}", (2, 1)) for n in range(15)]
+    ids = [id for item in rankings for id in item.responses]
+    likes_first = {id: 1.0 - int(id[-1]) for id in ids}
+    likes_second = {id: -score for id, score in likes_first.items()}
+    found = cross_validation(rankings, fold_of, [likes_second, likes_first])
+    assert found.within_group.mean == 1.0 and found.out_of_group.mean == 0.0 and found.difference.mean == 1.0
+    assert found.out_of_group.high is not None and 0 < found.out_of_group.high < 0.5
+
+
+def test_nothing_to_cross_validate_on_is_said() -> None:
+    found = cross_validation([], {"a": 0, "b": 1}, [{}, {}])
+    assert found.within_group.mean is None and found.difference.reason and len(found.by_fold) == 2

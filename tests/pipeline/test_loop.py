@@ -15,8 +15,12 @@ from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.recipe import build
 from heedful.pipeline.results import gather, write_results
 from heedful.pipeline.start import at_work
+from heedful.report.folder import RunFolder
+from heedful.report.page import render
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
+from heedful.types import untied_pairs
+from report.page import Page
 from same_run import content, files
 from tiny import TINY
 
@@ -30,7 +34,7 @@ def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two rounds with as little as possible besides: no prompted baseline, one policy."""
     folder = tmp_path_factory.mktemp("two") / "run"
     settings = ["rounds=2", "evaluate.prompted=false", "ppo.variants={ppo: {ptx_coef: 0}}", "pools.reward_model=14"]
-    settings += ["labelers.heldout=1", "world.document_tokens=6000", "evaluate.best_of=2"]
+    settings += ["labelers.heldout=1", "world.document_tokens=6000", "evaluate.best_of=2", "reward_model_folds=2"]
     recipe = build(read_recipe(str(TINY), settings))
     with at_work(recipe, folder, cores=1) as loop:
         loop.run()
@@ -81,6 +85,74 @@ def test_the_best_of_n_has_no_kl_and_scores_no_worse_than_one(two_rounds: Path) 
     best = policies["best_of_2"]
     assert best["kl"] is None and best["reason"]["kl"]
     assert len(read_snapshot(two_rounds / "evaluation" / "best_of_2" / "responses").responses) == 10
+
+
+# Cross-validation over groups of labelers.
+
+
+def test_each_fold_learns_from_the_other_labelers_alone(two_rounds: Path) -> None:
+    folder = two_rounds / "round-2"
+    dealt = read(folder / "folds" / "done.json")["results"]["folds"]
+    whole = read_snapshot(folder / "rankings" / "snapshot")
+    ours = {labeler.id for labeler in whole.labelers if labeler.group == "train"}
+    assert len(dealt) == 2 and sorted(dealt[0] + dealt[1]) == sorted(ours) and len(ours) == 4
+    for n, left_out in enumerate(dealt, start=1):
+        given = read_snapshot(folder / "folds" / f"fold-{n}")
+        assert {r.labeler for r in given.rankings} == ours - set(left_out)
+        assert {r.id for r in given.rankings} == {r.id for r in whole.rankings if r.labeler in ours - set(left_out)}
+        made = read(folder / "folds" / f"model-{n}" / "manifest.json")
+        assert made["parents"]["rankings"] == given.hash
+        assert made["config"] == read(folder / "reward_model" / "manifest.json")["config"]
+        scored = read(folder / "folds" / f"scores-{n}" / "manifest.json")["parents"]
+        assert scored["reward_model"] == weights_hash(folder / "folds" / f"model-{n}" / "model")
+        assert scored["snapshot"] == whole.hash
+    assert not (two_rounds / "round-1" / "folds").exists()  # once, of all rankings
+
+
+def test_cross_validated_accuracy_can_be_counted_again(two_rounds: Path) -> None:
+    folder = two_rounds / "round-2"
+    found = read(two_rounds / "results.json")["reward_model"]["cross_validation"]
+    snapshot = read_snapshot(folder / "rankings" / "snapshot")
+    tested = {prompt.id for prompt in snapshot.prompts if prompt.split == "test"}
+    within, out = [], []
+    for n, left_out in enumerate(read(folder / "folds" / "done.json")["results"]["folds"], start=1):
+        score = {row["response_id"]: row["score"] for row in read_jsonl(folder / "folds" / f"scores-{n}/samples.jsonl")}
+        for ranking in snapshot.rankings:
+            if ranking.prompt_id in tested and ranking.labeler.startswith("train"):
+                pairs = [(ranking.responses[i], ranking.responses[j]) for i, j in untied_pairs(ranking.rank)]
+                right = [0.5 if score[a] == score[b] else float(score[a] > score[b]) for a, b in pairs]
+                (out if ranking.labeler in left_out else within).extend(right)
+    assert len(within) == len(out) == found["num_comparisons"] > 10  # two folds: every comparison once in each
+    assert found["out_of_group"]["mean"] == pytest.approx(sum(out) / len(out))
+    assert found["within_group"]["mean"] == pytest.approx(sum(within) / len(within))
+    assert found["difference"]["mean"] == pytest.approx(found["within_group"]["mean"] - found["out_of_group"]["mean"])
+    assert sum(fold["num_comparisons"] for fold in found["folds"]) == len(out)
+
+
+def test_the_report_and_the_plan_know_the_folds(two_rounds: Path) -> None:
+    text = Page(render(RunFolder(two_rounds))).section("reward-model")
+    found = read(two_rounds / "results.json")["reward_model"]["cross_validation"]
+    for key in ("within_group", "out_of_group", "difference"):
+        assert f"{100 * found[key]['mean']:.1f} %".replace("-", "−") in text
+    assert all(", ".join(fold["labelers"]) in text for fold in found["folds"])
+    planned = [name for name in planned_steps(read(two_rounds / "recipe.json")) if "folds" in name]
+    assert planned == [
+        f"round-2/{name}" for name in ("folds", *(f"folds/{k}-{n}" for k in ("model", "scores") for n in (1, 2)))
+    ]
+    assert all((two_rounds / name / "done.json").exists() for name in planned)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["reward_model_folds=1"], "reward_model_folds is 1, which leaves nobody to learn from"),
+        (["reward_model_folds=5"], "reward_model_folds is 5 for 4 labelers.train; lower it"),
+        (["reward_model_folds=2", "reward_model=null"], "reward_model_folds needs a reward_model block"),
+    ],
+)
+def test_impossible_folds_are_refused_at_once(settings: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        build(read_recipe(str(TINY), [*settings, "ppo.variants={}", "evaluate.prompted=false"]))
 
 
 # What was made from what.

@@ -194,6 +194,11 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
         yield f"{here}/reward_model", Work(f"{config.epochs} epochs, {steps:,} steps", trained=trained, size=size)
         held_out = round * (split["valid"] + split["test"]) * k * (row + new)
         yield f"{here}/scores", Work("responses to held-out prompts", held_out, size=WEIGHT * sizes.trunk)
+        folds = recipe.reward_model_folds if round == recipe.rounds else 0
+        yield f"{here}/folds", Work(f"{folds} groups of labelers")
+        for fold in range(1, 1 + folds):
+            yield f"{here}/folds/model-{fold}", Work("without a group", trained=trained * (1 - 1 / folds), size=size)
+            yield f"{here}/folds/scores-{fold}", Work("as above", held_out, size=WEIGHT * sizes.trunk)
         if wanted.policy in recipe.sft:
             epochs = recipe.sft[wanted.policy].epochs
             yield f"{here}/choose_epoch", choosing(epochs, "epochs", new, sizes)

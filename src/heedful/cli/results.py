@@ -18,6 +18,11 @@ def show_results(results: Mapping[str, Any], folder: Path) -> None:
         f"reward model accuracy: {with_interval(accuracy['train_labelers'])} on training labelers, "
         f"{with_interval(accuracy['heldout_labelers'])} on held-out labelers"
     )
+    if (folds := results["reward_model"]["cross_validation"]) is not None:
+        say(
+            f"cross-validated over {len(folds['folds'])} groups of labelers: {with_interval(folds['within_group'])} on "
+            f"labelers a model learned from, {with_interval(folds['out_of_group'])} on those it did not"
+        )
     say(
         f"labeler agreement: {number(agreement['train']['mean'])} in the training group, "
         f"{number(agreement['heldout']['mean'])} in the held-out group"

@@ -76,6 +76,9 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
         if recipe["reward_model"]:
             names += ["reward_model", "scores"]
             names += ["choose_epoch"] if recipe["rankings"]["policy"] in sft else []
+            folds = range(1, 1 + recipe["reward_model_folds"] * (n == recipe["rounds"]))
+            names += ["folds"] if folds else []
+            names += [*(f"folds/model-{fold}" for fold in folds), *(f"folds/scores-{fold}" for fold in folds)]
         steps += [f"round-{n}/{name}" for name in [*names, *ppo]]
     steps += ["evaluation/choose_prefix"] if wanted["prompted"] else []
     steps.append(f"evaluation/{start}")

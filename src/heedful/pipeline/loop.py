@@ -4,7 +4,7 @@ store.db                             the labelling store
 clock                                seconds of work so far, by the wall clock
 data/                                snapshots: documents, and the prompts of each pool
 demonstrations/ pretrain/ sft/ …     one run folder per step or trained model
-round-1/responses, rankings, reward_model, choose, ppo, ppo_ptx …
+round-1/responses, rankings, reward_model, choose_epoch, ppo, ppo_ptx …
 evaluation/                          one measured policy per folder, and the judgements
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 from heedful.config import Config
 from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.clock import clocked
+from heedful.pipeline.folds import FoldsConfig, deal
 from heedful.pipeline.jobs import Job, Workers
 from heedful.pipeline.labelling import demonstrate, judge, rank
 from heedful.pipeline.measure import (
@@ -204,18 +205,37 @@ class Loop:
         rankings = self.round_folder(round) / "rankings" / "snapshot"
         init = self.start() if config.init == "pretrained" else self.newest_policy(1)
         demonstrations = self.folder / "demonstrations" / "snapshot"
-        inputs = {
+        inputs: dict[str, Any] = {
             "model": init,
             "rankings": rankings,
             "demonstrations": demonstrations if self.recipe.sft else None,
             "format": self.recipe.format,
         }
         self.workers.run([self.job(f"round-{round}/reward_model", "reward_model", reward_model.main, config, inputs)])
-        inputs = {"reward_model": self.reward_model(round), "snapshot": rankings, "format": self.recipe.format}
-        jobs = [self.job(f"round-{round}/scores", "score", score_snapshot, ScoreConfig(), inputs)]
+        jobs = [self.scoring(f"round-{round}/scores", self.reward_model(round), rankings)]
         if self.recipe.rankings.policy in self.recipe.sft:
             jobs.append(self.choose_epoch(round))
         self.workers.run(jobs)
+        if self.recipe.reward_model_folds and round == self.recipe.rounds:
+            self.cross_validate(round, config, inputs)
+
+    def cross_validate(self, round: int, config: Config, inputs: Mapping[str, Any]) -> None:
+        """A reward model without each group of labelers, and its scores of held-out prompts (section 4.1)."""
+        place, rankings = f"round-{round}/folds", inputs["rankings"]
+        dealing = FoldsConfig(num_folds=self.recipe.reward_model_folds)
+        self.workers.run([self.job(place, "folds", deal, dealing, {"rankings": rankings})])
+        dealt = {n: self.folder / place / f"fold-{n}" for n in range(1, dealing.num_folds + 1)}
+        jobs = [
+            self.job(f"{place}/model-{n}", "reward_model", reward_model.main, config, {**inputs, "rankings": fold})
+            for n, fold in dealt.items()
+        ]
+        self.workers.run(jobs)
+        models = {n: self.folder / place / f"model-{n}" / "model" for n in dealt}
+        self.workers.run([self.scoring(f"{place}/scores-{n}", model, rankings) for n, model in models.items()])
+
+    def scoring(self, name: str, model: Path, snapshot: Path) -> Job:
+        inputs = {"reward_model": model, "snapshot": snapshot, "format": self.recipe.format}
+        return self.job(name, "score", score_snapshot, ScoreConfig(), inputs)
 
     def choose_epoch(self, round: int) -> Job:
         """The SFT epoch whose validation responses score highest (InstructGPT, section 3.5)."""

@@ -102,6 +102,7 @@ class Recipe(Config):
     sft: Mapping[str, SFTConfig] = {}
     rankings: RankingsConfig = RankingsConfig()
     reward_model: RewardModelConfig | None = None
+    reward_model_folds: int = Field(default=0, ge=0)  # cross-validation over groups of labelers; InstructGPT: 5; 0: off
     ppo_start: str = "sft"  # which SFT variant (or "start", the given model) PPO begins from and is compared with
     ppo: Mapping[str, PPOConfig] = {}
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -116,6 +117,7 @@ class Recipe(Config):
                 raise ValueError(f"{key} is {value!r}, which is none of {', '.join(sorted(starts))}")
         if self.ppo and self.reward_model is None:
             raise ValueError("ppo needs a reward_model block")
+        self._folds()
         if self.pretrain is not None and self.prompts != "world":
             raise ValueError(
                 f"a pretrain block needs prompts: world, found prompts: {self.prompts}; name a model instead"
@@ -123,6 +125,17 @@ class Recipe(Config):
         self._evaluates()
         self._has_text()
         return self
+
+    def _folds(self) -> None:
+        folds, labelers = self.reward_model_folds, self.labelers
+        if folds and self.reward_model is None:
+            raise ValueError("reward_model_folds needs a reward_model block")
+        if folds == 1:
+            raise ValueError(
+                "reward_model_folds is 1, which leaves nobody to learn from; give 2 or more, or 0 for none"
+            )
+        if labelers.judge != "people" and folds > labelers.train:
+            raise ValueError(f"reward_model_folds is {folds} for {labelers.train} labelers.train; lower it")
 
     def _evaluates(self) -> None:
         wanted = self.evaluate

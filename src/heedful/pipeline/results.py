@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heedful.evaluate.reward_model import accuracy, accuracy_by_group, calibration, comparisons, scorer_comparisons
+from heedful.evaluate.reward_model import (
+    accuracy,
+    accuracy_by_group,
+    calibration,
+    comparisons,
+    cross_validation,
+    scorer_comparisons,
+)
 from heedful.evaluate.statistics import Estimate, clustered_mean, clustered_proportion
 from heedful.evaluate.tax import alignment_tax
 from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
@@ -15,7 +22,7 @@ from heedful.pipeline.recipe import Recipe
 from heedful.run import read_jsonl, write_atomic
 from heedful.snapshot import Snapshot, read_snapshot
 from heedful.store.agreement import agreement_by_group
-from heedful.types import Rating
+from heedful.types import Ranking, Rating
 
 Json = dict[str, Any]
 
@@ -27,6 +34,7 @@ WHY_NULL = {
     "lm_loss": "there is no held-out pretraining text",
     "calibration_error": "no comparison on a held-out prompt was scored",
     "demonstration_score_mean": "there are no demonstrations to centre the scores on",
+    "cross_validation": "reward_model_folds is 0: none was asked for",
     "alignment_tax": "there is no PPO policy",
 }
 
@@ -99,10 +107,9 @@ def reward_model(round_folder: Path) -> Json:
     are all kept for the final evaluation.
     """
     snapshot = read_snapshot(round_folder / "rankings" / "snapshot")
-    score = {row["response_id"]: row["score"] for row in read_jsonl(round_folder / "scores" / "samples.jsonl")}
-    split = {prompt.id: prompt.split for prompt in snapshot.prompts}
-    by_split = {name: [r for r in snapshot.rankings if split[r.prompt_id] == name] for name in ("test", "valid")}
-    items = comparisons(by_split["test"] or by_split["valid"], score)
+    score = scores(round_folder / "scores")
+    asked = heldout_rankings(snapshot)
+    items = comparisons(asked, score)
     by_group = accuracy_by_group(items, snapshot.labeler_by_id())
     known = [r for r in read_jsonl(round_folder / "rankings" / "samples.jsonl") if r["utility"] is not None]
     utility = {row["response_id"]: row["utility"] for row in known}
@@ -120,8 +127,40 @@ def reward_model(round_folder: Path) -> Json:
         "calibration_error": error if items else None,
         "calibration": [bin._asdict() for bin in bins],
         "demonstration_score_mean": trained.get("demonstration_score_mean"),
+        "cross_validation": cross_validated(round_folder / "folds", asked),
     }
     return with_reasons(found)
+
+
+def heldout_rankings(snapshot: Snapshot) -> list[Ranking]:
+    split = {prompt.id: prompt.split for prompt in snapshot.prompts}
+    by_split = {name: [r for r in snapshot.rankings if split[r.prompt_id] == name] for name in ("test", "valid")}
+    return by_split["test"] or by_split["valid"]
+
+
+def scores(folder: Path) -> dict[str, float]:
+    """A scoring step's scores by response id; none where there was no such step."""
+    return {row["response_id"]: row["score"] for row in read_jsonl(folder / "samples.jsonl")}
+
+
+def cross_validated(folder: Path, rankings: list[Ranking]) -> Json | None:
+    """Accuracy on groups of labelers that a reward model learned from, and on the group it did not; None: not asked."""
+    if not (folder / "done.json").exists():
+        return None
+    dealt = json.loads((folder / "done.json").read_text(encoding="utf-8"))["results"]["folds"]
+    fold_of = {labeler: fold for fold, labelers in enumerate(dealt) for labeler in labelers}
+    by_fold = [scores(folder / f"scores-{n}") for n in range(1, len(dealt) + 1)]
+    found = cross_validation(rankings, fold_of, by_fold)
+    return {
+        "within_group": interval(found.within_group),
+        "out_of_group": interval(found.out_of_group),
+        "difference": interval(found.difference),
+        "num_comparisons": found.out_of_group.num,
+        "folds": [
+            {"labelers": labelers, "accuracy": interval(estimate), "num_comparisons": estimate.num}
+            for labelers, estimate in zip(dealt, found.by_fold, strict=True)
+        ],
+    }
 
 
 def policy(
