@@ -4,12 +4,15 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from heedful.config import InputError
 from heedful.feedback.simulated import (
     SimulatedLabeler,
     agreement,
     calibrate_noise,
+    rank_grid,
     ranks,
     world_labelers,
 )
@@ -57,6 +60,17 @@ def test_without_noise_the_order_is_the_utilitys_whatever_it_is() -> None:
 )
 def test_ties(utility: list[float], width: float, expected: tuple[int, ...]) -> None:
     assert ranks(utility, width) == expected
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(0, 10_000), st.integers(1, 9))
+def test_many_rankings_at_once_are_those_one_by_one(seed: int, k: int) -> None:
+    generator = np.random.default_rng(seed)
+    seen = generator.normal(size=(3, 4, k)).round(1)  # rounded, so that some are equal
+    width = generator.uniform(0, 0.4, size=4)
+    found = rank_grid(seen, width)
+    for s, l in np.ndindex(3, 4):
+        assert tuple(found[s, l]) == ranks(seen[s, l], width[l])
 
 
 def test_the_same_judgement_again_is_the_same_record_and_purposes_differ() -> None:

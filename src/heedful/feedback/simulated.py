@@ -11,8 +11,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -184,30 +183,55 @@ class _Gold:
 
 def agreement(labelers: Sequence[SimulatedLabeler], sets: Sequence[ResponseSet], purpose: Purpose = "train") -> float:
     """Share of (labeler pair, response pair) with the same order, over response pairs neither of the two ties."""
-    return _agreement([labeler.noise_sd for labeler in labelers], _seen(labelers, sets, purpose))
+    return _agreement(np.array([labeler.noise_sd for labeler in labelers]), _seen(labelers, sets, purpose))
 
 
-def _seen(
-    labelers: Sequence[SimulatedLabeler], sets: Sequence[ResponseSet], purpose: Purpose
-) -> list[list[tuple[np.ndarray, np.ndarray, float]]]:
-    """For each set, each labeler's means (K,), noise (K,) and tie width."""
-    return [[(l._means(p, r, purpose), l._noise(p, r, purpose), l.tie_width) for l in labelers] for p, r in sets]
+class _Seen(NamedTuple):
+    """What L labelers see of S sets of up to K responses; −inf where a set has fewer."""
+
+    mean: np.ndarray  # (S, L, K)
+    noise: np.ndarray  # (S, L, K)
+    tie_width: np.ndarray  # (L,)
 
 
-def _agreement(noise_sds: Sequence[float], seen: Sequence[Sequence[tuple[np.ndarray, np.ndarray, float]]]) -> float:
-    same = total = 0
-    for item in seen:
-        orders = []
-        for noise_sd, (mean, noise, tie_width) in zip(noise_sds, item, strict=True):
-            rank = np.array(ranks(mean + noise_sd * noise, tie_width))
-            orders.append(np.sign(rank[:, None] - rank)[np.triu_indices(len(rank), 1)])
-        for a, b in combinations(orders, 2):
-            both = (a != 0) & (b != 0)
-            same += int((a == b)[both].sum())
-            total += int(both.sum())
+def _seen(labelers: Sequence[SimulatedLabeler], sets: Sequence[ResponseSet], purpose: Purpose) -> _Seen:
+    most = max((len(responses) for _, responses in sets), default=0)
+    mean = np.full((len(sets), len(labelers), most), -np.inf)
+    noise = np.zeros_like(mean)
+    for s, (prompt, responses) in enumerate(sets):
+        for l, labeler in enumerate(labelers):
+            mean[s, l, : len(responses)] = labeler._means(prompt, responses, purpose)
+            noise[s, l, : len(responses)] = labeler._noise(prompt, responses, purpose)
+    return _Seen(mean, noise, np.array([labeler.tie_width for labeler in labelers]))
+
+
+def _agreement(noise_sd: np.ndarray, seen: _Seen) -> float:
+    """`noise_sd` (L,)."""
+    rank = rank_grid(seen.mean + noise_sd[:, None] * seen.noise, seen.tie_width)
+    first, second = np.triu_indices(rank.shape[2], 1)
+    real = np.isfinite(seen.mean[:, :, second])  # the later response is there, hence both are
+    better = ((rank[:, :, first] < rank[:, :, second]) & real).sum(1)  # (S, pairs) labelers who prefer the first
+    worse = ((rank[:, :, first] > rank[:, :, second]) & real).sum(1)
+    same = (better * (better - 1) + worse * (worse - 1)).sum()
+    total = ((better + worse) * (better + worse - 1)).sum()
     if not total:
         raise InputError("agreement: no pair of responses was ordered by two labelers; give more labelers or responses")
-    return same / total
+    return float(same / total)
+
+
+def rank_grid(seen: np.ndarray, tie_width: np.ndarray) -> np.ndarray:
+    """`ranks` of every set and labeler at once: seen (S, L, K), tie_width (L,) → (S, L, K)."""
+    order = np.argsort(-seen, axis=2, kind="stable")
+    descending = np.take_along_axis(seen, order, 2)
+    rank = np.zeros(seen.shape, int)
+    place, best = np.zeros(seen.shape[:2], int), np.full(seen.shape[:2], np.inf)
+    for k in range(seen.shape[2]):
+        value = descending[:, :, k]
+        with np.errstate(invalid="ignore"):  # −inf − (−inf), among places where nothing is
+            apart = (best - value > tie_width) | (place == 0)
+        place, best = place + apart, np.where(apart, value, best)
+        np.put_along_axis(rank, order[:, :, k : k + 1], place[:, :, None], 2)
+    return rank
 
 
 def calibrate_noise(
@@ -219,16 +243,16 @@ def calibrate_noise(
         InputError: even without noise their weights differ too much to agree that often.
     """
     seen = _seen(labelers, sets, purpose)
-    best = _agreement([0.0] * len(labelers), seen)
+    best = _agreement(np.zeros(len(labelers)), seen)
     if best < target:
         raise InputError(
             f"calibrate_noise: without noise the labelers agree on {best:.3f} of pairs, below {target:.3f}"
         )
-    spread = float(np.std(np.concatenate([mean for item in seen for mean, _, _ in item]))) or 1.0
+    spread = float(np.std(seen.mean[np.isfinite(seen.mean)])) or 1.0
     low, high = 0.0, 8 * spread
     for _ in range(12):  # to a five-hundredth of the spread
         middle = (low + high) / 2
-        low, high = (middle, high) if _agreement([middle] * len(labelers), seen) > target else (low, middle)
+        low, high = (middle, high) if _agreement(np.full(len(labelers), middle), seen) > target else (low, middle)
     return [replace(labeler, noise_sd=round((low + high) / 2, 6)) for labeler in labelers]
 
 
