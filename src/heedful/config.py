@@ -101,20 +101,32 @@ def _apply(recipe: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"--set {override}: write --set block.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override}: {text!r} is not a YAML value") from None
+    set_value(recipe, key, value, f"--set {override}")
+
+
+def set_value(recipe: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Put the value at the dotted key of a raw recipe, making blocks on the way.
+
+    Raises:
+        InputError: a block of the key is a value; `where` begins the message.
+    """
     *blocks, last = key.split(".")
     block = recipe
     for name in blocks:
         block = block.setdefault(name, {})
         if not isinstance(block, dict):
-            raise InputError(f"--set {override}: {name} is a value, not a block")
-    try:
-        block[last] = _number(yaml.safe_load(text))
-    except yaml.YAMLError:
-        raise InputError(f"--set {override}: {text!r} is not a YAML value") from None
+            raise InputError(f"{where}: {name} is a value, not a block")
+    block[last] = as_number(value)
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-5 as a string; people mean a number."""
+def as_number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-5 as a string; people mean a number. Lists item by item."""
+    if isinstance(value, list):
+        return [as_number(item) for item in value]
     if isinstance(value, str):
         try:
             return float(value)

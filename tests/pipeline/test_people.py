@@ -74,9 +74,9 @@ def run(recipe: Path, folder: Path) -> Any:
     return cli("run", recipe, "--dir", folder, "--cores", 1)
 
 
-def waiting(recipe: Path, folder: Path) -> str:
-    """What the command says that it waits for: "3 of 20 rankings"."""
-    result = run(recipe, folder)
+def waiting(recipe: Path, folder: Path, given: Path | None = None) -> str:
+    """What the command says that it waits for: "3 of 20 rankings"; `given` is --dir where a cell of it waits."""
+    result = run(recipe, given or folder)
     assert result.exit_code == 3, result.output
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("waiting for people: ")]
     command = line.split(", and ")[1].split(" brings")[0]
@@ -172,6 +172,20 @@ def finished(folder: Path, judged: int) -> None:
     assert counts["same first 200 characters as an earlier prompt"] == 1
     trained = read_snapshot(folder / "round-1" / "rankings" / "snapshot")
     assert {ranking.labeler for ranking in trained.rankings} == {"ada"} and len(trained.rankings) >= judged
+
+
+def test_people_label_once_for_all_cells_of_a_sweep(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    settings = yaml.safe_load(recipe.read_text()) | {"matrix": {"sft.lr": [1e-3, 1e-2]}, "matrix_until": "sft"}
+    recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert waiting(recipe, folder / "cells" / "sft.lr=0.001", folder).startswith("3 of ")
+    demonstrate(folder, open_work(folder, Work("demonstration", pool="sft"), "ada"))
+    result = run(recipe, folder)
+    assert result.exit_code == 0, result.output
+    cells = json.loads((folder / "sweep.json").read_text())["cells"]
+    assert len(cells) == 2 and all(cell["value"] is not None for cell in cells)
+    hashes = {read_snapshot(path).hash for path in folder.glob("cells/*/demonstrations/snapshot")}
+    assert len(hashes) == 1
 
 
 def test_prompts_fall_to_their_pools_and_sizes_are_at_most(recipe: Path) -> None:

@@ -124,6 +124,8 @@ def existing_run(folder: Path) -> dict[str, Any]:
     import json
 
     path = folder / "recipe.json"
+    if (folder / "sweep.json").exists():
+        raise InputError(f"{folder} holds a sweep; name one of the runs in {folder / 'cells'}")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -27,10 +27,13 @@ def evaluate(folder: RunFolder) -> None:
 
 
 def report(folder: RunFolder) -> None:
-    """Write a run's report: one HTML file that holds everything it shows."""
-    existing_run(folder)
-    from heedful.report import write_report
+    """Write the report of a run, or of a sweep: one HTML file that holds everything it shows."""
+    from heedful.report import write_report, write_sweep_report
 
+    if (folder / "sweep.json").exists():
+        say(str(write_sweep_report(folder)))
+        return
+    existing_run(folder)
     say(str(write_report(folder)))
 
 

@@ -76,3 +76,28 @@ def with_interval(found: Mapping[str, Any]) -> str:
     if found["mean"] is None or found["low"] is None:
         return number(found["mean"])
     return f"{found['mean']:.3f} ({found['low']:.3f}…{found['high']:.3f})"
+
+
+def show_sweep(found: Mapping[str, Any], folder: Path) -> None:
+    """The cells of a sweep, the best first; those without a value last, with the reason."""
+    console.print(sweep_table(found))
+    for cell in found["cells"]:
+        if cell["value"] is None:
+            say(f"{cell['name']}: {cell['reason']}")
+    say(f"everything is in {folder}: sweep.json, report.html and a run for each cell")
+
+
+def sweep_table(found: Mapping[str, Any]) -> Table:
+    title = f"{len(found['cells'])} cells by {found['by']}, {found['better']} is better"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    keys = [key for key in found["matrix"] if key != "seed"]
+    seeds = "seed" in found["matrix"]
+    for column in ("rank", *keys, found["by"].rpartition(".")[2], "interval", *(["seeds"] if seeds else [])):
+        table.add_column(column, justify="right")
+    for place, row in enumerate(found["ranking"], start=1):
+        interval = "–" if row["low"] is None else f"{row['low']:.4f}…{row['high']:.4f}"
+        values = [format(v, "g") if isinstance(v, float) else str(v) for v in (row["settings"][key] for key in keys)]
+        over = [f"{row['num_values']} of {len(row['cells'])}"] if seeds else []
+        rank = "–" if row["mean"] is None else str(place)
+        table.add_row(rank, *values, number(row["mean"], 4), interval, *over)
+    return table

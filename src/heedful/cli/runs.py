@@ -5,7 +5,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +13,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from heedful import run as run_folders
-from heedful.cli.common import INTERRUPTED, Into, Overrides, Recipe, console, errors, existing_run, fail
-from heedful.cli.results import show_results
+from heedful.cli.common import INTERRUPTED, Into, Overrides, Recipe, console, errors, existing_run, fail, say
+from heedful.cli.results import show_results, show_sweep
 from heedful.cli.status import planned_steps, read_json, read_step, read_steps, status_table
 from heedful.config import InputError, read_recipe
 
@@ -40,10 +40,14 @@ def run(
     resume: Resume = False,
     cores: Cores = None,
 ) -> None:
-    """Run a recipe's whole loop; an unfinished run of the same recipe in the folder goes on."""
-    if resume:
+    """Run a recipe's whole loop, or every cell of its matrix; an unfinished run in the folder goes on."""
+    raw = read_recipe(recipe, overrides or [])
+    if resume and not ("matrix" in raw and (folder / "sweep.json").exists()):
         existing_run(folder)
-    settings = built(recipe, overrides)
+    if "matrix" in raw:
+        run_cells(raw, folder, dry_run, cores)
+        return
+    settings = built(raw)
     if dry_run:
         from heedful.cli.plan import show_plan
 
@@ -90,7 +94,7 @@ def run_until(stage: str, recipe: str, folder: Path, overrides: list[str] | None
     Raises:
         InputError: the recipe does not have the stage.
     """
-    settings = built(recipe, overrides)
+    settings = built(read_recipe(recipe, overrides or []))
     block = BLOCK_OF[stage]
     if not getattr(settings, block):
         has = [other for other, key in BLOCK_OF.items() if getattr(settings, key)]
@@ -100,8 +104,29 @@ def run_until(stage: str, recipe: str, folder: Path, overrides: list[str] | None
     console.print(status_table(read_steps(folder, settings.model_dump(mode="json")), str(folder)))
 
 
-def built(name: str, overrides: list[str] | None) -> "recipes.Recipe":
-    raw = read_recipe(name, overrides or [])
+def run_cells(raw: Mapping[str, Any], folder: Path, dry_run: bool, cores: int | None) -> None:
+    """Every cell of the recipe's matrix, then the table that ranks them."""
+    from heedful.pipeline.sweep import read_sweep, run_sweep
+
+    sweep = read_sweep(raw)
+    if dry_run:
+        from heedful.cli.plan import show_plan
+
+        say(f"{len(sweep.cells)} cells: {' · '.join(cell.name for cell in sweep.cells)}")
+        say(f"each up to {sweep.config.matrix_until}; the whole loop of the first:")
+        show_plan(sweep.cells[0].recipe)
+        return
+
+    def announced(settings: "recipes.Recipe", cell: Path, cores: int | None) -> AbstractContextManager["Loop"]:
+        errors.print(f"cell {cell.name}", markup=False, highlight=False, soft_wrap=True)
+        return working(settings, cell, cores)
+
+    with removed_if_vain(folder):
+        found = run_sweep(sweep, folder, cores, announced)
+    show_sweep(found, folder)
+
+
+def built(raw: Mapping[str, Any]) -> "recipes.Recipe":
     from heedful.pipeline.recipe import build
 
     return build(raw)

@@ -9,7 +9,7 @@ evaluation/                          one measured policy per folder, and the jud
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from heedful.pipeline.measure import (
     score_snapshot,
 )
 from heedful.pipeline.recipe import POOLS, Recipe
+from heedful.pipeline.reuse import take_over
 from heedful.pipeline.source import Source
 from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
@@ -54,6 +55,9 @@ class Loop:
         self.store = store
         self.source = source
         self.workers = workers
+        self.siblings: Sequence[
+            Path
+        ] = ()  # runs whose finished steps are taken over where they would come out the same
 
     def run(self, until: str = "evaluate") -> None:
         """Every step in order, up to and including the last one named `until`; finished ones are passed over.
@@ -334,7 +338,9 @@ class Loop:
     # How a step is run.
 
     def job(self, name: str, stage: str, body: Callable[..., None], config: Config, inputs: Mapping[str, Any]) -> Job:
-        return Job(self.folder / name, stage, body, config, self.recipe.seed, self.parents(inputs), inputs)
+        job = Job(self.folder / name, stage, body, config, self.recipe.seed, self.parents(inputs), inputs)
+        take_over(job, [sibling / name for sibling in self.siblings])
+        return job
 
     def step(
         self, name: str, config: Config, body: Callable[[Any, Run], None], inputs: Mapping[str, Path] | None = None

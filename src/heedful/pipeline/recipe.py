@@ -196,6 +196,8 @@ def build(raw: Mapping[str, Any]) -> Recipe:
     Raises:
         InputError: one line naming each wrong key.
     """
+    if "matrix" in raw:
+        raise InputError("matrix: heedful run RECIPE sweeps a recipe's matrix; this runs one recipe, so take it out")
     values = dict(raw)
     for stage, model in (("sft", SFTConfig), ("ppo", PPOConfig)):
         if stage in values:

@@ -75,6 +75,8 @@ def keep_recipe(recipe: Recipe, folder: Path) -> None:
     Raises:
         InputError: names the first setting that differs.
     """
+    if (folder / "sweep.json").exists():
+        raise InputError(f"{folder} holds a sweep; use another --dir")
     path = folder / "recipe.json"
     now = recipe.model_dump(mode="json")
     if path.exists():
