@@ -10,7 +10,7 @@ from heedful.world.town import PERSON_FACTS, Town, other_than
 from heedful.world.words import CATEGORIES, CATEGORY_OF
 
 MAX_WORDS = 31  # with the end token: 32
-FLAWS = {"rude": 0.28, "verbose": 0.26, "repeat": 0.12, "refuse": 0.1, "short": 0.08, "missed": 0.08, "wrong": 0.08}
+FLAWS = {"rude": 0.34, "verbose": 0.34, "repeat": 0.06, "refuse": 0.1, "short": 0.06, "missed": 0.05, "wrong": 0.05}
 
 
 def answer(rng: random.Random, town: Town, truth: dict[str, Any], constraints: Sequence[dict[str, Any]]) -> str:
