@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from heedful.cli import data, models, project, runs, status
+from heedful.cli import data, models, project, runs, serve, status
 from heedful.cli.common import Commands, say
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ app.command("evaluate", rich_help_panel=MODELS)(models.evaluate)
 app.command("report", rich_help_panel=MODELS)(models.report)
 app.command("export", rich_help_panel=MODELS)(models.export)
 app.command("chat", rich_help_panel=MODELS)(models.chat)
+app.command("serve", rich_help_panel=MODELS)(serve.serve)
 app.command("init", rich_help_panel=PROJECT)(project.init)
 app.command("doctor", rich_help_panel=PROJECT)(project.doctor)
 app.command("recipes", rich_help_panel=PROJECT)(project.recipes)

@@ -1,0 +1,141 @@
+"""What is loaded, what cannot be served, and a server whose engine fails."""
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from heedful.cli.serving import load
+from heedful.engine.engine import Engine
+from heedful.engine.slots import Slots
+from heedful.models.checkpoint import save_policy
+from heedful.models.load import load_decoder, load_tokenizer
+from heedful.serve.app import make_app
+from heedful.serve.requests import ChatRequest
+from heedful.serve.served import Served, end_tokens
+from heedful.serve.spelling import Spelling
+from heedful.text.format import PromptFormat, prompt_tokens
+from heedful.types import Prompt
+from small_server import save_small, threaded
+from small_tokenizers import byte_tokenizer
+from tiny import refuse
+from toys import BEGIN, END, TOKENIZER, make_policy
+
+OPTIONS: dict[str, Any] = {
+    "name": "m",
+    "max_batch": 2,
+    "max_context": None,
+    "chat_template": None,
+    "dtype": "float32",
+    "device": "cpu",
+}
+
+
+def served_from(folder: Path, **changes: Any) -> Served:
+    return load(str(folder), **OPTIONS | changes)
+
+
+def test_a_policy_is_asked_as_its_run_asked_it(tmp_path: Path) -> None:
+    """The chat template is the run's own format: the tokens are those of training."""
+    format = PromptFormat(template="w0 {prompt} w1", example="{prompt} w2 {response} w3 ")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps({"format": format.model_dump()}), encoding="utf-8")
+    save_policy(tmp_path / "run" / "ppo" / "model", make_policy(), TOKENIZER, {})
+    served = served_from(tmp_path / "run" / "ppo" / "model")
+    messages = [("user", "w4"), ("assistant", "w5 w6"), ("user", "w7")]
+    asked = ChatRequest(model="m", messages=[{"role": role, "content": text} for role, text in messages])  # type: ignore[list-item]
+    prompt = Prompt(id="p", text="w7", user="u", examples=(("w4", "w5 w6"),))
+    ids = prompt_tokens(prompt, format, TOKENIZER)
+    assert ids[0] == BEGIN and served.chat(asked).prompts == [ids]
+    [request] = served.chat(asked).job.requests
+    assert request.prompt == ids and request.max_new_tokens == served.context - len(ids)
+
+
+def test_the_models_own_end_tokens_count_too(tmp_path: Path) -> None:
+    folder = save_small(tmp_path / "m", TOKENIZER, chat=False)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    more = [END, 5, 6, 10**6]  # the last is no token of this model
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": more}))
+    assert end_tokens(load_decoder(folder), TOKENIZER) == sorted([END, 5, 6])
+
+
+def test_a_template_of_ones_own_and_half_precision(tmp_path: Path) -> None:
+    folder = save_small(tmp_path / "m", byte_tokenizer(), chat=False, context=64)
+    (tmp_path / "t.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}", encoding="utf-8")
+    served = served_from(folder, chat_template=tmp_path / "t.jinja", dtype="bfloat16", max_context=50)
+    assert served.context == 50 and str(served.engine.model.dtype) == "torch.bfloat16"
+    with threaded(make_app(served, 4)) as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
+        asked: Any = {"model": "m", "messages": [{"role": "user", "content": "the boat"}], "seed": 1}
+        first, second = (client.chat.completions.create(logprobs=True, **asked) for _ in range(2))
+    assert first.choices == second.choices and first.usage is not None and first.usage.total_tokens <= 50
+
+
+def test_what_cannot_be_served_is_one_line(tmp_path: Path) -> None:
+    folder = save_small(tmp_path / "m", byte_tokenizer(), chat=False)
+    assert "no such folder" in refuse("serve", tmp_path / "none", "--port", 0)
+    assert "cannot be read" in refuse("serve", folder, "--port", 0, "--chat-template", tmp_path / "none")
+    assert "--device nowhere" in refuse("serve", folder, "--port", 0, "--device", "nowhere")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "choose another --host or --port" in refuse("serve", folder, "--port", taken.getsockname()[1])
+    assert "choose another --host" in refuse("serve", folder, "--host", "no.such.host.invalid")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    folder = save_small(tmp_path / "m", byte_tokenizer(), chat=True)
+    model, tokenizer = load_decoder(folder), load_tokenizer(folder)
+    return Served("m", Engine(model, [], 4), tokenizer, Spelling(tokenizer), 4096, int(time.time()))
+
+
+def test_a_failure_is_told_and_survived(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted where memory would run out: all who were being answered hear of it, the next are answered."""
+    step, calls = Slots.step, 0
+
+    def failing(slots: Slots) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 20:
+            raise RuntimeError("planted")
+        step(slots)
+
+    monkeypatch.setattr(Slots, "step", failing)
+    body = {"model": "m", "prompt": "the boat", "max_tokens": 60, "seed": 1}
+    with threaded(make_app(served, 4)) as url:
+        text = ""
+        with httpx.stream("POST", url + "/v1/completions", json=body | {"stream": True}) as response:
+            text = "".join(response.iter_text())
+        last = json.loads(text.strip().split("\n\n")[-1].removeprefix("data: "))
+        assert last["error"]["type"] == "server_error" and "[DONE]" not in text
+        whole = httpx.post(url + "/v1/completions", json=body)
+        assert whole.status_code == 200 and whole.json()["usage"]["completion_tokens"] == 60
+        calls = 15
+        failed = httpx.post(url + "/v1/completions", json=body)
+        assert failed.status_code == 500 and failed.json()["error"]["type"] == "server_error"
+        assert httpx.get(url + "/health").json() == {"status": "ok", "rows": 0, "asked": 0}
+        assert httpx.post(url + "/v1/completions", json=body).json()["choices"] == whole.json()["choices"]
+
+
+def test_a_mistake_of_ours_is_told_in_the_apis_form(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Served, "complete", lambda *_: 1 / 0)
+    with threaded(make_app(served, 4)) as url:
+        response = httpx.post(url + "/v1/completions", json={"model": "m", "prompt": "the"})
+    assert response.status_code == 500 and response.json()["error"]["type"] == "server_error"
+
+
+def test_a_stream_that_is_full_of_nothing_still_ends(served: Served) -> None:
+    """Every text is held back as a stop text's beginning until the end shows that it was none."""
+    boat = served.tokenizer("b", add_special_tokens=False)["input_ids"]
+    with threaded(make_app(served, 4)) as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
+        bias = {str(boat[0]): 100}
+        parts = client.completions.create(
+            model="m", prompt="the", max_tokens=9, stop="b" * 10, stream=True, logit_bias=bias
+        )
+        found = [part.choices[0] for part in parts]
+    assert [(choice.text, choice.finish_reason) for choice in found] == [("b" * 9, "length")]

@@ -1,0 +1,97 @@
+"""Servers of small models: a real one in a process of its own, and one in a thread for what needs a planted fault."""
+
+import os
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from transformers import PreTrainedTokenizerBase
+
+from heedful.models.load import from_scratch
+from processes import HEEDFUL, wait_until
+
+CHAT = (
+    "{%- for m in messages -%}{%- if m['role'] == 'system' and not loop.first -%}"
+    "{{- raise_exception('system messages stand first') -}}{%- endif -%}"
+    "<{{ m['role'] }}>{{ m['content'] }}\n{%- endfor -%}<assistant>"
+)
+
+
+def save_small(folder: Path, tokenizer: PreTrainedTokenizerBase, chat: bool, context: int = 4096) -> Path:
+    """A folder with a small random Llama for the tokenizer."""
+    shape: dict[str, Any] = {
+        "model_type": "llama",
+        "vocab_size": len(tokenizer) + 3,  # rows to spare, as many models have
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": context,
+        "initializer_range": 0.4,  # far from uniform
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    tokenizer.chat_template = CHAT if chat else None
+    from_scratch(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+class Server:
+    """A running server, its process, and where it listens."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.process, self._output = process, output
+        self.url = ""
+
+    def wait(self) -> "Server":
+        def told() -> bool:
+            assert self.process.poll() is None, self.said()
+            found = re.search(r"(http://\S+)/v1 serves", self.said())
+            self.url = found[1] if found else ""
+            return found is not None
+
+        wait_until(told)
+        return self
+
+    def said(self) -> str:
+        return self._output.read_text()
+
+
+def launch(output: Path, *arguments: object) -> Server:
+    """`heedful serve` on a free port, computing on one thread; wait() for it before use."""
+    command = [str(HEEDFUL), "serve", *map(str, arguments), "--port", "0", "--threads", "1"]
+    with output.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return Server(process, output)
+
+
+def stop(server: Server) -> int:
+    """End the process and return its exit code."""
+    if server.process.poll() is None:
+        server.process.terminate()
+    return server.process.wait(60)
+
+
+@contextmanager
+def threaded(app: Starlette) -> Iterator[str]:
+    """The address of the app, served by a thread of this process."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
