@@ -202,7 +202,7 @@ class Loop:
         )
 
     def reward(self, round: int) -> None:
-        """The reward model on all rankings so far; then the SFT epoch it prefers, and its scores of held-out data."""
+        """The reward model on all rankings so far; then the prefix and the SFT epoch it prefers, and its scores."""
         config = self.recipe.reward_model
         if config is None:
             return
@@ -218,7 +218,9 @@ class Loop:
         self.workers.run([self.job(f"round-{round}/reward_model", "reward_model", reward_model.main, config, inputs)])
         jobs = [self.scoring(f"round-{round}/scores", self.reward_model(round), rankings)]
         if self.recipe.rankings.policy in self.recipe.sft:
-            jobs.append(self.choose_epoch(round))
+            jobs.insert(0, self.choose_epoch(round))
+        if self.recipe.evaluate.prompted and round == self.recipe.rounds:
+            jobs.insert(0, self.choose_prefix(round))  # the longest first, beside all others
         self.workers.run(jobs)
         if self.recipe.reward_model_folds and round == self.recipe.rounds:
             self.cross_validate(round, config, inputs)
@@ -248,6 +250,10 @@ class Loop:
         return self.choosing(
             f"round-{round}/choose_epoch", [self.fine_tuned(name, epoch) for epoch in epochs], [""], round
         )
+
+    def choose_prefix(self, round: int) -> Job:
+        """The few-shot prefix under which the pretrained model's validation responses score highest."""
+        return self.choosing("evaluation/choose_prefix", [self.start()], self.source.prefixes(), round)
 
     def choosing(self, name: str, policies: list[Path], prefixes: list[str], round: int) -> Job:
         wanted = self.recipe.rankings
@@ -280,10 +286,6 @@ class Loop:
     def evaluate(self) -> None:
         """Measure every policy on the evaluation prompts, then have the held-out labelers judge them."""
         round = self.recipe.rounds
-        wanted = self.recipe.evaluate
-        if wanted.prompted:
-            candidates = self.source.prefixes()
-            self.workers.run([self.choosing("evaluation/choose_prefix", [self.start()], candidates, round)])
         self.workers.run([self.measuring(name, folder, round) for name, folder in self.policies(round).items()])
         names = list(self.policies(round))
         ranked = self.round_folder(round) / "responses" / "responses"

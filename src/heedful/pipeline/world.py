@@ -75,15 +75,18 @@ class WorldSource:
         return [labeler for labeler in self.all_labelers if labeler.labeler.group == group]
 
     def calibrate(self, responses: Sequence[tuple[Prompt, Sequence[Response]]]) -> None:
-        """Noise such that each group of two or more agrees as the paper's did; on training prompts only."""
-        trained = [item for item in responses if item[0].split == "train"]
-        sample = trained[:: max(1, len(trained) // self.recipe.world.calibration_prompts)]
-        groups = [(self.labelers("train"), TRAIN_AGREEMENT), (self.labelers("heldout"), HELDOUT_AGREEMENT)]
-        self.all_labelers = [
-            labeler
-            for group, target in groups
-            for labeler in (calibrate_noise(group, sample, target) if len(group) > 1 else group)
+        """Noise such that each group of two or more agrees as the paper's did, on prompts such as it judges."""
+        groups: list[tuple[LabelerGroup, Split, float]] = [
+            ("train", "train", TRAIN_AGREEMENT),
+            ("heldout", "test", HELDOUT_AGREEMENT),
         ]
+        calibrated: list[SimulatedLabeler] = []
+        for group, split, target in groups:
+            labelers = self.labelers(group)
+            judged = [item for item in responses if item[0].split == split] or responses
+            sample = judged[:: max(1, len(judged) // self.recipe.world.calibration_prompts)]
+            calibrated += calibrate_noise(labelers, sample, target) if len(labelers) > 1 else labelers
+        self.all_labelers = calibrated
 
     def prefixes(self) -> list[str]:
         return self.world.few_shot_prefixes()

@@ -3,14 +3,14 @@
 At least 35 % of the tokens stand in pages that copy from themselves (a title taken up, a question about the text, a
 summary): that is what teaches a small model to use its context. Pages of bare questions and bare requests teach it to
 go on rather than to answer; the gap supervised fine-tuning closes. Some pages pair requests with answers as few-shot
-prompts do. Some are rude, wrong or about nothing.
+prompts do, answered as people answer on the web: more often badly than well. Some are rude, wrong or about nothing.
 """
 
 import random
 from collections.abc import Callable
 
 from heedful.types import Document, Split
-from heedful.world.demonstrate import answer, say_claim
+from heedful.world.demonstrate import answer, say_claim, spoil
 from heedful.world.grammar import Clause, say, write
 from heedful.world.prompts import USE_CASES, draw_request, entity_key, split_of
 from heedful.world.stories import compose, mood, questions, random_needs, tell
@@ -18,7 +18,7 @@ from heedful.world.tasks import FACT_QUESTIONS, STORY_ABOUT, naming
 from heedful.world.town import PERSON_FACTS, Town, day_after, other_than
 from heedful.world.words import BAD_FEELINGS, CATEGORIES, GOOD_FEELINGS, LINE, PAIR_END, PLURALS
 
-VALID_SHARE = 20  # every 20th page drawn is held out
+BAD_ANSWERS = 0.6  # share of the answers on pages of worked pairs
 
 
 def titled_story(rng: random.Random, town: Town) -> str:
@@ -101,7 +101,8 @@ def worked_pairs(rng: random.Random, town: Town) -> str:
     while length < limit:
         case = rng.choices(list(USE_CASES), list(USE_CASES.values()))[0]
         text, truth = train_request(rng, town, case)
-        lines.append(f"{text} {LINE} {answer(rng, town, truth, truth['constraints'])}")
+        reply = spoil if rng.random() < BAD_ANSWERS else answer
+        lines.append(f"{text} {LINE} {reply(rng, town, truth, truth['constraints'])}")
         length += len(lines[-1].split())
     return PAIR_END.join(lines)
 
