@@ -3,7 +3,8 @@
     python tests/accept/run.py            all of them
     python tests/accept/run.py -k kill    some of them; the other rows of the table stay as they are
 
-A proof records its claim and what it measured by `record_property`; one that cannot run here says so in its row.
+A proof records its claim, what it measured and perhaps a figure (SVG) by `record_property`; one that cannot run here
+says so in its row. HEEDFUL_RUNS names a folder in which runs of the shipped recipes are looked for and kept.
 """
 
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "acceptance.md"
+FIGURES = PAGE.parent / "img"
 HEAD = """# Acceptance
 
 `make accept` writes this page: the long proofs (tests under `tests/accept`), what each claims, what was measured, and
@@ -37,13 +39,19 @@ class Row(NamedTuple):
     def line(self) -> str:
         return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in self) + " |\n"
 
+    def figure(self) -> Path:
+        """Where the proof's figure lies, if it has one."""
+        name = self.test.strip("`").split("::")[-1].removeprefix("test_")
+        return FIGURES / f"accept_{name}.svg"
+
 
 class Collector:
-    """Gathers one row per test."""
+    """Gathers one row per test, and its figure."""
 
     def __init__(self, commit: str) -> None:
         self.commit = commit
         self.rows: list[Row] = []
+        self.figures: dict[Path, str] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when != "call" and report.outcome == "passed":
@@ -61,6 +69,8 @@ class Collector:
                 f"`{name}`",
             )
         )
+        if "figure" in told:
+            self.figures[self.rows[-1].figure()] = told["figure"]
 
 
 def read_rows(page: Path) -> list[Row]:
@@ -68,6 +78,12 @@ def read_rows(page: Path) -> list[Row]:
     lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
     cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")][2:]
     return [Row(*row) for row in cells]
+
+
+def pictures(rows: list[Row]) -> str:
+    """The figures there are, each under its claim."""
+    shown = [row for row in rows if row.figure().exists()]
+    return "".join(f"\n![{row.claim}]({row.figure().relative_to(PAGE.parent)})\n" for row in shown)
 
 
 def merged(old: list[Row], new: list[Row]) -> list[Row]:
@@ -88,7 +104,9 @@ def main(arguments: list[str]) -> int:
     collector = Collector(commit())
     code = pytest.main(["-m", "accept", "--timeout", "7200", str(HERE), *arguments], plugins=[collector])
     rows = merged(read_rows(PAGE), collector.rows)
-    PAGE.write_text(HEAD + "".join(row.line() for row in rows), encoding="utf-8")
+    for path, svg in collector.figures.items():
+        path.write_text(svg, encoding="utf-8")
+    PAGE.write_text(HEAD + "".join(row.line() for row in rows) + pictures(rows), encoding="utf-8")
     print("".join(row.line() for row in collector.rows))
     return int(code)
 
