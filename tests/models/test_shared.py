@@ -72,12 +72,15 @@ def test_every_token_has_its_place_and_a_prompt_stands_once(groups: list[int], s
         assert shared.tokens.flatten()[place].equal(rows.tokens[row, :length])
         assert shared.position.flatten()[place].equal(torch.arange(length))
     real = sum({g: int(n) for g, n in zip(groups, rows.prompt_length, strict=True)}.values())
-    assert int((shared._part >= 0).sum()) == real + int(rows.response_length.sum())
+    places = {int(p) for row in range(len(groups)) for p in shared._place[row, : rows.length[row]]}
+    assert len(places) == real + int(rows.response_length.sum())
 
 
-def test_a_response_sees_its_prompt_and_itself() -> None:
+def test_rows_stand_behind_their_prompt_and_come_back() -> None:
     rows = Rows(torch.tensor([[5, 6, 7], [5, 6, 8]]), torch.tensor([2, 2]), torch.tensor([3, 3]), torch.tensor([0, 0]))
     shared = SharedPrompts(rows)
     assert shared.tokens.tolist() == [[5, 6, 7, 8]]
-    assert shared._seen(None).int().tolist() == [[[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]]
-    assert shared._seen(2).int().tolist() == [[[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 1]]]
+    assert shared.position.tolist() == [[0, 1, 2, 2]]
+    spread = shared.spread(shared.tokens[:, None, :, None])
+    assert spread[:, 0, :, 0].equal(rows.tokens)
+    assert shared.gather(spread.transpose(1, 2))[:, :, 0, 0].equal(shared.tokens)

@@ -2,7 +2,8 @@
 
 Without a layout it is plain causal attention over right-padded rows: no real token ever sees padding, so there is no
 mask to build. With a layout (an object given to the model as `layout=`) the layout decides what each query sees: cached
-decoding runs through the model's own forward that way, so sampling and training share one definition.
+decoding runs through the model's own forward that way, so sampling and training share one definition. With `shared=`
+the model computes sequences of several responses behind one prompt, and attention the rows they stand for.
 
 Sliding windows, soft caps (Gemma 2, arXiv 2408.00118) and attention sinks (gpt-oss) are honoured; what cannot be is
 refused by name. Shapes: query (N, H, T, D), key and value (N, Hkv, S, D); H is a multiple of Hkv.
@@ -31,6 +32,18 @@ class Layout(Protocol):
         ...
 
 
+class Shared(Protocol):
+    """Sequences in which several rows stand behind one prompt."""
+
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries, keys or values (G, H, W, D) as those of the rows alone (N, H, T, D)."""
+        ...
+
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """Attention's output for the rows (N, T, H, D) as that of the sequences (G, W, H, D)."""
+        ...
+
+
 def attend(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -43,6 +56,7 @@ def attend(
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     layout: Layout | None = None,
+    shared: Shared | None = None,
     **others: Any,  # transformers hands every attention function whatever its model was called with
 ) -> tuple[torch.Tensor, None]:
     """Attention output (N, T, H, D), and None where other implementations return weights.
@@ -50,6 +64,8 @@ def attend(
     Raises:
         InputError: the model asks for something that is not honoured.
     """
+    if shared is not None:
+        query, key, value = shared.spread(query), shared.spread(key), shared.spread(value)
     if layout is None:
         _refuse_unknown(module, query, key, attention_mask, sliding_window, others)
         mask = _window_mask(query, sliding_window)
@@ -59,7 +75,8 @@ def attend(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     one_token = layout is not None and query.shape[2] == 1
     if one_token or softcap is not None or s_aux is not None:
-        return _explicit(query, key, value, mask, scaling, dropout, softcap, s_aux), None
+        out = _explicit(query, key, value, mask, scaling, dropout, softcap, s_aux)
+        return out if shared is None else shared.gather(out), None
     out = F.scaled_dot_product_attention(
         query,
         key,
@@ -70,7 +87,8 @@ def attend(
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return out.transpose(1, 2).contiguous(), None
+    out = out.transpose(1, 2)
+    return (out.contiguous() if shared is None else shared.gather(out)), None
 
 
 def _explicit(

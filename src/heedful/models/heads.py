@@ -28,7 +28,7 @@ def states_at(trunk: PreTrainedModel, rows: Rows, row: torch.Tensor, position: t
     if rows.group is None:
         return hidden_states(trunk, rows.tokens)[row, position]
     shared = SharedPrompts(rows)
-    output = trunk(input_ids=shared.tokens, position_ids=shared.position, use_cache=False, layout=shared)
+    output = trunk(input_ids=shared.tokens, position_ids=shared.position, use_cache=False, shared=shared)
     return output.last_hidden_state.flatten(0, 1)[shared.index(row, position)]
 
 

@@ -2,11 +2,11 @@
 
     prompt | response 1 | response 2 | …
 
-Each response counts its positions on from the prompt's end, and its tokens see the prompt and themselves alone, so
-every hidden state is that of the response standing alone behind its prompt. K responses of r tokens behind p cost
-p + K r positions instead of K (p + r).
+Each response counts its positions on from the prompt's end. Everything that works token by token sees K responses of r
+tokens behind p as p + K r positions instead of K (p + r); attention sees each response behind its own prompt, a row
+like any other, so every hidden state is that of the response standing alone.
 
-Shapes: N rows of G prompts, W positions of the longest sequence.
+Shapes: N rows of T tokens, G prompts, W positions of the longest sequence.
 """
 
 import torch
@@ -19,58 +19,41 @@ class SharedPrompts:
 
     def __init__(self, rows: Rows) -> None:
         assert rows.group is not None, "rows without groups share nothing"
-        self._prompt_length = rows.prompt_length
+        num, longest = rows.tokens.shape
         order = torch.argsort(rows.group, stable=True)
         _, sequence, count = torch.unique_consecutive(rows.group[order], return_inverse=True, return_counts=True)
-        self._sequence = torch.empty_like(sequence).index_copy(0, order, sequence)  # (N,) 0 … G − 1
-        first = order[torch.cumsum(count, 0) - count]  # (G,) a row of each prompt
+        first = torch.cumsum(count, 0) - count  # (G,) the first of each prompt's rows in that order
         # where each row's response begins: behind the prompt and the responses before it
         length = rows.response_length[order]
         before = torch.cumsum(length, 0) - length
-        before = before - before[torch.cumsum(count, 0) - count][sequence]
-        self._start = torch.empty_like(before).index_copy(0, order, rows.prompt_length[order] + before)  # (N,)
-        self._width = int((self._start + rows.response_length).max())
+        start = rows.prompt_length[order] + before - before[first][sequence]
+        back = torch.empty_like(order).index_copy(0, order, torch.arange(num, device=order.device))
+        sequence, start = sequence[back], start[back]  # (N,) in the rows' order
+        self._shape = len(first), int((start + rows.response_length).max())
 
-        shape = (len(first), self._width)
-        self.tokens = rows.tokens.new_zeros(shape)  # (G, W) int64
-        self.position = rows.tokens.new_zeros(shape)  # (G, W) int64
-        self._part = rows.tokens.new_full(shape, -1)  # (G, W) 0: prompt, 1 + row: its response, −1: padding
-        columns = torch.arange(self._width, device=rows.tokens.device)
-        g, p = (columns < rows.prompt_length[first, None]).nonzero(as_tuple=True)
-        self._fill(g, p, rows.tokens[first[g], p], p, torch.zeros_like(p))
-        row, step = rows.mask.nonzero(as_tuple=True)
-        position = rows.prompt_length[row] + step
-        self._fill(self._sequence[row], self._start[row] + step, rows.tokens[row, position], position, row + 1)
-        self._masks: dict[tuple[int | None, torch.dtype], torch.Tensor] = {}
-
-    def _fill(
-        self, g: torch.Tensor, column: torch.Tensor, token: torch.Tensor, position: torch.Tensor, part: torch.Tensor
-    ) -> None:
-        self.tokens[g, column] = token
-        self.position[g, column] = position
-        self._part[g, column] = part
+        # the place of every token of every row, and for every place the first row that has it
+        column = torch.arange(longest, device=rows.tokens.device)[None]
+        inside = column - rows.prompt_length[:, None]
+        place = sequence[:, None] * self._shape[1] + torch.where(inside < 0, column, start[:, None] + inside)
+        self._place = place.masked_fill(column >= rows.length[:, None], 0)  # (N, T)
+        real = (column < rows.length[:, None]).flatten()
+        size = self._shape[0] * self._shape[1]
+        every = torch.arange(num * longest, device=column.device)
+        first_of = every.new_full((size,), num * longest).scatter_reduce(
+            0, self._place.flatten()[real], every[real], "amin"
+        )
+        self._source = first_of.masked_fill(first_of == num * longest, 0)  # (G · W) into N · T; padding takes any
+        self.tokens = rows.tokens.flatten()[self._source].view(self._shape)  # (G, W) int64
+        self.position = (self._source % longest).view(self._shape)  # (G, W) int64
 
     def index(self, row: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """Places in the flattened (G · W) of positions (M,) of rows (M,), as they would count alone."""
-        inside = position - self._prompt_length[row]
-        column = torch.where(inside < 0, position, self._start[row] + inside)
-        return self._sequence[row] * self._width + column
+        return self._place[row, position]
 
-    def update(
-        self, layer: int, key: torch.Tensor, value: torch.Tensor, window: int | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Keys and values as they are, and the additive mask (G, 1, W, W)."""
-        kind = (window, key.dtype)
-        if kind not in self._masks:
-            seen = self._seen(window)
-            self._masks[kind] = torch.zeros_like(seen, dtype=key.dtype).masked_fill(~seen, float("-inf"))[:, None]
-        return key, value, self._masks[kind]
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries, keys or values (G, H, W, D) as those of the rows alone (N, H, T, D)."""
+        return x.transpose(1, 2).flatten(0, 1)[self._place].transpose(1, 2)
 
-    def _seen(self, window: int | None) -> torch.Tensor:
-        """(G, W, W) which key each query sees; padding sees itself, so that no row of the softmax is empty."""
-        query, key = self._part[:, :, None], self._part[:, None, :]
-        causal = torch.ones(self._width, self._width, dtype=torch.bool, device=query.device).tril()
-        seen = causal & ((key == 0) | (key == query))
-        if window is not None:
-            seen &= self.position[:, :, None] - self.position[:, None, :] < window
-        return seen
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """Attention's output for the rows (N, T, H, D) as that of the sequences (G, W, H, D)."""
+        return x.flatten(0, 1)[self._source].unflatten(0, self._shape)
