@@ -52,8 +52,9 @@ class SharedPrompts:
 
     def spread(self, x: torch.Tensor) -> torch.Tensor:
         """Queries, keys or values (G, H, W, D) as those of the rows alone (N, H, T, D)."""
-        return x.transpose(1, 2).flatten(0, 1)[self._place].transpose(1, 2)
+        found = x.transpose(1, 2).flatten(0, 1).index_select(0, self._place.flatten())
+        return found.unflatten(0, self._place.shape).transpose(1, 2)
 
     def gather(self, x: torch.Tensor) -> torch.Tensor:
         """Attention's output for the rows (N, T, H, D) as that of the sequences (G, W, H, D)."""
-        return x.flatten(0, 1)[self._source].unflatten(0, self._shape)
+        return x.flatten(0, 1).index_select(0, self._source).unflatten(0, self._shape)
