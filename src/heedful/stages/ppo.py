@@ -47,7 +47,7 @@ class PPOConfig(Config):
     batch_size: int = Field(default=512, ge=1)  # episodes per iteration
     minibatch_size: int = Field(default=64, ge=1)  # episodes per update
     inner_epochs: int = Field(default=1, ge=1)
-    lr: float = Field(default=9.65e-6, gt=0)  # InstructGPT: swept 2.55e-6 … 2.55e-5, final value not given
+    lr: float = Field(default=5e-6, gt=0)  # InstructGPT: swept 2.55e-6 … 2.55e-5; without ptx 8.05e-6 diverged
     value_lr: float = Field(default=9e-6, gt=0)  # InstructGPT: 9e-6, 5e-6 for the 175B policy
     warmup_iterations: int = Field(default=10, ge=0)  # linear from warmup_start, then constant
     warmup_start: float = Field(default=0.1, ge=0, le=1)
