@@ -37,9 +37,25 @@ def test_wins_ties_and_losses_by_hand() -> None:
 
     rankings = [ranked("p", 2, 1, 3), ranked("p", 1, 1, 2), ranked("q", 1, 2, 1), ranked("s", 1, 1, 1)]
     found = win_rate(rankings, given, "new", "old")
-    assert (found.wins, found.ties, found.losses) == (1, 2, 1)  # s: one text, one tie, whoever ranked it
+    assert (found.wins, found.ties, found.losses) == (1, 2, 1)  # s: one text is a tie
     assert found.estimate.mean == (1 + 0.5 + 0 + 0.5) / 4
     assert (found.estimate.num, found.estimate.num_clusters) == (4, 3)
+
+
+def test_a_shared_text_weighs_as_much_as_a_judged_one() -> None:
+    given = {"new": {"p": "p-x", "s": "s-x", "t": "t-x"}, "old": {"p": "p-y", "s": "s-x", "t": "t-x"}}
+    pairs = {
+        "p": (("p-x", "p-y"), (1, 2)),
+        "s": (("s-x", "s-z"), (1, 2)),
+    }  # a third policy's s-z; nobody was asked of t
+    rankings = [
+        Ranking(id=f"{prompt}{labeler}", prompt_id=prompt, labeler=labeler, responses=ids, rank=rank)
+        for prompt, (ids, rank) in pairs.items()
+        for labeler in ("k", "l")
+    ]
+    found = win_rate(rankings, given, "new", "old")
+    assert (found.wins, found.ties, found.losses) == (2, 3, 0)
+    assert found.estimate.num_clusters == 3
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -80,7 +96,7 @@ def test_an_interval_near_one_does_not_pass_it() -> None:
 def test_the_baseline_ties_with_itself() -> None:
     rankings, given = make(10)
     found = win_rate(rankings, given, "a", "a")
-    assert found.estimate.mean == 0.5 and (found.wins, found.ties, found.losses) == (0, 10, 0)
+    assert found.estimate.mean == 0.5 and (found.wins, found.ties, found.losses) == (0, len(rankings), 0)
 
 
 def test_a_second_labeler_of_the_same_prompt_is_no_second_prompt() -> None:

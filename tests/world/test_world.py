@@ -147,3 +147,13 @@ def test_truth_has_one_answer() -> None:
         friend = town.value(person, "friend")[0]
         assert friend != person and town.value(friend, "friend") == (person,)
         assert all(town.is_true(clause) for clause in town.facts[person].values())
+
+
+def test_no_request_of_another_split_stands_in_a_page_or_within_a_training_prompt() -> None:
+    world = World(0)
+    pages = [" " + " ".join(page.text.split()) + " " for page in world.documents(150_000)]
+    training = [f" {prompt.text} " for pool in ("sft", "rm", "ppo") for prompt in world.prompts(300, "train", pool)]
+    read = "|".join(pages + training)
+    asked = [p.text for pool in ("eval", "rm") for split in ("valid", "test") for p in world.prompts(200, split, pool)]
+    assert [text for text in asked if f" {text} " in read] == []
+    assert f" {training[0].strip()} " in read  # the search finds what is there

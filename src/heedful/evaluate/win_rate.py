@@ -28,23 +28,22 @@ def win_rate(
     """The policy's win rate against the baseline.
 
     `responses[name][prompt_id]` is the id of the response the named policy gave. A ranking counts when it holds both
-    responses; a prompt where both policies gave the same response counts as one tie.
+    responses. Where both policies gave the same one, every ranking that holds it is a tie, so that such a prompt weighs
+    as much as others; where all policies gave it and nobody was asked, it is one tie.
     """
     value: list[float] = []
     cluster: list[str] = []
-    same = {p for p, id in responses[policy].items() if responses[baseline].get(p) == id}
-    for prompt_id in sorted(same):
-        value.append(0.5)
-        cluster.append(prompt_id)
     for ranking in rankings:
-        if ranking.prompt_id in same:
-            continue
         rank = dict(zip(ranking.responses, ranking.rank, strict=True))
         ours = rank.get(responses[policy].get(ranking.prompt_id, ""))
         theirs = rank.get(responses[baseline].get(ranking.prompt_id, ""))
         if ours is not None and theirs is not None:
             value.append(0.5 if ours == theirs else float(ours < theirs))
             cluster.append(ranking.prompt_id)
+    same = {p for p, id in responses[policy].items() if responses[baseline].get(p) == id}
+    for prompt_id in sorted(same - set(cluster)):
+        value.append(0.5)
+        cluster.append(prompt_id)
     return WinRate(clustered_proportion(value, cluster), value.count(1.0), value.count(0.5), value.count(0.0))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
+from heedful.batch import Rows
 from heedful.config import Config, InputError
 from heedful.engine.sample import Sampled, Sampler, mean_language_loss, score_rows
 from heedful.evaluate.diversity import distinct_n
@@ -17,7 +18,7 @@ from heedful.models.load import context_length
 from heedful.models.optimizer import Precision
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
-from heedful.text.collate import Encoder, texts, to_rows
+from heedful.text.collate import Encoded, Encoder, texts, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.tokenizer import fingerprint, pad_id
 from heedful.types import Prompt, Response
@@ -127,16 +128,16 @@ def measure(
     model, tokenizer = load_policy(policy)
     encoder = Encoder(tokenizer, format)
     kept, tokens = fitting(encoder, read_snapshot(prompts).prompts, prompts)
-    if config.prefix:
-        tokens = _with_prefix(tokens, config.prefix, encoder)
+    asked = _with_prefix(tokens, config.prefix, encoder) if config.prefix else tokens
     seeds = [random.Random(f"{run.seed} {prompt.id}").getrandbits(62) for prompt in kept]
     stop = ["\n"] if config.prefix else []
     sampler = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature, stop)
-    sampled = sampler(tokens, seeds, [config.best_of] * len(kept))
+    sampled = sampler(asked, seeds, [config.best_of] * len(kept))
     results: dict[str, float | None] = {}
     scored = None
     if reward_model is not None:
-        scored = score_rows(load_reward_model(reward_model)[0], sampled.rows, config.max_tokens, config.precision)
+        rows = without_prefix(tokens, sampled, encoder) if config.prefix else sampled.rows
+        scored = score_rows(load_reward_model(reward_model)[0], rows, config.max_tokens, config.precision)
     if config.best_of > 1 and scored is not None:
         best = scored.reshape(-1, config.best_of).argmax(1) + torch.arange(len(kept)) * config.best_of
         sampled, scored = pick(sampled, best), scored[best]
@@ -185,6 +186,13 @@ def _with_prefix(tokens: Sequence[list[int]], prefix: str, encoder: Encoder) -> 
     ids = encoder.tokenizer(prefix, add_special_tokens=False)["input_ids"]
     begin = 0 if encoder.tokenizer.bos_token_id is None else 1
     return [prompt[:begin] + ids + prompt[begin:] for prompt in tokens]
+
+
+def without_prefix(tokens: Sequence[list[int]], sampled: Sampled, encoder: Encoder) -> Rows:
+    """One response to each prompt as labelers and the reward model know them: the prompt alone before it."""
+    ends = [[encoder.end] * finished for finished in sampled.finished.int().tolist()]
+    items = zip(tokens, sampled.tokens, ends, strict=True)
+    return to_rows([Encoded(prompt, response + end) for prompt, response, end in items], pad_id(encoder.tokenizer))
 
 
 class ScoreConfig(Config):
@@ -248,7 +256,8 @@ def choose(
         for prefix in prefixes:
             stop = ["\n"] if prefix else []
             sampler = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature, stop)
-            rows = sampler(_with_prefix(tokens, prefix, encoder) if prefix else tokens, seeds).rows
+            sampled = sampler(_with_prefix(tokens, prefix, encoder) if prefix else tokens, seeds)
+            rows = without_prefix(tokens, sampled, encoder) if prefix else sampled.rows
             scores[-1].append(float(score_rows(scorer, rows, config.max_tokens, config.precision).mean()))
         dropped = encoder.dropped  # of one policy: the others are asked the same prompts
     for reason, number in dropped.items():

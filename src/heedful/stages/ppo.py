@@ -62,7 +62,7 @@ class PPOConfig(Config):
     whiten_advantage: bool = True
     ema_decay: float = Field(default=0.992, ge=0, lt=1)  # per update; 0 keeps the last weights instead
     ptx_coef: float = Field(default=27.8, ge=0)  # InstructGPT: 27.8; 0 is PPO without pretraining data
-    ptx_examples: float = Field(default=8.0, ge=0)  # pretraining rows per episode; InstructGPT: 8
+    ptx_examples: float = Field(default=8.0, gt=0)  # pretraining rows per episode; InstructGPT: 8
     window: int = Field(default=256, ge=2)  # most tokens in a pretraining row
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, ge=1)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from heedful.types import Document, Split
 from heedful.world.demonstrate import answer, say_claim, spoil
 from heedful.world.grammar import Clause, say, write
-from heedful.world.prompts import USE_CASES, draw_request, entity_key, split_of
+from heedful.world.prompts import USE_CASES, draw_request, entity_key, fits, split_of
 from heedful.world.stories import compose, mood, questions, random_needs, tell
 from heedful.world.tasks import FACT_QUESTIONS, STORY_ABOUT, naming
 from heedful.world.town import PERSON_FACTS, Town, day_after, other_than
@@ -72,10 +72,13 @@ def about_person(rng: random.Random, town: Town) -> str:
 
 
 def answered_questions(rng: random.Random, town: Town) -> str:
-    lines = []
-    for _ in range(rng.choice((2, 3))):
+    lines: list[str] = []
+    number = rng.choice((2, 3))
+    while len(lines) < number:
         person, kind = town.someone(rng), rng.choice(PERSON_FACTS)
-        lines.append(f"{FACT_QUESTIONS[kind].format(person)} {write(town.facts[person][kind])}")
+        question = FACT_QUESTIONS[kind].format(person)
+        if split_of(entity_key(question)) == "train":
+            lines.append(f"{question} {write(town.facts[person][kind])}")
     return f" {LINE} ".join(lines)
 
 
@@ -111,7 +114,7 @@ def train_request(rng: random.Random, town: Town, use_case: str) -> tuple[str, d
     """A request of the training split, so that no page holds a test prompt."""
     while True:
         text, truth = draw_request(rng, town, use_case, "plain", harm=False)
-        if split_of(entity_key(text)) == "train":
+        if fits(text, truth, "train"):
             return text, truth
 
 

@@ -118,12 +118,12 @@ def _prompt(
     for attempt in itertools.count():
         text, truth = draw_request(rng, town, use_case, "user_based" if kind == "user_based" else "plain", harm)
         # Few things can be asked in some use cases, so a long search may take a text again.
-        if not _fits(text, split) or (text in taken and attempt < 300):
+        if not fits(text, truth, split) or (text in taken and attempt < 300):
             continue
         examples = _examples(rng, town, use_case, split) if kind == "few_shot" else ()
         asked = [text, *(question for question, _ in examples)]
         words = sum(len(part.split()) + 1 for part in asked + [reply for _, reply in examples])
-        if words <= MAX_FEW_SHOT_WORDS and _fits(" ".join(asked), split):
+        if words <= MAX_FEW_SHOT_WORDS and split_of(entity_key(" ".join(asked))) == split:
             break
     return Prompt(
         id=id,
@@ -147,15 +147,17 @@ def _kind(rng: random.Random, source: Source, use_case: str, harm: bool) -> Prom
     return "user_based" if rng.random() < user_based / (1 - few_shot) else "plain"
 
 
-def _fits(text: str, split: Split) -> bool:
-    return split_of(entity_key(text)) == split
+def fits(text: str, truth: dict[str, Any], split: Split) -> bool:
+    """Whether a request may stand in the split: as it is, and without the constraints written behind it."""
+    bare = text.removesuffix(wording(truth["constraints"])).strip()
+    return split_of(entity_key(text)) == split_of(entity_key(bare)) == split
 
 
 def _examples(rng: random.Random, town: Town, use_case: str, split: Split) -> tuple[tuple[str, str], ...]:
     pairs: list[tuple[str, str]] = []
     while len(pairs) < 2:
         text, truth = draw_request(rng, town, use_case, "plain", harm=False)
-        if _fits(text, split):
+        if fits(text, truth, split):
             pairs.append((text, answer(rng, town, truth, truth["constraints"])))
     return tuple(pairs)
 
