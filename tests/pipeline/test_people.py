@@ -16,6 +16,7 @@ from heedful.pipeline.recipe import Recipe, build
 from heedful.pipeline.start import source_of
 from heedful.snapshot import read_snapshot
 from heedful.store.database import open_store
+from heedful.store.export import export_snapshot
 from heedful.store.labels import add_demonstration, add_labeler, add_ranking
 from heedful.store.progress import Work, to_label
 from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Response
@@ -172,6 +173,50 @@ def finished(folder: Path, judged: int) -> None:
     assert counts["same first 200 characters as an earlier prompt"] == 1
     trained = read_snapshot(folder / "round-1" / "rankings" / "snapshot")
     assert {ranking.labeler for ranking in trained.rankings} == {"ada"} and len(trained.rankings) >= judged
+
+
+def erase(folder: Path, kind: str, name: str) -> None:
+    result = cli("store", "erase", folder / "store.db", f"--{kind}", name, "--yes")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_run_goes_on_without_those_who_had_their_data_erased(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    total = int(waiting(recipe, folder).removeprefix("3 of ").removesuffix(" demonstrations"))
+    asked = {prompt.id: prompt for prompt in read_snapshot(folder / "data" / "sft").prompts}
+    with open_store(folder / "store.db") as store:
+        brought = sorted({d.prompt_id for d in export_snapshot(store, pools=["sft"]).demonstrations})
+    assert len(brought) == 3
+    erase(folder, "labeler", "labeler-0")  # wrote the demonstrations that came with a few-shot prompt
+    left = [prompt for prompt in asked.values() if prompt.user != "labeler-0"]
+    assert waiting(recipe, folder) == f"0 of {len(left)} demonstrations" and len(left) < total
+    demonstrate(folder, open_work(folder, Work("demonstration", pool="sft"), "ada"))
+
+    ranked = int(waiting(recipe, folder).removeprefix("0 of ").removesuffix(" rankings"))
+    todo = open_work(folder, Work("ranking", round=1, pool="reward_model"), "ada")
+    with open_store(folder / "store.db") as store:
+        add_ranking(store, *[by_w1("ada", item, "train") for item in todo[:2]])
+    gone = [todo[0][0].user, todo[-1][0].user]
+    for user in gone:
+        assert user is not None
+        erase(folder, "user", user)
+    todo = [item for item in todo if item[0].user not in gone]
+    assert waiting(recipe, folder) == f"1 of {len(todo)} rankings" and len(todo) < ranked
+    with open_store(folder / "store.db") as store:
+        add_ranking(store, *[by_w1("ada", item, "train") for item in todo[1:]])
+
+    waiting(recipe, folder)
+    work = Work("ranking", pool="evaluation", group="heldout", purpose="evaluation")
+    judged = open_work(folder, work, "kim")
+    erase(folder, "user", str(judged[0][0].user))
+    judged = open_work(folder, work, "kim")
+    assert waiting(recipe, folder) == f"0 of {len(judged)} rankings"
+    with open_store(folder / "store.db") as store:
+        add_ranking(store, *[by_w1("kim", item, "evaluation") for item in judged])
+    assert run(recipe, folder).exit_code == 0
+    for step in ("demonstrations", "round-1/rankings", "evaluation/judgements"):
+        assert json.loads((folder / step / "done.json").read_text())["counts"]["erased_on_request"] >= 3, step
+    assert {p.user for p in read_snapshot(folder / "round-1/rankings/snapshot").prompts}.isdisjoint(gone)
 
 
 def test_people_label_once_for_all_cells_of_a_sweep(recipe: Path, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from heedful.feedback.simulated import SimulatedLabeler
 from heedful.pipeline.recipe import LabelersConfig, Recipe
@@ -11,10 +13,13 @@ from heedful.pipeline.source import Source
 from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.store.database import Store
+from heedful.store.erase import without_erased
 from heedful.store.export import export_snapshot
 from heedful.store.labels import add_demonstration, add_labeler, add_ranking, add_rating, add_response
 from heedful.store.progress import Work, progress
-from heedful.types import Labeler, LabelerGroup, Prompt, Ranking, Response
+from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Response
+
+R = TypeVar("R", Prompt, Response, Demonstration)
 
 
 def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:
@@ -24,7 +29,7 @@ def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:
         Waiting: people still have to write some.
     """
     asked = read_snapshot(prompts)
-    written = source.demonstrations(asked.prompts)
+    written = not_erased(run, store, source.demonstrations(asked.prompts))
     simulated = {labeler.labeler.id: labeler.labeler for labeler in source.labelers("train")}
     authors = sorted({demonstration.labeler for demonstration in written} - simulated.keys())
     add_labeler(store, *simulated.values(), *(Labeler(id=author) for author in authors))
@@ -33,6 +38,13 @@ def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:
     snapshot = export_snapshot(store, pools=["sft"])
     write_snapshot(run.folder / "snapshot", snapshot)
     run.finish(num_demonstrations=len(snapshot.demonstrations))
+
+
+def not_erased(run: Run, store: Store, records: Sequence[R]) -> list[R]:
+    """The records without those of persons who had their data erased meanwhile; the others are counted."""
+    kept = without_erased(store, records)
+    run.count("erased_on_request", len(records) - len(kept))
+    return kept
 
 
 def wait_for(store: Store, work: Work, where: Path) -> None:
@@ -58,11 +70,12 @@ def rank(config: LabelersConfig, run: Run, store: Store, source: Source, respons
         Waiting: people still have to rank some.
     """
     sampled = read_snapshot(responses)
-    grouped = by_prompt(sampled)
-    add_response(store, *sampled.responses, round=round)
+    responses_left = not_erased(run, store, sampled.responses)
+    grouped = by_prompt(replace(sampled, responses=tuple(responses_left)))
+    add_response(store, *responses_left, round=round)
     train, heldout = source.labelers("train"), source.labelers("heldout")
     if train:
-        source.calibrate(grouped)
+        source.calibrate(by_prompt(sampled))  # as `judge` does, whatever is erased between them
         train, heldout = source.labelers("train"), source.labelers("heldout")
         add_labeler(store, *[labeler.labeler for labeler in (*train, *heldout)])
         add_ranking(store, *simulated_rankings(grouped, train, config.overlap, run.seed))
@@ -114,7 +127,7 @@ def judge(
     Raises:
         Waiting: people still have to rank some.
     """
-    items = side_by_side(run, source, folder, names)
+    items = side_by_side(run, store, source, folder, names)
     shown = [response for _, responses in items for response in responses if response.text.strip()]
     run.count("empty_response", sum(len(responses) for _, responses in items) - len(shown))
     add_response(store, *shown)
@@ -151,17 +164,19 @@ def of_group(judged: Snapshot, group: LabelerGroup) -> Snapshot:
     return Snapshot(labelers=tuple(who.values()), rankings=rankings, ratings=ratings)
 
 
-def side_by_side(run: Run, source: Source, folder: Path, names: Sequence[str]) -> list[tuple[Prompt, list[Response]]]:
+def side_by_side(
+    run: Run, store: Store, source: Source, folder: Path, names: Sequence[str]
+) -> list[tuple[Prompt, list[Response]]]:
     """Each evaluation prompt with the policies' different responses; logs which one each policy gave."""
     given = {name: read_snapshot(folder / name / "responses") for name in names}
     prompts = given[names[0]].prompt_by_id()
     asked: dict[str, dict[str, Response]] = {id: {} for id in prompts}
     for name in names:
-        for response in given[name].responses:
+        for response in not_erased(run, store, given[name].responses):
             kept = asked[response.prompt_id].setdefault(response.text, response)
             utility = source.utility(prompts[response.prompt_id], response.text)
             run.sample(policy=name, prompt_id=response.prompt_id, response_id=kept.id, gold=utility)
-    return [(prompt, list(asked[id].values())) for id, prompt in prompts.items()]
+    return [(prompt, list(asked[id].values())) for id, prompt in prompts.items() if asked[id]]
 
 
 def simulated_judgements(

@@ -19,7 +19,7 @@ from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.clock import clocked
 from heedful.pipeline.folds import FoldsConfig, deal
 from heedful.pipeline.jobs import Job, Workers
-from heedful.pipeline.labelling import demonstrate, judge, rank
+from heedful.pipeline.labelling import demonstrate, judge, not_erased, rank
 from heedful.pipeline.measure import (
     ChooseConfig,
     MeasureConfig,
@@ -131,8 +131,9 @@ class Loop:
 
         def body(config: Config, run: Run) -> None:
             for pool, prompts in self.source.prompts().items():
-                add_prompt(self.store, *prompts, pool=pool)
-                write_snapshot(self.data(pool), Snapshot(prompts=tuple(prompts)))
+                kept = not_erased(run, self.store, prompts)
+                add_prompt(self.store, *kept, pool=pool)
+                write_snapshot(self.data(pool), Snapshot(prompts=tuple(kept)))
             for reason, number in self.source.dropped.items():
                 run.count(reason, number)
             documents = self.source.documents()

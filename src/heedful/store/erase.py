@@ -6,13 +6,16 @@ Snapshots, exports and backups written earlier still hold the data: write them a
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
 
 from sqlalchemy import Connection, Select, Table, and_, delete, select
 
 from heedful.config import InputError
 from heedful.store.database import Store, timestamp
-from heedful.store.records import CHILD_OF, chunks
+from heedful.store.records import CHILD_OF, chunks, erased_ids
 from heedful.store.schema import (
+    TABLE_OF,
     demonstrations,
     labelers,
     prompts,
@@ -21,6 +24,9 @@ from heedful.store.schema import (
     responses,
     tombstones,
 )
+from heedful.types import Demonstration, Labeler, Prompt, Response
+
+R = TypeVar("R", Prompt, Response, Labeler, Demonstration)
 
 
 def erase_labeler(store: Store, labeler: str) -> Counter[str]:
@@ -64,6 +70,34 @@ def erased_counts(store: Store) -> Counter[str]:
     """Table → rows erased so far."""
     with store.read() as connection:
         return Counter(connection.execute(select(tombstones.c.kind)).scalars())
+
+
+def without_erased(store: Store, records: Sequence[R]) -> list[R]:
+    """The records that may stand in the store: neither they nor the prompt or labeler they speak of were erased."""
+    spoken_of = [_spoken_of(record) for record in records]
+    tables = {table.name: table for each in spoken_of for table, _ in each}
+    with store.read() as connection:
+        gone = {
+            (name, id)
+            for name, table in tables.items()
+            for id in erased_ids(
+                connection, table, sorted({id for each in spoken_of for of, id in each if of is table})
+            )
+        }
+    return [
+        record
+        for record, each in zip(records, spoken_of, strict=True)
+        if gone.isdisjoint((table.name, id) for table, id in each)
+    ]
+
+
+def _spoken_of(record: Prompt | Response | Labeler | Demonstration) -> list[tuple[Table, str]]:
+    found = [(TABLE_OF[type(record)], record.id)]
+    if isinstance(record, Response | Demonstration):
+        found.append((prompts, record.prompt_id))
+    if isinstance(record, Demonstration):
+        found.append((labelers, record.labeler))
+    return found
 
 
 def _erase_prompts(connection: Connection, ids: Select[tuple[str]], reason: str) -> Counter[str]:
