@@ -57,7 +57,7 @@ class PPOConfig(Config):
     discount: float = Field(default=1.0, gt=0, le=1)
     gae_lambda: float = Field(default=0.95, ge=0, le=1)  # not given in the paper
     clip_range: float = Field(default=0.2, gt=0)
-    value_clip_range: float = Field(default=0.2, gt=0)
+    value_clip_range: float | None = Field(default=0.2, gt=0)
     whiten_reward: bool = False  # variance only, the mean stays
     whiten_advantage: bool = True
     ema_decay: float = Field(default=0.992, ge=0, lt=1)  # per update; 0 keeps the last weights instead
