@@ -15,9 +15,7 @@ def test_an_empty_response_counts_nothing_and_reads_nothing_outside() -> None:
 
 
 def test_rows_and_texts_move_and_select_together() -> None:
-    rows = Rows(
-        torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([1, 1]), torch.tensor([3, 2]), torch.tensor([8, 9])
-    )
+    rows = Rows(torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([1, 1]), torch.tensor([3, 2]), torch.tensor([8, 9]))
     assert all(torch.equal(a, b) for a, b in zip(rows.to("cpu"), rows, strict=True))
     assert rows.to("meta").tokens.device.type == "meta"
     texts = Texts(torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2]))
