@@ -65,6 +65,69 @@ def test_a_torn_state_falls_back_to_the_one_before(tmp_path: Path) -> None:
     assert toy_loop(tmp_path / "cut", 9) == whole
 
 
+def tear(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    middle = len(content) // 2
+    torn = {
+        "empty": b"",
+        "short": content[:100],
+        "half": content[:middle],
+        "zeros": bytes(len(content)),
+        "no zip": b"what is this?" * 50,
+        "zeros at the end": content[:middle] + bytes(len(content) - middle),
+    }
+    path.write_bytes(torn[how])
+
+
+TORN = ["empty", "short", "half", "zeros", "no zip", "zeros at the end"]
+
+
+@pytest.mark.parametrize("how", TORN)
+def test_when_every_state_is_torn_nothing_begins_again_in_silence(tmp_path: Path, how: str) -> None:
+    toy_loop(tmp_path, 9, stop_after=5)
+    states = sorted(tmp_path.glob("state-*.pt"))
+    for path in states:
+        tear(path, how)
+    logged = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"every saved state is torn \(state-000000004.pt, .*05.pt\); put one back"):
+        toy_loop(tmp_path, 9)
+    assert sorted(tmp_path.glob("state-*.pt")) == states and (tmp_path / "metrics.jsonl").read_bytes() == logged
+    for path in states:
+        path.unlink()
+    whole = toy_loop(tmp_path / "whole", 9)
+    assert toy_loop(tmp_path, 9) == whole
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory"), OSError(5, "I/O error")])
+def test_a_good_state_that_cannot_be_loaded_now_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    toy_loop(tmp_path, 9, stop_after=5)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        with pytest.raises(type(error)):
+            toy_loop(tmp_path, 9)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert toy_loop(tmp_path, 9) == toy_loop(tmp_path / "whole", 9)
+
+
+def test_a_torn_state_goes_when_a_new_one_stands(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    for step in (3, 8):
+        run.save(step, value=step)
+    newest = tmp_path / "state-000000008.pt"
+    tear(newest, "half")
+    assert run.restore() == (3, {"value": 3}) and newest.exists()
+    run.save(5, value=5)
+    assert [p.name for p in sorted(tmp_path.glob("state-*.pt"))] == ["state-000000003.pt", "state-000000005.pt"]
+    assert run.restore() == (5, {"value": 5})
+
+
 def test_a_full_disk_keeps_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(tmp_path)
     run.save(1, value=1.0)

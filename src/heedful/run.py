@@ -16,8 +16,11 @@ import json
 import os
 import platform
 import random
+import struct
 import subprocess
 import time
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
@@ -184,7 +187,12 @@ class Run:
             raise
         os.replace(partial, path)
         _flush(self.folder)
-        for old in self._states()[:-2]:
+        states = self._states()
+        here = states.index(path)
+        for old in [
+            *states[: max(0, here - 1)],
+            *states[here + 1 :],
+        ]:  # later ones are torn: `restore` passed them over
             old.unlink()
         self._saved = time.monotonic()
         self._save_cost = self._saved - began
@@ -198,16 +206,21 @@ class Run:
     def restore(self, **parts: Any) -> tuple[int, dict[str, Any]]:
         """Load the newest whole state into the parts; returns its step (0: nothing saved) and the plain data.
 
-        A torn state is passed over for the one before it. Logs are cut back to where they stood.
+        A torn state is passed over for the one before it; nothing is deleted. Logs are cut back to where they stood.
+
+        Raises:
+            InputError: there are states, but every one is torn.
         """
         import torch
 
-        for path in reversed(self._states()):
+        states = self._states()
+        for path in reversed(states):
             try:
                 state = torch.load(path, map_location="cpu", weights_only=False)
             except Exception as error:  # a torn file can fail in any way the unpickler knows
+                if _is_whole(path):
+                    raise  # too little memory, say: the state is good
                 console.print(f"[yellow]{path} is torn ({type(error).__name__}); going back to the state before it")
-                path.unlink()
                 continue
             plain = {}
             for name, value in state["parts"].items():
@@ -224,6 +237,11 @@ class Run:
             self._seconds_before = state["seconds"]
             self._cut_logs(state["log_bytes"])
             return state["step"], plain
+        if states:
+            raise InputError(
+                f"{self.folder}: every saved state is torn ({', '.join(path.name for path in states)}); put one back "
+                "from a backup, or delete them to begin this step again from its start"
+            )
         self._cut_logs(dict.fromkeys(LOGS, 0))
         return 0, {}
 
@@ -300,6 +318,15 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_whole(path: Path) -> bool:
+    """The file is a zip archive to its end and all in it matches its checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, EOFError, zlib.error, struct.error, NotImplementedError, ValueError):
+        return False
 
 
 def _size(path: Path) -> int:
