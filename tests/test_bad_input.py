@@ -217,6 +217,8 @@ def test_a_prompt_over_the_context(tiny_run: Path) -> None:
     model = tiny_run / "pretrain" / "model"
     line = refuse("chat", model, "--prompt", "who " * 300, "--max-new-tokens", "20")
     words_in(line, ["302 tokens", "256", "236", "shorten the prompt or lower --max-new-tokens"])
+    line = refuse("chat", model, "--prompt", "who " * 300)
+    words_in(line, ["302 tokens", "fill the context of 256", "shorten the prompt"])
 
 
 def test_responses_longer_than_the_context_are_refused_by_the_run(tmp_path: Path) -> None:

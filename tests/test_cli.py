@@ -22,7 +22,7 @@ from heedful.config import RECIPES, read_recipe
 from heedful.engine.engine import Engine, Request
 from heedful.export.model import chat_template
 from heedful.models.checkpoint import load_policy
-from heedful.models.load import from_scratch
+from heedful.models.load import context_length, from_scratch
 from heedful.pipeline.recipe import build
 from heedful.pipeline.start import source_of
 from heedful.snapshot import read_snapshot
@@ -463,6 +463,27 @@ def test_chat_remembers_and_forgets_aloud(tiny_run: Path, capsys: pytest.Capture
     for _ in range(3):
         who.answer("the boat " * 20)
     assert "the oldest" in capsys.readouterr().err
+
+
+def test_an_answer_without_a_limit_ends_where_the_context_does(babbler: Path, tiny_run: Path) -> None:
+    who = talker(babbler, max_new_tokens=None)
+    context = context_length(who.model)
+    engine = Engine(who.model, [2])
+    for left in (1, 6, context - 2):
+        ids = [4 + i % 7 for i in range(context - left)]
+        made = engine.generate([Request(ids, 1, left, temperature=0)])[0][0].tokens
+        assert "".join(who.pieces(ids)) == who.tokenizer.decode(made, skip_special_tokens=True)
+    asked = ("chat", tiny_run / "round-1" / "ppo" / "model", "--prompt", "who ?")
+    assert succeed(*asked).startswith(succeed(*asked, "--max-new-tokens", 200).strip())
+
+
+def test_a_conversation_without_a_limit_keeps_half_the_context_for_the_answer(babbler: Path) -> None:
+    who = talker(babbler, max_new_tokens=None)
+    context = context_length(who.model)
+    assert len(who.fit("w1 " * (context - 9))) > context / 2  # nothing to forget: what is left is used
+    who.said = [("w1 w2 w3", "w4 w5 w6")] * 9
+    assert len(who.fit("w1")) <= context / 2
+    assert 0 < len(who.said) < 9
 
 
 def test_chat_by_the_command_line(tiny_run: Path) -> None:

@@ -58,7 +58,10 @@ def chat(
     ] = None,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.", min=0)] = 1.0,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens of this much probability.", max=1)] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.", min=1)] = 256,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help="The longest answer, in tokens; without it 256, or what the context leaves.", min=1),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 0,
 ) -> None:
     """Talk with a model in the terminal; the words appear as they are made."""

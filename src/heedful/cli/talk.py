@@ -17,6 +17,7 @@ from heedful.text.tokenizer import end_id
 from heedful.types import Prompt
 
 PIECE = 4  # tokens generated before they are shown
+LONGEST = 256  # tokens of an answer where no --max-new-tokens is given and the context leaves as many
 
 
 @dataclass
@@ -28,12 +29,12 @@ class Talker:
     format: PromptFormat
     temperature: float
     top_p: float
-    max_new_tokens: int
+    max_new_tokens: int | None  # None: LONGEST, or what the context leaves beside the prompt
     seed: int
     said: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
-    def load(cls, name: str, temperature: float, top_p: float, max_new_tokens: int, seed: int) -> "Talker":
+    def load(cls, name: str, temperature: float, top_p: float, max_new_tokens: int | None, seed: int) -> "Talker":
         """The policy in its run's format; a model of no run in its tokenizer's chat template where it has one.
 
         Raises:
@@ -60,26 +61,36 @@ class Talker:
     def fit(self, text: str) -> list[int]:
         """The conversation's tokens; the oldest exchanges are forgotten, and it is said, where the context is full.
 
+        Without `max_new_tokens` it is full where an answer would have less than LONGEST and less than half of it.
+
         Raises:
             InputError: the prompt alone is too long.
         """
-        room = context_length(self.model) - self.max_new_tokens
+        context = context_length(self.model)
+        wanted = self.max_new_tokens or min(LONGEST, context // 2)
         forgotten = 0
         while True:
             prompt = Prompt(id="chat", text=text, user="chat", examples=tuple(self.said))
             ids = prompt_tokens(prompt, self.format, self.tokenizer)
-            if len(ids) <= room:
+            if len(ids) <= context - wanted or not self.said:
                 break
-            if not self.said:
-                raise InputError(
-                    f"the prompt has {len(ids)} tokens; the context of {context_length(self.model)} leaves {room} "
-                    f"beside --max-new-tokens {self.max_new_tokens}; shorten the prompt or lower --max-new-tokens"
-                )
             self.said.pop(0)
             forgotten += 1
+        if len(ids) > context - (self.max_new_tokens or 1):
+            raise self.too_long(len(ids), context)
         if forgotten:
             errors.print(f"(the context is full: the oldest {forgotten} exchanges are forgotten)", highlight=False)
         return ids
+
+    def too_long(self, number: int, context: int) -> InputError:
+        if self.max_new_tokens is None:
+            return InputError(
+                f"the prompt has {number} tokens, which fill the context of {context}; shorten the prompt"
+            )
+        return InputError(
+            f"the prompt has {number} tokens; the context of {context} leaves {context - self.max_new_tokens} "
+            f"beside --max-new-tokens {self.max_new_tokens}; shorten the prompt or lower --max-new-tokens"
+        )
 
     def pieces(self, ids: list[int]) -> Iterator[str]:
         """The answer's text, a few tokens at a time."""
@@ -88,8 +99,9 @@ class Talker:
         made: list[int] = []
         shown = ""
         finished = False
-        while not finished and len(made) < self.max_new_tokens:
-            number = min(PIECE, self.max_new_tokens - len(made))
+        longest = self.max_new_tokens or min(LONGEST, context_length(self.model) - len(ids))
+        while not finished and len(made) < longest:
+            number = min(PIECE, longest - len(made))
             seed = (self.seed << 32) + (len(self.said) << 20) + len(made)
             request = Request(ids + made, 1, number, self.temperature, top_p=self.top_p, seed=seed)
             completion = engine.generate([request])[0][0]
