@@ -67,7 +67,7 @@ def test_an_unknown_key_far_from_all_gets_no_suggestion() -> None:
         ("rankings.max_k=10", ["rankings.max_k", "9"]),
         ("labelers.judge=cats", ["labelers.judge", "people", "cats"]),
         ("reward_model.objective=rank", ["reward_model.objective", "ranking"]),
-        ("model=x", ["model", "pretrain", "not both"]),
+        ("model=/x", ["model /x", "both", "--set pretrain=null"]),
         ("pretrain=null", ["model", "pretrain", "not neither"]),
         ("ppo_start=other", ["ppo_start", "'other'", "ppo_init"]),
         ("rankings.policy=other", ["rankings.policy", "'other'", "sft"]),

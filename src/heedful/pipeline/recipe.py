@@ -109,8 +109,13 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.model is None) == (self.pretrain is None):
-            raise ValueError("give either model (a hub name or a folder) or a pretrain block, not both and not neither")
+        if self.model is not None and self.pretrain is not None:
+            raise ValueError(
+                f"model {self.model} and a pretrain block are both given; to start from the model take the block out: "
+                "--set pretrain=null"
+            )
+        if self.model is None and self.pretrain is None:
+            raise ValueError("give either model (a hub name or a folder) or a pretrain block, not neither")
         starts = {self.start_name, *self.sft}
         for key, value in (("ppo_start", self.ppo_start), ("rankings.policy", self.rankings.policy)):
             if value not in starts and (self.ppo or self.reward_model):
@@ -120,7 +125,8 @@ class Recipe(Config):
         self._folds()
         if self.pretrain is not None and self.prompts != "world":
             raise ValueError(
-                f"a pretrain block needs prompts: world, found prompts: {self.prompts}; name a model instead"
+                f"a pretrain block needs prompts: world, found prompts: {self.prompts}; name a model instead: "
+                "--set model=FOLDER --set pretrain=null"
             )
         self._evaluates()
         self._has_text()

@@ -1,7 +1,8 @@
 """The reward model, trained on K-way rankings (InstructGPT, arXiv 2203.02155, equation 1 and appendix C.2).
 
-All C(K,2) comparisons of one ranking are one batch element: one forward pass per response, K instead of C(K,2), and no
-response takes K − 1 gradient steps, which is what made shuffled pairs overfit within an epoch. Tied pairs are left out.
+All C(K,2) comparisons of one ranking are one batch element: one forward pass per response, K instead of 2·C(K,2), two
+for each pair, and no response takes K − 1 gradient steps, which is what made shuffled pairs overfit within an epoch.
+Tied pairs are left out.
 A bias then makes the demonstrations score 0 on average.
 
 The paper does not say how the head starts: here as in Stiennon et al. (arXiv 2009.01325), at scores of order one, so
