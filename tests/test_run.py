@@ -157,8 +157,29 @@ def test_another_configuration_is_refused_by_the_key_that_differs(tmp_path: Path
         open_run(tmp_path, config={"lr": 0.2})
     with pytest.raises(InputError, match=r"another seed: 1 there, 2 now"):
         open_run(tmp_path, seed=2)
-    with pytest.raises(InputError, match="another parents"):
-        open_run(tmp_path, parents={"data": "abc"})
+
+
+def test_a_parent_that_changed_is_named(tmp_path: Path) -> None:
+    open_run(tmp_path, parents={"data": "abc", "model": "def"})
+    with pytest.raises(InputError, match=r"changed or is damaged since: model \(def then, xyz now\); bring it back"):
+        open_run(tmp_path, parents={"data": "abc", "model": "xyz"})
+    with pytest.raises(InputError, match=r"since: data \(abc then, none now\), model \(def then, none now\)"):
+        open_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", '{"results": ', "{}", "[]", "\0" * 40, "\udcff"])
+@pytest.mark.parametrize("name", ["done.json", "manifest.json"])
+def test_a_damaged_file_of_a_step_is_named_with_its_mend(tmp_path: Path, name: str, content: str) -> None:
+    run = open_run(tmp_path)
+    run.save(1)
+    states = {path.name: path.read_bytes() for path in tmp_path.glob("state-*")}
+    run.finish(loss=1.0)
+    for state, bytes_ in states.items():
+        (tmp_path / state).write_bytes(bytes_)
+    (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(InputError, match=rf"{name} is damaged; put it back from a backup, or delete {tmp_path} and"):
+        open_run(tmp_path)
+    assert states.keys() <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_not_a_number_stops_and_names_its_place(tmp_path: Path) -> None:

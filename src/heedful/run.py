@@ -14,16 +14,13 @@ cut away.
 
 import json
 import os
-import platform
 import random
 import struct
-import subprocess
 import time
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from heedful.config import InputError
+from heedful.environment import environment
 
 WALL_CLOCK = ("seconds", "tokens_per_second")
 LOGS = ("metrics.jsonl", "samples.jsonl")
@@ -76,22 +74,26 @@ class Run:
         Without `checkpoint_seconds` the environment's HEEDFUL_CHECKPOINT_SECONDS is the pace, else a minute.
 
         Raises:
-            InputError: the folder holds a run with another stage, configuration, seed or parents.
+            InputError: the folder holds a run with another stage, configuration, seed or parents, or its manifest or
+                results are damaged.
         """
         identity = {"stage": stage, "config": dict(config), "seed": seed, "parents": dict(parents or {})}
         identity = json.loads(json.dumps(identity))
         path = folder / "manifest.json"
         if path.exists():
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = _read_whole(path, identity)
             for key, value in identity.items():
+                if manifest[key] != value and key == "parents":
+                    raise InputError(f"{folder}: {_changed(manifest[key], value)}; bring it back, or use another --dir")
                 if manifest[key] != value:
                     raise InputError(f"{folder} holds a run with another {key}{_difference(manifest[key], value)}")
         else:
-            manifest = identity | {"environment": _environment()}
+            manifest = identity | {"environment": environment()}
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps(manifest, indent=2) + "\n")
         run = cls(folder, manifest, _checkpoint_seconds() if checkpoint_seconds is None else checkpoint_seconds)
         if run.done:
+            read_done(folder)  # before what could stand in for it goes
             run._clear()  # a kill can come between the results and the end of the states
         elif not run._states():
             run._cut_logs(dict.fromkeys(LOGS, 0))  # a step that saves no state begins again, and so does its log
@@ -108,7 +110,7 @@ class Run:
     @property
     def results(self) -> dict[str, Any]:
         """What `finish` was given."""
-        return json.loads((self.folder / "done.json").read_text(encoding="utf-8"))["results"]
+        return read_done(self.folder)["results"]
 
     def log(self, step: int, **metrics: Any) -> None:
         """Append one line to metrics.jsonl; tensors of one element become numbers."""
@@ -304,6 +306,28 @@ def write_atomic(path: Path, text: str) -> None:
     _flush(path.parent)
 
 
+def read_done(folder: Path) -> dict[str, Any]:
+    """The done.json of a finished step: results, counts, seconds.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    return _read_whole(folder / "done.json", ("results", "counts", "seconds"))
+
+
+def _read_whole(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not (isinstance(found, dict) and found.keys() >= set(keys)):
+        raise InputError(
+            f"{path} is damaged; put it back from a backup, or delete {path.parent} and run the same command again: "
+            "the step is then made anew"
+        )
+    return found
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The rows of a log; an absent log has none."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -338,39 +362,16 @@ def _plain(value: Any) -> Any:
     return round(value, 9) if isinstance(value, float) else value
 
 
+def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Which of the things a step was made from are not what they were."""
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    told = [f"{name} ({old.get(name, 'none')[:12]} then, {new.get(name, 'none')[:12]} now)" for name in names]
+    return f"what this step was made from changed or is damaged since: {', '.join(told)}"
+
+
 def _difference(old: Any, new: Any) -> str:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return f": {old!r} there, {new!r} now"
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     first = keys[0]
     return f": {first} is {old.get(first)!r} there and {new.get(first)!r} now; use another --dir"
-
-
-def _environment() -> dict[str, Any]:
-    versions = {}
-    for package in ("heedful", "torch", "transformers", "tokenizers", "numpy"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cores": os.cpu_count(),
-        "versions": versions,
-        "commit": _commit(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _commit() -> str:
-    """The commit of the checkout that holds this package, with "+changes" where files differ; "" outside one."""
-    here = Path(__file__).parent
-    try:
-        git = ["git", "-C", str(here)]
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -19,7 +19,7 @@ from heedful.evaluate.tax import alignment_tax
 from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
 from heedful.pipeline.clock import seconds_worked
 from heedful.pipeline.recipe import Recipe
-from heedful.run import read_jsonl, write_atomic
+from heedful.run import read_done, read_jsonl, write_atomic
 from heedful.snapshot import Snapshot, read_snapshot
 from heedful.store.agreement import agreement_by_group
 from heedful.types import Ranking, Rating
@@ -82,7 +82,7 @@ def stage_seconds(folder: Path) -> dict[str, float]:
     """Working seconds of every finished step, by its place in the folder."""
     found = {}
     for path in sorted(folder.rglob("done.json")):
-        found[str(path.parent.relative_to(folder))] = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+        found[str(path.parent.relative_to(folder))] = read_done(path.parent)["seconds"]
     return found
 
 
@@ -116,7 +116,7 @@ def reward_model(round_folder: Path) -> Json:
     exact = scorer_comparisons(utility, {row["response_id"]: row["prompt_id"] for row in known}, score)
     bins, error = calibration(items)
     done = round_folder / "reward_model" / "done.json"
-    trained = json.loads(done.read_text(encoding="utf-8"))["results"] if done.exists() else {}
+    trained = read_done(done.parent)["results"] if done.exists() else {}
     found = {
         "accuracy": {
             "train_labelers": interval(by_group["train"]),
@@ -147,7 +147,7 @@ def cross_validated(folder: Path, rankings: list[Ranking]) -> Json | None:
     """Accuracy on groups of labelers that a reward model learned from, and on the group it did not; None: not asked."""
     if not (folder / "done.json").exists():
         return None
-    dealt = json.loads((folder / "done.json").read_text(encoding="utf-8"))["results"]["folds"]
+    dealt = read_done(folder)["results"]["folds"]
     fold_of = {labeler: fold for fold, labelers in enumerate(dealt) for labeler in labelers}
     by_fold = [scores(folder / f"scores-{n}") for n in range(1, len(dealt) + 1)]
     found = cross_validation(rankings, fold_of, by_fold)
@@ -172,7 +172,7 @@ def policy(
     gold: Mapping[str, Mapping[str, float]],
     by_scorer: bool,
 ) -> Json:
-    measured = json.loads((folder / "evaluation" / name / "done.json").read_text(encoding="utf-8"))["results"]
+    measured = read_done(folder / "evaluation" / name)["results"]
     if by_scorer:
         wins = compare_scores(gold[name], gold[baseline])
     else:
