@@ -17,7 +17,7 @@ from heedful.engine.sample import Sampled, Sampler
 from heedful.losses.kl import next_kl_coef
 from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.load import set_residual_dropout
-from heedful.run import Diverged, Run, read_jsonl
+from heedful.run import Diverged, Inexact, Run, read_jsonl
 from heedful.stages import ppo
 from heedful.stages.ppo import (
     Generate,
@@ -303,7 +303,7 @@ def test_pretraining_rows_are_eight_an_episode_and_drawn_anew_for_every_update()
 
 def plain_train(config: PPOConfig, policy: Policy, value_model: ValueModel, sampled: Sampled, seed: int) -> None:
     """One iteration with every formula written out and plain gradient descent."""
-    rows = [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows, strict=True)]
+    rows = [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows[:3], strict=True)]
     score = count_w1([], sampled)
     order, parts = lay_out(sampled.rows, config, seed)
     old = [plain_logprob(policy, row).detach() for row in rows]
@@ -366,7 +366,7 @@ def test_before_the_first_update_kl_is_0_and_every_ratio_1(
     max_tokens: int, temperature: float, precision: str, tmp_path: Path
 ) -> None:
     config = changed(iterations=2, max_tokens=max_tokens, temperature=temperature, precision=precision)
-    learn(open_run(tmp_path), config)  # check_start asserts it
+    learn(open_run(tmp_path), config)  # check_start sees to it
     first = read_log(tmp_path)
     assert first[0]["kl_k1"] == first[0]["kl_k3"] == 0.0
     assert 0 <= first[0]["engine_mismatch"] < (1e-4 if precision == "fp32" else 0.2)  # the engine computes in fp32
@@ -374,7 +374,7 @@ def test_before_the_first_update_kl_is_0_and_every_ratio_1(
 
 
 def test_another_reference_is_noticed(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"KL is .* before the first update"):
+    with pytest.raises(Inexact, match=r"KL is .* before the first update"):
         learn(open_run(tmp_path), CONFIG, ref_policy=make_policy(1))
     assert read_log(tmp_path) == []
 
@@ -383,7 +383,7 @@ def test_dropout_is_noticed(tmp_path: Path) -> None:
     policy = make_policy()
     set_residual_dropout(policy.decoder, 0.3)
     policy.train()
-    with pytest.raises(AssertionError, match="ratio is off 1 by"):
+    with pytest.raises(Inexact, match="ratio is off 1 by"):
         learn(open_run(tmp_path), CONFIG, policy=policy)
 
 
