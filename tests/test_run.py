@@ -187,8 +187,13 @@ def test_not_a_number_stops_and_names_its_place(tmp_path: Path) -> None:
     run.check_finite(3, loss=torch.tensor(1.0))
     with pytest.raises(Diverged, match="loss became nan at step 4"):
         run.check_finite(4, loss=torch.tensor(float("nan")))
-    with pytest.raises(Diverged, match="norm became inf"):
+    with pytest.raises(Diverged, match=r"norm became inf.* Lower the learning rate, and run into another folder"):
         run.check_finite(4, norm=float("inf"))
+
+
+def test_only_ppo_is_told_of_its_kl_coefficient(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="Lower the learning rate or raise kl_coef, and run"):
+        open_run(tmp_path, stage="ppo").check_finite(0, loss=float("nan"))
 
 
 def test_saving_is_paced_by_time_and_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,10 @@ class Diverged(Exception):
     """A loss or gradient stopped being a finite number; the last good state is kept."""
 
 
+class Inexact(Exception):
+    """Two computations that must agree to the bit do not: a mistake of the program, not of its input."""
+
+
 class Waiting(Exception):
     """People have not judged enough yet; the same command goes on later."""
 
@@ -135,9 +139,11 @@ class Run:
         for name, value in values.items():
             number = float(value.detach() if hasattr(value, "detach") else value)
             if number != number or number in (float("inf"), float("-inf")):
+                stage = self.manifest["stage"]
+                or_else = " or raise kl_coef" if stage == "ppo" else ""
                 raise Diverged(
-                    f"{self.manifest['stage']}: {name} became {number} at step {step}; {self._kept()}. "
-                    "Lower the learning rate or raise the KL coefficient, and run into another folder."
+                    f"{stage}: {name} became {number} at step {step}; {self._kept()}. "
+                    f"Lower the learning rate{or_else}, and run into another folder."
                 )
 
     def _kept(self) -> str:

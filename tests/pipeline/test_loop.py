@@ -22,7 +22,7 @@ from heedful.snapshot import read_snapshot
 from heedful.types import untied_pairs
 from report.page import Page
 from same_run import content, files
-from tiny import TINY
+from tiny import TINY, refuse
 
 
 def read(path: Path) -> Any:
@@ -194,6 +194,14 @@ def test_a_step_whose_input_changed_is_refused(tiny_copy: Path) -> None:
         pytest.raises(InputError, match=r"sft: what this step .* damaged since: model \("),
     ):
         loop.run()
+
+
+def test_a_store_that_is_gone_is_not_made_anew(tiny_copy: Path) -> None:
+    (tiny_copy / "store.db").unlink()
+    (tiny_copy / "evaluation" / "judgements" / "done.json").unlink()
+    line = refuse("run", TINY, "--dir", tiny_copy)
+    assert "store.db is gone" in line and "heedful store restore" in line
+    assert not (tiny_copy / "store.db").exists()
 
 
 # Whose folder it is.

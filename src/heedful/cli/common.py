@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from heedful.config import InputError
-from heedful.run import Diverged, Waiting
+from heedful.run import Diverged, Inexact, Waiting
 
 BAD_INPUT, WAITING, INTERRUPTED = 2, 3, 130
 
@@ -72,6 +72,8 @@ def friendly() -> Iterator[None]:
         fail(str(error), BAD_INPUT)
     except Diverged as error:
         fail(str(error), 1, "stopped")
+    except Inexact as error:
+        fail(f"{error}: a mistake of heedful or of this machine, not of your settings; please report it", 1, "stopped")
     except Waiting as error:
         say(str(error))
         raise typer.Exit(WAITING) from None

@@ -19,7 +19,7 @@ from heedful.pipeline.stories import StoriesSource
 from heedful.pipeline.world import WorldSource
 from heedful.report import write_report
 from heedful.run import write_atomic
-from heedful.store.database import open_store
+from heedful.store.database import Store, open_store
 
 
 def run_recipe(name: str, folder: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -42,14 +42,30 @@ def at_work(recipe: Recipe, folder: Path, cores: int | None = None) -> Iterator[
     """The recipe's loop in the folder, which belongs to this process meanwhile.
 
     Raises:
-        InputError: a source or model that is not there, or a folder that holds another run; nothing was written.
+        InputError: a source or model that is not there, a folder that holds another run, or one whose store is gone;
+            nothing was written.
     """
     source = source_of(recipe)
     if recipe.model is not None:
         load_tokenizer(recipe.model)  # a misspelt model is noticed now, not after the steps before its first use
-    with locked(folder), open_store(folder / "store.db") as store, Workers(cores) as workers:
+    with locked(folder), kept_store(folder) as store, Workers(cores) as workers:
         keep_recipe(recipe, folder)
         yield Loop(recipe, folder, store, source, workers)
+
+
+def kept_store(folder: Path) -> Store:
+    """The run's store, made where the run begins.
+
+    Raises:
+        InputError: it is gone, though finished steps wrote into it.
+    """
+    place = folder / "store.db"
+    if (folder / "data" / "done.json").exists() and not place.exists():
+        raise InputError(
+            f"{place} is gone, though finished steps of this run wrote into it; put it back (heedful store restore "
+            "brings a backup), or begin anew in another --dir"
+        )
+    return open_store(place)
 
 
 def source_of(recipe: Recipe) -> Source:

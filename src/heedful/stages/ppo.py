@@ -3,12 +3,11 @@
     maximise  E_{x, y ~ π}[ r(x, y) − kl_coef · log(π(y|x) / π_ref(y|x)) ] + ptx_coef · E_{x ~ pretraining}[ log π(x) ]
 
 The penalty is spread over tokens, the score stands on the last one, advantages are GAE without discount. `ptx_coef` 0
-is plain PPO. The policy starts as its own reference: supervised fine-tuning with some pretraining data mixed in. The
-value model starts as the reward model.
+is plain PPO. Policy and reference start as one SFT model (with pretraining data mixed in), value as the reward model.
 
 We differ in that both losses are means over tokens (the paper does not say), and in gae_lambda, which the paper does
 not give. Log-probabilities of sampling and reference are computed in the trainer's own batch layout, so that before
-the first update KL is 0 and every ratio is 1, exactly; this is asserted.
+the first update KL is 0 and every ratio is 1, exactly; this is checked.
 
 Symbols: N episodes, R response tokens; score (N,); logprob, old_logprob, ref_logprob, value, reward, advantage,
 returns, mask (N, R). A micro-batch is the part of a minibatch that one forward pass takes.
@@ -33,7 +32,7 @@ from heedful.models.checkpoint import load_policy, load_reward_model, save_polic
 from heedful.models.ema import Ema
 from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.optimizer import Precision, adam, autocast, set_lr
-from heedful.run import Run
+from heedful.run import Inexact, Run
 from heedful.snapshot import read_snapshot
 from heedful.text.collate import Encoder, by_length, texts
 from heedful.text.format import PromptFormat
@@ -327,11 +326,12 @@ def check_start(iteration: int, stats: dict[str, float], first: dict[str, float]
     """Before the first update sampling, reference and training agree: to the bit, where one layout serves all three.
 
     Raises:
-        InputError: the engine's log-probabilities, where they are used, would clip tokens before anything is learned.
+        Inexact, InputError: they do not; the engine's log-probabilities, where used, would clip tokens from the start.
     """
     if config.logprobs == "trainer":
-        assert first["ratio_off_one"] == 0.0, f"ratio is off 1 by {first['ratio_off_one']} before the first update"
-        assert iteration or stats["kl_k3"] == 0.0, f"KL is {stats['kl_k3']} before the first update"
+        off, kl = first["ratio_off_one"], 0.0 if iteration else stats["kl_k3"]
+        if off != 0.0 or kl != 0.0:
+            raise Inexact(f"ratio is off 1 by {off}, KL is {kl} before the first update")
         return
     stats["engine_mismatch"] = first["ratio_off_one"]
     if first["clip_fraction"] > MAX_CLIPPED_AT_START:
