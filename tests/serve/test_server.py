@@ -1,6 +1,7 @@
 """The real server in a process of its own, asked by the official client and by hostile ones."""
 
 import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -203,13 +204,15 @@ def test_streams_tell_the_same_as_whole_answers(client: openai.OpenAI, stop_text
 
 def test_completions_stream_too(client: openai.OpenAI) -> None:
     asked: Any = {"model": "small", "prompt": "the boat", "seed": 3, "max_tokens": 25, "echo": True, "logprobs": 1}
-    [choice] = client.completions.create(**asked).choices
-    parts = [part.choices[0] for part in client.completions.create(stream=True, **asked)]
-    assert "".join(part.text for part in parts) == choice.text and choice.text.startswith("the boat")
-    assert choice.logprobs is not None
-    for name in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
-        streamed = [x for part in parts if part.logprobs for x in getattr(part.logprobs, name) or []]
-        assert streamed == getattr(choice.logprobs, name)
+    whole = client.completions.create(n=2, **asked)
+    parts = [part.choices[0] for part in client.completions.create(n=2, stream=True, **asked)]
+    for choice in whole.choices:
+        mine = [part for part in parts if part.index == choice.index]
+        assert "".join(part.text for part in mine) == choice.text and choice.text.startswith("the boat")
+        assert choice.logprobs is not None
+        for name in ("tokens", "token_logprobs", "text_offset", "top_logprobs"):
+            streamed = [x for part in mine if part.logprobs for x in getattr(part.logprobs, name) or []]
+            assert streamed == getattr(choice.logprobs, name)
 
 
 def test_the_stream_on_the_wire(url: str) -> None:
@@ -487,6 +490,16 @@ def test_other_models_routes_methods_and_bodies(url: str, client: openai.OpenAI)
     check_refusal(httpx.post(url + "/v1/completions", content=large, headers=headers), 413, "exceeds")
     in_parts = (large[i : i + 100_000].encode() for i in range(0, len(large), 100_000))
     check_refusal(httpx.post(url + "/v1/completions", content=in_parts, headers=headers), 413, "exceeds")
+
+
+def test_a_body_that_breaks_off_is_no_mistake_of_ours(servers: tuple[Server, Server]) -> None:
+    host, port = servers[0].url.removeprefix("http://").split(":")
+    for end in (b"", b"{", b"{}\r\n\r\n" * 3):
+        with socket.create_connection((host, int(port))) as client:
+            lines = ["POST /v1/completions HTTP/1.1", "Host: a", "Content-Type: application/json", "Content-Length: 99"]
+            client.sendall("\r\n".join([*lines, "", ""]).encode() + end)
+    wait_until(lambda: httpx.get(servers[0].url + "/health").status_code == 200, 20)
+    assert "Traceback" not in servers[0].said()
 
 
 def test_models_and_health(url: str, client: openai.OpenAI) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from heedful.engine.odds import Odds
 from heedful.serve.requests import ChatRequest, CompletionRequest
 from heedful.serve.served import Asked, Served
-from heedful.serve.spelling import Piece, Told, Writer
+from heedful.serve.spelling import Told, Writer
 from heedful.serve.worker import Heard
 
 Json = dict[str, Any]
@@ -134,9 +134,10 @@ class Answer:
     def _told(self, ids: list[int], odds: Iterable[Odds | None]) -> list[Told]:
         """A prompt's tokens with their places in its text."""
         writer = Writer(self.served.spelling)
-        pieces: list[Piece] = [writer.add(id, False, False, one) for id, one in zip(ids, odds, strict=True)]
-        pieces.append(writer.add(ids[-1], True, True))
-        return [told for piece in pieces for told in piece.tokens]
+        for id, one in zip(ids, odds, strict=True):
+            writer.add(id, False, False, one)
+        writer.add(ids[-1], True, True)
+        return writer.take().tokens
 
     def _chat_logprobs(self, tokens: list[Told]) -> Json | None:
         if not self.request.logprobs:

@@ -65,7 +65,7 @@ class Spelling:
         if self._alphabet is not None and all(c in self._alphabet for c in token):
             return bytes(self._alphabet[c] for c in token)
         byte = BYTE_TOKEN.fullmatch(token)
-        if self._fallback and byte:
+        if self._fallback and byte and int(byte[1], 16) > 127:  # a part of a character, which cannot be decoded alone
             return bytes([int(byte[1], 16)])
         if first:
             return self._decode([id]).encode()
@@ -108,41 +108,45 @@ class Writer:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""
         self._told = 0  # characters
-        self._waiting: list[tuple[Told, int | None]] = []  # tokens not told yet, with their ends once they are known
+        self._half: list[Told] = []  # tokens whose characters are not complete
+        self._waiting: list[tuple[int, Told]] = []  # tokens not told yet, behind the characters up to their end
+        self._finish: str | None = None
 
-    def add(self, id: int, ends: bool, last: bool, odds: Odds | None = None) -> Piece:
-        """One more token. `ends`: an end token, which is no part of the response; `last`: nothing comes after it."""
+    def add(self, id: int, ends: bool, last: bool, odds: Odds | None = None) -> bool:
+        """One more token; says whether the response is finished. `ends`: an end token, which is no part of it; `last`:
+        nothing comes after it."""
         start = len(self._text)
         if not ends:
             first = not self._follows
-            piece = self._spelling.of(id, first)
             self._follows = self._follows or not self._spelling.special(id)
-            self._text += self._decoder.decode(piece)
-            self._waiting.append((Told(id, first, start, odds), None))
+            self._text += self._decoder.decode(self._spelling.of(id, first))
+            self._half.append(Told(id, first, start, odds))
         if last:
             self._text += self._decoder.decode(b"", final=True)
-        if not self._decoder.getstate()[0]:  # no half character: all that was added is settled
-            self._waiting = [(told, len(self._text) if end is None else end) for told, end in self._waiting]
-        cut = self._find_stop(start)
+            self._finish = "stop" if ends else "length"
+        if not self._decoder.getstate()[0]:
+            self._waiting += [(len(self._text), told) for told in self._half]
+            self._half = []
+        cut = self._find_stop(start) if self._stop else None
         if cut is not None:
             self._text = self._text[:cut]
-            self._waiting = [(told, cut) for told, _ in self._waiting if told.start < cut]
-            return self._tell(cut, "stop")
-        if last:
-            return self._tell(len(self._text), "stop" if ends else "length")
-        return self._tell(len(self._text) - self._held(), None)
+            self._waiting = [(min(end, cut), told) for end, told in self._waiting if told.start < cut]
+            self._finish = "stop"
+        return self._finish is not None
 
-    def _tell(self, end: int, finish: str | None) -> Piece:
-        number = 0
-        for _, settled in self._waiting:
-            if settled is None or settled > end:
-                break
-            number += 1
-        tokens = [told for told, _ in self._waiting[:number]]
-        self._waiting = self._waiting[number:]
+    def take(self) -> Piece:
+        """What can be told since the last time."""
+        end = len(self._text)
+        if self._finish is None and self._stop:
+            end -= self._held()
+        number = len(self._waiting)
+        while number and self._waiting[number - 1][0] > end:
+            number -= 1
+        tokens = [told for _, told in self._waiting[:number]]
+        del self._waiting[:number]
         text = self._text[self._told : end]
         self._told = end
-        return Piece(text, tokens, finish)
+        return Piece(text, tokens, self._finish)
 
     def _find_stop(self, start: int) -> int | None:
         """Where the first stop text begins that has just been completed."""
@@ -151,7 +155,7 @@ class Writer:
 
     def _held(self) -> int:
         """Characters at the end that may turn out to be the beginning of a stop text."""
-        longest = max((len(stop) - 1 for stop in self._stop), default=0)
+        longest = max(len(stop) - 1 for stop in self._stop)
         for length in range(min(longest, len(self._text)), 0, -1):
             tail = self._text[-length:]
             if any(stop.startswith(tail) for stop in self._stop):

@@ -61,8 +61,7 @@ class _Choice:
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
-        self.num_tokens = 0
-        self.pieces: list[Piece] = []
+        self.num_tokens = 0  # not told yet
 
 
 class Worker:
@@ -180,6 +179,7 @@ class _Busy:
         return list({job for job, _ in self._owner.values()})
 
     def until_idle(self, worker: Worker, session: Session) -> None:
+        alive = 0
         while True:
             new, left, ending = worker.take()
             for job in new:
@@ -192,7 +192,9 @@ class _Busy:
             session.step()
             batch = [heard for token in session.newest() for heard in self._hear(session, token)]
             session.collect()
-            worker.tell(session.alive, batch)
+            if batch or session.alive != alive:
+                worker.tell(session.alive, batch)
+            alive = session.alive
 
     def _take_in(self, session: Session, job: Job) -> None:
         first = 0
@@ -216,18 +218,18 @@ class _Busy:
         job, first = self._owner[token.order]
         who = (token.order, token.sample)
         choice = self._choices[who]
-        piece = Piece("", [], "length")
+        finished = True
         if job.requests[0].max_new_tokens:
-            piece = choice.writer.add(token.token, token.ends, token.last, token.odds)
+            finished = choice.writer.add(token.token, token.ends, token.last, token.odds)
             choice.num_tokens += 1
-        choice.pieces.append(piece)
-        if piece.finish is None and not (job.streams and (piece.text or piece.tokens)):
+        if not (finished or job.streams):
             return []
-        text = "".join(part.text for part in choice.pieces)
-        told = [one for part in choice.pieces for one in part.tokens]
-        heard = Heard(first + token.sample, Piece(text, told, piece.finish), choice.num_tokens, token.prompt_odds)
-        choice.pieces, choice.num_tokens = [], 0
-        if piece.finish is not None:
+        piece = choice.writer.take() if choice.num_tokens else Piece("", [], "length")
+        if not (finished or piece.text or piece.tokens):
+            return []
+        heard = Heard(first + token.sample, piece, choice.num_tokens, token.prompt_odds)
+        choice.num_tokens = 0
+        if finished:
             if not token.last:
                 session.cancel(*who)
             del self._choices[who]
