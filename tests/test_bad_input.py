@@ -45,6 +45,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
         (["run", TINY, "--set", "prompts=missing.txt"], ["prompts", "missing.txt"]),
         (["sft", "stories_sentiment"], ["no sft block", "reward, ppo"]),
         (["run", "stories_sentiment", "--set", "prompts=/no/stories.txt"], ["/no/stories.txt", "no such file"]),
+        (["run", "stories_sentiment"], ["stories.txt: no such file", "--set prompts=FILE"]),
         (["run", TINY, "--dry-run", "--set", "pretrain.shape.hidden_size=33"], ["model shape", "llama"]),
         (["run", TINY, "--dry-run", "--set", "pretrain.shape.model_type=lama"], ["model_type", "lama"]),
     ],

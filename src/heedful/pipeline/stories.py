@@ -108,7 +108,7 @@ def read_stories(path: Path, config: StoriesConfig) -> tuple[list[str], dict[str
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"prompts: {path}: no such file") from None
+        raise InputError(f"prompts: {path}: no such file; name a text file of stories: --set prompts=FILE") from None
     except UnicodeDecodeError as error:
         raise InputError(f"prompts: {path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     stories = [" ".join(story.split()) for story in text.split(config.separator) if story.strip()]
