@@ -11,11 +11,16 @@ start to end are read from the manifests that lie beside each results.json.
 import json
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
+
+from heedful.evaluate.win_rate import win_rate
+from heedful.run import read_jsonl
+from heedful.snapshot import read_snapshot
 
 ROOT = Path(__file__).parent.parent
 NAMES = {"quickstart": "quickstart", "stories_sentiment": "stories"}  # recipe → marker
@@ -25,12 +30,13 @@ WORDS = {
         "policy": "policy",
         "mean": "win rate against {baseline}, mean",
         "seed": "seed {seed} (95 % interval)",
-        "kl": "KL, nats",
+        "kl": "KL from {start}, PPO's start, nats",
         "distinct_2": "distinct-2 / {baseline}'s",
         "lm_loss": "LM loss",
         "accuracy": "Reward model accuracy on held-out users' prompts against {group} labelers: {values}.",
         "groups": "training, held-out",
         "agreement": "Agreement between labelers, mean: {train} in the training group, {heldout} in the held-out one.",
+        "gain": "Win rate of {policy} against {start}, PPO's start, by the same judgements: {mean}, seeds {values}.",
         "footer": "Mean of seeds {seeds}; commit {commit}; {prompts} prompts; {seconds} from start to end; {machine}.",
         "stop": "; ",
         "comma": ", ",
@@ -41,12 +47,13 @@ WORDS = {
         "policy": "策略",
         "mean": "对 {baseline} 的胜率（均值）",
         "seed": "种子 {seed}（95 % 区间）",
-        "kl": "KL（奈特）",
+        "kl": "与 PPO 起点 {start} 的 KL（奈特）",
         "distinct_2": "distinct-2 与 {baseline} 之比",
         "lm_loss": "语言模型损失",
         "accuracy": "奖励模型在留出用户的提示上与{group}标注员一致的比例：{values}。",
         "groups": "训练组, 留出组",
         "agreement": "标注员之间的一致率（均值）：训练组 {train}，留出组 {heldout}。",
+        "gain": "{policy} 对 PPO 起点 {start} 的胜率（同一批评判）：{mean}，各种子 {values}。",
         "footer": "种子 {seeds} 的均值；提交 {commit}；{prompts} 条提示；从开始到结束分别用时 {seconds}；{machine}。",
         "stop": "；",
         "comma": "、",
@@ -57,11 +64,15 @@ WORDS = {
 
 
 class Finished(NamedTuple):
-    """One finished run: its results, seconds from start to end, and where it ran (empty where manifests are gone)."""
+    """One finished run: its results, seconds from start to end, and where it ran (empty where manifests are gone).
+
+    `gain` is each PPO policy's win rate against the model PPO began from, where that is not the baseline.
+    """
 
     results: dict[str, Any]
     seconds: float
     environment: dict[str, Any]
+    gain: dict[str, dict[str, Any]]
 
 
 def read_run(path: Path) -> Finished:
@@ -77,7 +88,25 @@ def read_run(path: Path) -> Finished:
         begun.append(started)
         ended.append(started + json.loads(done.read_text(encoding="utf-8"))["seconds"])
     seconds = max(ended) - min(begun) if begun else results["seconds"]["total"]
-    return Finished(results, seconds, environment)
+    return Finished(results, seconds, environment, gain_over_start(results, path.parent / "evaluation" / "judgements"))
+
+
+def start_of(results: dict[str, Any]) -> str:
+    """The row of the model that PPO began from; the baseline where there is no PPO."""
+    tax = results["alignment_tax"]
+    return tax["start"] if tax and "start" in tax else results["baseline"]
+
+
+def gain_over_start(results: dict[str, Any], judged: Path) -> dict[str, dict[str, Any]]:
+    start = start_of(results)
+    if start == results["baseline"]:
+        return {}
+    rankings = read_snapshot(judged / "snapshot").rankings
+    given: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in read_jsonl(judged / "samples.jsonl"):
+        given[row["policy"]][row["prompt_id"]] = row["response_id"]
+    trained = results["alignment_tax"]["policies"]
+    return {name: win_rate(rankings, given, name, start).estimate._asdict() for name in trained}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -114,7 +143,8 @@ def table(runs: Sequence[Finished], words: dict[str, str]) -> str:
         measured[name]["distinct_2"] = average(ratios)
     columns = [key for key in ("kl", "distinct_2", "lm_loss") if any(m[key] is not None for m in measured.values())]
     head = [words["policy"], words["mean"], *(words["seed"].format(seed=seed) for seed in seeds)]
-    head = [cell.format(baseline=baseline) for cell in (*head, *(words[key] for key in columns))]
+    start = start_of(runs[0].results)
+    head = [cell.format(baseline=baseline, start=start) for cell in (*head, *(words[key] for key in columns))]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name in names:
         wins = [run.results["policies"][name]["win_rate"] for run in runs]
@@ -134,6 +164,11 @@ def notes(runs: Sequence[Finished], words: dict[str, str]) -> list[str]:
         lines.append(words["accuracy"].format(group=group, values=values))
     shares = {key: number(average([r["agreement"][key]["mean"] for r in results])) for key in ("train", "heldout")}
     lines.append(words["agreement"].format(**shares))
+    for name in runs[0].gain:
+        wins = [run.gain[name] for run in runs]
+        values = words["stop"].join(with_interval(win) for win in wins)
+        mean_win = number(average([win["mean"] for win in wins]))
+        lines.append(words["gain"].format(policy=name, start=start_of(results[0]), mean=mean_win, values=values))
     prompts = {p["win_rate"]["num_prompts"] for r in results for p in r["policies"].values()}
     machines = sorted({machine(run.environment, words) for run in runs if run.environment}) or ["–"]
     lines.append(

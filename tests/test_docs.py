@@ -387,6 +387,10 @@ def test_results_are_filled_in(name: str, tiny_run: Path, tmp_path: Path) -> Non
         table = text.split(f"<!-- results:{name} -->")[1]
         row = next(line for line in table.splitlines() if line.startswith("| ppo |"))
         assert row.startswith("| ppo | 0.650 | 0.600 (0.500…0.800) | 0.700 (0.500…0.800) |")
+        note = next(line for line in table.splitlines() if "ppo_ptx" in line and "ppo_init" in line)
+        wins = [float(value) for value in re.findall(r"(0\.\d{3}) \(", note)]
+        assert len(wins) == 2 and wins[0] == wins[1]  # both seeds are copies of one run
+        assert table.splitlines()[1].count("ppo_init") == 1  # the column of KL says from what
     fill_results.fill(paths, pages)
     assert [read(page) for page in pages] == once
 
