@@ -3,6 +3,7 @@
 import fcntl
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from heedful.snapshot import read_snapshot
 from heedful.types import untied_pairs
 from report.page import Page
 from same_run import content, files
-from tiny import TINY, refuse
+from tiny import TINY, refuse, succeed
 
 
 def read(path: Path) -> Any:
@@ -202,6 +203,17 @@ def test_a_store_that_is_gone_is_not_made_anew(tiny_copy: Path) -> None:
     line = refuse("run", TINY, "--dir", tiny_copy)
     assert "store.db is gone" in line and "heedful store restore" in line
     assert not (tiny_copy / "store.db").exists()
+
+
+@pytest.mark.parametrize("name", ["pretrain/done.json", "round-1/rankings/done.json", "round-1/ppo/manifest.json"])
+def test_a_torn_file_of_a_step_is_one_line_with_its_mend(tiny_copy: Path, name: str) -> None:
+    torn = tiny_copy / name
+    torn.write_text(torn.read_text()[:30])
+    line = refuse("run", TINY, "--dir", tiny_copy, "--cores", 1)
+    assert f"{torn} is damaged" in line and f"delete {torn.parent} and run the same command again" in line
+    if name.startswith("round-1/rankings"):  # where the mend takes no training
+        shutil.rmtree(torn.parent)
+        succeed("run", TINY, "--dir", tiny_copy, "--cores", 1)
 
 
 # Whose folder it is.

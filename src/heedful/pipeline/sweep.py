@@ -30,7 +30,7 @@ from heedful.pipeline.recipe import Recipe, build
 from heedful.pipeline.results import write_results
 from heedful.pipeline.start import at_work, locked
 from heedful.report import write_report, write_sweep_report
-from heedful.run import Diverged, read_jsonl, write_atomic
+from heedful.run import Diverged, read_done, read_jsonl, write_atomic
 
 Json = dict[str, Any]
 Until = Literal["pretrain", "sft", "reward", "ppo", "evaluate"]
@@ -292,7 +292,7 @@ def steps_of(folder: Path) -> Json:
     found = {}
     for path in sorted(folder.rglob("done.json")):
         logged = read_jsonl(path.with_name("metrics.jsonl"))[-1:]
-        results = json.loads(path.read_text(encoding="utf-8"))["results"]
+        results = read_done(path.parent)["results"]
         found[str(path.parent.relative_to(folder))] = dict(*logged) | results
     return found
 
