@@ -36,7 +36,7 @@ SHARED = {
     "PPOConfig.discount": "of later rewards; the paper: none",
     "PPOConfig.inner_epochs": "passes over each rollout; the paper: 1",
     "PPOConfig.temperature": "of sampling, and of every log-probability in ratio and KL; the paper: 1",
-    "PPOConfig.value_clip_range": "values moved further than this from the rollout's get no gradient; null: no clipping",
+    "PPOConfig.value_clip_range": "values moved further than this from the rollout's get no gradient; null: never",
     "PPOConfig.warmup_start": "share of the peak at which the warm-up begins; the paper: 0.1",
     "PPOConfig.whiten_advantage": "advantages scaled to mean 0, sd 1 over the rollout; not in the paper",
     "PoolSizes.evaluation": "prompts of the final evaluation",
