@@ -72,15 +72,16 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     steps += ["pretrain"] if recipe["pretrain"] else []
     steps += ["demonstrations", *sft] if sft else []
     for n in range(1, recipe["rounds"] + 1):
-        names = ["responses", "rankings"]
+        names, last = ["responses", "rankings"], n == recipe["rounds"]
         if recipe["reward_model"]:
-            names += ["reward_model", "scores"]
+            names.append("reward_model")
+            names += ["../evaluation/choose_prefix"] if wanted["prompted"] and last else []
             names += ["choose_epoch"] if recipe["rankings"]["policy"] in sft else []
-            folds = range(1, 1 + recipe["reward_model_folds"] * (n == recipe["rounds"]))
+            names.append("scores")
+            folds = range(1, 1 + recipe["reward_model_folds"] * last)
             names += ["folds"] if folds else []
             names += [*(f"folds/model-{fold}" for fold in folds), *(f"folds/scores-{fold}" for fold in folds)]
-        steps += [f"round-{n}/{name}" for name in [*names, *ppo]]
-    steps += ["evaluation/choose_prefix"] if wanted["prompted"] else []
+        steps += [f"round-{n}/{name}" if name[0] != "." else name[3:] for name in [*names, *ppo]]
     steps.append(f"evaluation/{start}")
     steps += [f"evaluation/{start}_prompted"] if wanted["prompted"] else []
     steps += [f"evaluation/best_of_{wanted['best_of']}"] if wanted["best_of"] else []
