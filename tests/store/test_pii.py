@@ -1,12 +1,14 @@
 """Personal data: what must be found, what must stay, and the check digits."""
 
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heedful.store.pii import Span, find_pii, is_card, is_cn_id, is_iban, redact
+from heedful.config import InputError
+from heedful.store.pii import Span, find_pii, is_card, is_cn_id, is_iban, load_names, redact
 
 
 def cleaned(text: str) -> str:
@@ -28,6 +30,11 @@ def cleaned(text: str) -> str:
         ("DE89370400440532013000", "[iban]"),
         ("身份证１１０１０５１９４９１２３１００２Ｘ！", "身份证[cn_id]！"),
         ("a@b.io and c@d.org", "[email] and [email]"),
+        ("müller@exämple.de, иван@почта.рф, jo [at] ex.com, jo(at)ex(dot)com", "[email], [email], [email], [email]"),
+        ("07700 900123, 06 12 34 56 78, 030 1234567, 030/1234567", "[phone], [phone], [phone], [phone]"),
+        ("2125550123 or 212–555–0123 or +49\u00a030\u00a01234567", "[phone] or [phone] or [phone]"),
+        ("my passport number is X1234567, passport: 123456789", "my passport number is [id], passport: [id]"),
+        ("护照号E12345678。", "护照号[id]。"),
     ],
 )
 def test_found(text: str, expected: str) -> None:
@@ -47,6 +54,9 @@ def test_found(text: str, expected: str) -> None:
         "@handle and user@localhost",
         "Call me maybe, 7 times 24",
         "ISBN 978-3-16-148410-0",
+        "1999–2003, 04.05.2020, 0.123456789, 05/06/2021, at 08:30 – 09:45",
+        "look at (at) home dot com, passport control 2024",
+        "1700000000 seconds; on 01.02.2021 09:30",
     ],
 )
 def test_left_alone(text: str) -> None:
@@ -62,6 +72,15 @@ def test_names_come_from_the_function_and_do_not_overlap() -> None:
     spans = find_pii(text, names)
     assert spans == [Span(0, 3, "name"), Span(10, 18, "email"), Span(20, 23, "name")]
     assert redact(text, spans) == "[name] wrote [email]; [name] left"
+
+
+def test_a_function_of_names_is_found_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "our_names.py").write_text("def find(text):\n    return [(0, 3)]\n\nnothing = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert redact("Ada left", find_pii("Ada left", load_names("our_names:find"))) == "[name] left"
+    for place in ("our_names", "our_names:nowhere", "no_such_module:find", "our_names:nothing", ""):
+        with pytest.raises(InputError, match="names:"):
+            load_names(place)
 
 
 def luhn_digit(digits: str) -> str:

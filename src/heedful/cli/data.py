@@ -41,6 +41,12 @@ def import_prompts(
     pii: Annotated[str, typer.Option(help="Personal data in training prompts: redact, drop (the prompt) or keep.")] = (
         "redact"
     ),
+    names: Annotated[
+        str | None,
+        typer.Option(
+            help="module:function that finds people's names in a text, to redact them too.", show_default=False
+        ),
+    ] = None,
     salt: Annotated[str, typer.Option(help="Another text gives another split and other pools.")] = "",
 ) -> None:
     """Take a file of prompts into the store: de-duplicated, capped, split by user, cleaned, shared out to pools."""
@@ -49,7 +55,7 @@ def import_prompts(
     from heedful.store.intake import import_prompts as take_in
 
     rules = {"prefix": prefix, "cap": cap, "key": key, "split": split, "valid": valid, "test": test}
-    config = parse(IntakeConfig, rules | {"pii": pii, "salt": salt}, "")
+    config = parse(IntakeConfig, rules | {"pii": pii, "names": names, "salt": salt}, "")
     found = read_prompts(file, user)
     with open_store(store) as opened:
         report = take_in(opened, found, config, pool, round)

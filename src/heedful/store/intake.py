@@ -24,7 +24,7 @@ from sqlalchemy import Connection, select
 from heedful.config import Config, InputError
 from heedful.snapshot import read_lines, read_records
 from heedful.store.database import Store
-from heedful.store.pii import Names, find_pii, redact
+from heedful.store.pii import Names, find_pii, load_names, redact
 from heedful.store.pools import PAPER_SHARES, Pool, insert_prompts, pool_of, unit
 from heedful.store.records import Entry, chunks, erased_ids, insert, known_ids, select_records
 from heedful.store.schema import labelers, prompts
@@ -85,6 +85,7 @@ class IntakeConfig(Config):
     valid: float = Field(default=0.1, ge=0, le=1)  # share of users
     test: float = Field(default=0.1, ge=0, le=1)  # share of users
     pii: Literal["redact", "drop", "keep"] = "redact"  # training split only; drop: the whole prompt
+    names: str | None = None  # module:function that finds people's names in a text; without it names stay
     salt: str = ""  # another one gives another split and other pools
     shares: dict[Source, dict[Pool, float]] = Field(default=TABLE_6)  # weights of the pools, by who wrote the prompt
 
@@ -204,11 +205,13 @@ def import_prompts(
 
     `pool` puts them all in one pool (test prompts too); without it each falls to its own by `config.shares`.
     A few-shot prompt of the SFT pool becomes K prompts with demonstrations; elsewhere it asks its last query.
+    `names` comes before the one that the config names.
 
     Raises:
         InputError: from the rules, or a prompt's id that is taken by different content.
     """
     config = config or IntakeConfig()
+    names = names or (load_names(config.names) if config.names else None)
     rows = [p if isinstance(p, IncomingPrompt) else IncomingPrompt(**p.model_dump()) for p in incoming]
 
     def work(connection: Connection) -> IntakeReport:

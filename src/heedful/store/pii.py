@@ -2,20 +2,33 @@
 
 InstructGPT (section 3.2) removes personally identifiable information from the training prompts. Numbers count as ID
 or card numbers only when their check digits fit, so that years, prices and order numbers stay. Names need a model or
-a list: give a function that returns their (start, end).
+a list: give a function that returns their (start, end), or where it is importable from (`load_names`).
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
+from importlib import import_module
 from typing import NamedTuple
+
+from heedful.config import InputError
 
 Names = Callable[[str], Iterable[tuple[int, int]]]
 
-# Full-width forms, common in Chinese text, as their ASCII twins; one character each, so places stay true.
-_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20, 0x2010: 0x2D, 0x2011: 0x2D}
+# Full-width forms, common in Chinese text, and typographers' dashes and spaces as their ASCII twins; one character
+# each, so places stay true.
+_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_ASCII |= dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2212), 0x2D)
+_ASCII |= dict.fromkeys((0xA0, 0x2007, 0x2009, 0x202F, 0x3000), 0x20)
 
-_EMAIL = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}")
+# Letters of addresses: Latin with its accents, Greek, Cyrillic; Chinese may stand right before and after an address.
+_LETTER = "A-Za-z\u00c0-\u024f\u0370-\u04ff"
+_EMAIL = re.compile(
+    rf"(?<![{_LETTER}0-9._%+-])[{_LETTER}0-9._%+-]{{1,64}}(?:@| ?(?:\[at\]|\(at\)) ?)"
+    rf"(?:[{_LETTER}0-9-]{{1,63}}(?:\.| ?(?:\[dot\]|\(dot\)) ?)){{1,8}}[{_LETTER}]{{2,24}}",
+    re.IGNORECASE,
+)
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}")
 _CN_ID = re.compile(r"(?<![0-9A-Za-z])[1-9][0-9]{16}[0-9Xx](?![0-9A-Za-z])")
 _CARD = re.compile(r"(?<![0-9])[2-6](?:[ -]?[0-9]){12,18}(?![0-9])")
@@ -26,8 +39,16 @@ _PHONE = re.compile(
     r"|(?:1[ .-])?\([2-9][0-9]{2}\) ?[0-9]{3}[ .-][0-9]{4}"  # (212) 555-0123
     r"|(?:1[ .-])?[2-9][0-9]{2}([ .-])[0-9]{3}\1[0-9]{4}"  # 212-555-0123
     r"|1[3-9][0-9]([ -]?)[0-9]{4}\2[0-9]{4}"  # Chinese mobile: 138 1234 5678
-    r"|\(?0[1-9][0-9]{1,3}\)?[ -][0-9]{3,4}[ -]?[0-9]{4}"  # 010-12345678, 020 7946 0958
+    r"|[2-9][0-9]{2}[2-9][0-9]{6}"  # 2125550123
+    r"|(?!0[1-9][./-][01]?[0-9][./-](?:19|20)[0-9]{2})"  # no date
+    r"\(?0[1-9][0-9]{0,4}\)?(?:[ ./-]{0,2}[0-9]{2,8}){1,4}"  # 010-12345678, 020 7946 0958, 06 12 34 56 78, 030/1234567
     r")(?![0-9])"
+)
+# Papers whose numbers have no check digits: only behind their name.
+_PAPER = re.compile(
+    r"(?:passport|driver'?s? licen[cs]e|national insurance|护照)(?: ?(?:number|no\.?|id|#|号码?))?(?: is)?[ :#：]{0,3}"
+    r"(?=[A-Z]{0,5}[0-9])([A-Z]{0,5}[0-9][A-Z0-9]{5,13})(?![A-Z0-9])",
+    re.IGNORECASE,
 )
 # ISO 13616: the whole length of an IBAN by country.
 _IBAN_LENGTH = {
@@ -62,6 +83,24 @@ def find_pii(text: str, names: Names | None = None) -> list[Span]:
     return sorted(found)
 
 
+def load_names(place: str) -> Names:
+    """The function at "module:function", such as one over a named-entity model of yours.
+
+    Raises:
+        InputError: there is none.
+    """
+    module, _, name = place.partition(":")
+    if "" not in sys.path:
+        sys.path.append("")  # a module in the folder where the command is run
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise InputError(f"names: {place}: {error}; write module:function of an importable module") from None
+    if not callable(found):
+        raise InputError(f"names: {place} is no function; it must take a text and return the (start, end) of names")
+    return found
+
+
 def redact(text: str, spans: Iterable[Span]) -> str:
     """The text with a placeholder such as [email] in place of each span."""
     pieces, place = [], 0
@@ -90,8 +129,10 @@ def _candidates(text: str) -> Iterator[Span]:
             yield Span(*match.span(), "card")
     for match in _US_SSN.finditer(text):
         yield Span(*match.span(), "us_ssn")
+    for match in _PAPER.finditer(text):
+        yield Span(*match.span(1), "id")
     for match in _PHONE.finditer(text):
-        if 7 <= sum(character.isdigit() for character in match.group()) <= 15:
+        if 9 - 2 * match.group().startswith("+") <= sum(character.isdigit() for character in match.group()) <= 15:
             yield Span(*match.span(), "phone")
 
 

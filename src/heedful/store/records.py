@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Table, and_, exists, not_, select
 
-from heedful.config import InputError
+from heedful.config import InputError, said
 from heedful.store.database import timestamp
 from heedful.store.schema import TABLE_OF, Stored, examples, ranking_items, tombstones
 from heedful.types import Prompt, Ranking, Record
@@ -51,8 +51,7 @@ def make_record(kind: type[R], values: Mapping[str, Any], where: str) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{where}: {field + ': ' if field else ''}{message}") from None
+        raise InputError(f"{where}: {field + ': ' if field else ''}{said(first)}") from None
 
 
 def insert(connection: Connection, entries: Sequence[Entry]) -> int:
