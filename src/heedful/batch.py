@@ -9,6 +9,11 @@ from typing import NamedTuple, Self
 import torch
 
 
+def pad_to(x: torch.Tensor, width: int) -> torch.Tensor:
+    """(N, W) → (N, width), zeros on the right."""
+    return torch.nn.functional.pad(x, (0, width - x.shape[1]))
+
+
 class Rows(NamedTuple):
     """Prompts with their responses, one per row."""
 

@@ -1,10 +1,13 @@
 """Sampling in bulk: what comes back for each request, and where a response ends."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from heedful.config import InputError
 from heedful.engine.sample import Sampler, score_rows, tokens_beginning
+from heedful.models.threads import use_threads
 from heedful.text.collate import Encoded, to_rows
 from heedful.text.tokenizer import word_tokenizer
 from small_tokenizers import byte_tokenizer
@@ -20,6 +23,15 @@ from toys import (
     plain_logprob,
     plain_score,
 )
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    use_threads(3)
+    yield
+    use_threads(before)
+
 
 PROMPTS = [[BEGIN, FIRST], [BEGIN, FIRST, FIRST + 3, FIRST + 1], [BEGIN]]
 BREAK = TOKENIZER.convert_tokens_to_ids("\n")
@@ -49,6 +61,18 @@ def test_equal_seeds_give_equal_responses_whatever_else_is_asked() -> None:
     alone = [sampler([prompt], [seed]).tokens[0] for prompt, seed in zip(PROMPTS, (5, 6, 7), strict=True)]
     assert together.tokens == alone
     assert sampler(PROMPTS, [8, 9, 10]).tokens != alone
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_threads_side_by_side_give_what_one_gives(temperature: float, three_threads: None) -> None:
+    sampler = Sampler(make_policy().decoder, TOKENIZER, 9, temperature)
+    asked = PROMPTS * 40, list(range(120)), [1 + n % 4 for n in range(120)]
+    together = sampler(*asked)
+    use_threads(1)
+    alone = sampler(*asked)
+    assert together.tokens == alone.tokens and together.text == alone.text
+    assert torch.equal(together.finished, alone.finished) and torch.equal(together.rows.tokens, alone.rows.tokens)
+    torch.testing.assert_close(together.logprob, alone.logprob, atol=1e-5, rtol=1e-5)
 
 
 def test_a_stop_text_ends_a_response_and_is_not_part_of_it() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from heedful.cli.status import planned_steps
 from heedful.config import InputError, read_recipe
@@ -41,6 +43,33 @@ def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
         loop.run()
         write_results(recipe, folder)
     return folder
+
+
+# Low-rank adapters.
+
+
+def test_adapters_in_every_stage_change_each_matrix_by_their_rank(tmp_path: Path) -> None:
+    settings = [f"{stage}.lora_rank=2" for stage in ("sft", "reward_model", "ppo")]
+    settings += ["evaluate.prompted=false", "ppo.variants={ppo: {ptx_coef: 0}}", "ppo.lr=1e-2", "sft.lr=1e-2"]
+    recipe = build(read_recipe(str(TINY), [*settings, "world.document_tokens=6000"]))
+    with at_work(recipe, tmp_path / "run", cores=1) as loop:
+        loop.run(until="ppo")
+    assert changed_by(loop.start(), loop.ppo_start()) == {2}
+    assert changed_by(loop.ppo_start(), loop.round_folder(1) / "ppo" / "model") == {2}
+    assert changed_by(loop.fine_tuned("sft"), loop.reward_model(1), prefix="model.") == {2}
+
+
+def changed_by(before: Path, after: Path, prefix: str = "") -> set[int]:
+    """The ranks of the differences between two models' linear modules; nothing else differs."""
+    old, new = (load_file(folder / "model.safetensors") for folder in (before, after))
+    found = set()
+    for name, weight in new.items():
+        difference = weight - old[prefix + name]
+        if name.endswith("_proj.weight"):
+            found.add(int(torch.linalg.matrix_rank(difference, rtol=1e-3)))
+        else:
+            assert not difference.any(), name
+    return found
 
 
 # Two rounds.
@@ -328,6 +357,20 @@ def test_win_rates_can_be_counted_again_from_the_judgements(tiny_run: Path) -> N
             points.append(0.5 if mine == theirs or rank[mine] == rank[theirs] else float(rank[mine] < rank[theirs]))
         found = read(tiny_run / "results.json")["policies"][name]["win_rate"]["mean"]
         assert found == pytest.approx(sum(points) / len(points))
+
+
+@pytest.mark.parametrize("run", ["tiny_run", "two_rounds"])
+def test_every_policy_is_compared_with_every_other(run: str, request: pytest.FixtureRequest) -> None:
+    results = read(request.getfixturevalue(run) / "results.json")
+    pairs, names = results["pairwise"], list(results["policies"])
+    assert {(a, b) for a in pairs for b in pairs[a]} == {(a, b) for a in names for b in names if a != b}
+    for a in names:
+        for b in pairs[a]:
+            assert pairs[a][b]["mean"] + pairs[b][a]["mean"] == pytest.approx(1)
+            assert pairs[a][b]["low"] + pairs[b][a]["high"] == pytest.approx(1)
+        if a != results["baseline"]:
+            against = results["policies"][a]["win_rate"]
+            assert pairs[a][results["baseline"]] == {key: against[key] for key in ("mean", "low", "high")}
 
 
 def test_gold_and_kl_can_be_computed_again(tiny_run: Path) -> None:

@@ -17,6 +17,8 @@ from heedful.engine.sample import Sampled, Sampler
 from heedful.losses.kl import next_kl_coef
 from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.load import set_residual_dropout
+from heedful.models.lora import BasePolicy, attach_lora
+from heedful.models.threads import use_threads
 from heedful.run import Diverged, Inexact, Run, read_jsonl
 from heedful.stages import ppo
 from heedful.stages.ppo import (
@@ -26,7 +28,6 @@ from heedful.stages.ppo import (
     Score,
     collect,
     lay_out,
-    normalize,
     pretraining_update,
     prompt_order,
     ptx_batches,
@@ -108,6 +109,14 @@ def learn(run: Run, config: PPOConfig, score: Score = count_w1, texts: Texts | N
     generate = models.get("generate") or sampler(policy, config)
     train(config, policy, ref_policy, value_model, PROMPTS, generate, score, texts, run)
     return policy
+
+
+def with_adapters(rank: int = 2) -> dict[str, Any]:
+    """Policy and value model with low-rank adapters; the reference is the policy's own base."""
+    policy, value_model = make_policy(), make_value_model()
+    for model in (policy.decoder, value_model.trunk):
+        attach_lora(model, rank, seed=1)
+    return {"policy": policy, "value_model": value_model, "ref_policy": BasePolicy(policy)}
 
 
 # Configuration.
@@ -373,6 +382,26 @@ def test_before_the_first_update_kl_is_0_and_every_ratio_1(
     assert first[1]["kl_k3"] > 0
 
 
+def test_with_adapters_the_base_is_the_reference_and_stays(tmp_path: Path) -> None:
+    models = with_adapters()
+    policy = models["policy"]
+    base = {name: p.clone() for name, p in policy.named_parameters() if not p.requires_grad}
+    config = changed(iterations=4, ptx_coef=1.0, ptx_examples=0.5, ema_decay=0.5)
+    learn(open_run(tmp_path, checkpoint_seconds=0.0), config, texts=TEXTS, **models)
+    [*_, newest] = sorted(tmp_path.glob("state-*.pt"))
+    averaged = set(torch.load(newest, weights_only=True)["parts"]["ema"]["average"])
+    assert averaged and averaged.isdisjoint(base)
+    log = read_log(tmp_path)
+    assert log[0]["kl_k3"] == 0.0 and log[-1]["kl_k3"] > 0
+    assert base and all(torch.equal(p, dict(policy.named_parameters())[name]) for name, p in base.items())
+    rows = make_sampled().rows
+    with torch.no_grad():
+        ref, _ = BasePolicy(policy).logprob(rows)
+        untouched, _ = make_policy().logprob(rows)
+        now, _ = policy.logprob(rows)
+    assert torch.equal(ref, untouched) and (now - ref).abs().max() > 1e-3
+
+
 def test_another_reference_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(Inexact, match=r"KL is .* before the first update"):
         learn(open_run(tmp_path), CONFIG, ref_policy=make_policy(1))
@@ -483,6 +512,21 @@ def test_it_finds_a_planted_reward_and_stays_near_its_reference(seed: int, tmp_p
         assert sum(episode["reward"]) == pytest.approx(episode["score"] - 0.25 * penalty, abs=1e-3)
 
 
+def test_threads_side_by_side_change_no_bit(tmp_path: Path) -> None:
+    """Several micro-batches a minibatch, so that there is something to share out."""
+    config = changed(ptx_coef=1.0, ptx_examples=0.5, max_tokens=20)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for number in (1, 3):
+            use_threads(number)
+            found.append(weights(learn(open_run(tmp_path / str(number)), config, texts=TEXTS)))
+    finally:
+        use_threads(before)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert read_log(tmp_path / "1") == read_log(tmp_path / "3")
+
+
 def test_a_long_run_follows_a_bounded_number_of_episodes(tmp_path: Path) -> None:
     learn(open_run(tmp_path), changed(iterations=101, batch_size=1, minibatch_size=1))
     followed = [row["iteration"] for row in read_jsonl(tmp_path / "samples.jsonl")]
@@ -492,6 +536,11 @@ def test_a_long_run_follows_a_bounded_number_of_episodes(tmp_path: Path) -> None
 def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
     config = changed(iterations=5, ptx_coef=2.0, ptx_examples=0.5, kl_target=0.1, kl_coef=0.3, ema_decay=0.5)
     assert_resumes(lambda run: learn(run, config, texts=TEXTS), tmp_path, kills=(0, 2, 3, 4))
+
+
+def test_a_killed_run_with_adapters_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
+    config = changed(ema_decay=0.5)
+    assert_resumes(lambda run: learn(run, config, **with_adapters()), tmp_path, kills=(0, 1, 2))
 
 
 def test_a_score_that_is_none_stops_with_its_step_and_keeps_the_state_before(tmp_path: Path) -> None:
@@ -518,6 +567,6 @@ def test_scores_are_scaled_to_mean_0_and_sd_1_on_the_start(tmp_path: Path) -> No
     model: RewardModel = make_reward_model()
     rows = make_rows(20)
     before = torch.stack([plain_score(model, row) for row in rows]).detach()
-    normalize(model, before)
+    model.normalize(before)
     after = torch.stack([plain_score(model, row) for row in rows]).detach()
     torch.testing.assert_close(after, (before - before.mean()) / before.std(), atol=1e-5, rtol=1e-5)

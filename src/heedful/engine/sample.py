@@ -8,12 +8,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heedful.batch import Rows, Texts
 from heedful.config import InputError
-from heedful.engine.engine import Engine, Request
+from heedful.engine.engine import Engine, Request, evaluating
+from heedful.engine.slots import Completion
 from heedful.models.heads import Policy, RewardModel
 from heedful.models.optimizer import Precision, autocast
-from heedful.models.threads import in_order
+from heedful.models.threads import hands, in_order
 from heedful.text.collate import Encoded, by_length, to_rows
 from heedful.text.tokenizer import end_id, pad_id
+
+FEWEST = 32  # responses that make a thread of their own worth while
 
 
 class Sampled(NamedTuple):
@@ -43,7 +46,7 @@ class Sampler:
             InputError: no token of the tokenizer begins with a stop text.
         """
         self.ends = {end_id(tokenizer), *(id for text in stop for id in tokens_beginning(tokenizer, text))}
-        self.engine = Engine(model, eos_ids=sorted(self.ends))
+        self.model = model
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
@@ -57,7 +60,7 @@ class Sampler:
             Request(prompt, k, self.max_new_tokens, temperature=self.temperature, seed=seed)
             for prompt, k, seed in zip(prompts, number, seeds, strict=True)
         ]
-        groups = self.engine.generate(requests)
+        groups = self.generate(requests)
         completions = [completion for group in groups for completion in group]
         asked = [request.prompt for request in requests for _ in range(request.num_samples)]
         rows = to_rows([Encoded(p, c.tokens) for p, c in zip(asked, completions, strict=True)], pad_id(self.tokenizer))
@@ -67,6 +70,22 @@ class Sampler:
         tokens = [[id for id in c.tokens if id not in self.ends] for c in completions]
         text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return Sampled(rows, tokens, text, torch.tensor([c.finished for c in completions]), logprob)
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """Each request's completions; a small model's on several threads, each with a share of the prompts."""
+        found: list[list[Completion]] = [[] for _ in requests]
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))
+
+        def of_part(part: list[int]) -> list[list[Completion]]:
+            return Engine(self.model, sorted(self.ends)).generate([requests[i] for i in part])
+
+        with evaluating(self.model):
+            number = hands(self.model, max(1, sum(request.num_samples for request in requests) // FEWEST))
+            parts = [order[n::number] for n in range(number)]
+            for part, groups in zip(parts, in_order(self.model, of_part, parts), strict=True):
+                for i, group in zip(part, groups, strict=True):
+                    found[i] = group
+        return found
 
 
 def tokens_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

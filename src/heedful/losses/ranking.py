@@ -103,20 +103,22 @@ def soft_pair_loss(score_a: torch.Tensor, score_b: torch.Tensor, probability: to
     return -probability * logsigmoid(margin) - (1 - probability) * logsigmoid(-margin)
 
 
-def best_of_k_loss(score: torch.Tensor, best: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-    """Softmax cross-entropy of the one response that was chosen: −log(exp s₍best₎ / Σⱼ exp sⱼ), per prompt (B,).
+def best_of_k_loss(score: torch.Tensor, rank: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """Softmax cross-entropy of the best response alone: −log(exp s₍best₎ / Σⱼ exp sⱼ), one value per prompt (B,).
 
-    The sum runs over valid responses; best (B,) int64 is the chosen one's index and must be valid (else the loss is
-    infinite). At equal scores the loss is log K.
+    The sum runs over valid responses, the best is the one of lowest rank among them; several that tie for it share the
+    choice: the mean of their losses. At equal scores the loss is log K.
 
     Ziegler et al. 2019 (arXiv 1909.08593), equation 1.
 
-    >>> best_of_k_loss(torch.zeros(1, 4), torch.tensor([2]))
+    >>> best_of_k_loss(torch.zeros(1, 4), torch.tensor([[4, 2, 1, 2]]))
     tensor([1.3863])
     """
     if valid is not None:
         score = score.masked_fill(~valid, -torch.inf)
-    return -torch.log_softmax(score, dim=1).gather(1, best.unsqueeze(1)).squeeze(1)
+        rank = rank.masked_fill(~valid, torch.iinfo(rank.dtype).max)
+    best = rank == rank.amin(1, keepdim=True)
+    return -torch.log_softmax(score, dim=1).masked_fill(~best, 0).sum(1) / best.sum(1)
 
 
 def regression_loss(score: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

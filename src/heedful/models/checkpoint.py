@@ -37,11 +37,13 @@ def save_policy(folder: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase
 
 
 def save_reward_model(folder: Path, model: RewardModel, tokenizer: PreTrainedTokenizerBase, parents: Parents) -> None:
-    _save(folder, "reward_model", model.trunk, model.head, tokenizer, parents)
+    """Adapters are merged into the weights."""
+    _save(folder, "reward_model", merged(model.trunk), model.head, tokenizer, parents)
 
 
 def save_value_model(folder: Path, model: ValueModel, tokenizer: PreTrainedTokenizerBase, parents: Parents) -> None:
-    _save(folder, "value_model", model.trunk, model.head, tokenizer, parents)
+    """Adapters are merged into the weights."""
+    _save(folder, "value_model", merged(model.trunk), model.head, tokenizer, parents)
 
 
 def load_policy(name_or_path: Path | str) -> tuple[Policy, PreTrainedTokenizerBase]:

@@ -6,24 +6,25 @@ import torch
 
 
 class Ema:
-    """Averages of a model's parameters, starting from their values now; buffers are not averaged."""
+    """Averages of a model's trained parameters, starting from their values now; buffers are not averaged."""
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         self.decay = decay
         self._model = model
-        self._average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self._average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def update(self) -> None:
         """average ← decay · average + (1 − decay) · parameter."""
-        now = [p.detach() for _, p in self._model.named_parameters()]
+        now = [p.detach() for p in self._model.parameters() if p.requires_grad]
         torch._foreach_lerp_(list(self._average.values()), now, 1 - self.decay)
 
     @torch.no_grad()
     def copy_to(self, model: torch.nn.Module) -> None:
         """Write the averages into a model of the same shape."""
         for name, p in model.named_parameters():
-            p.copy_(self._average[name])
+            if name in self._average:
+                p.copy_(self._average[name])
 
     def state_dict(self) -> dict[str, Any]:
         return {"decay": self.decay, "average": dict(self._average)}

@@ -138,6 +138,13 @@ class RewardModel(_ScalarModel):
         row = torch.arange(len(rows.length), device=rows.tokens.device)
         return self._read(states_at(self.trunk, rows, row, rows.length - 1))
 
+    @torch.no_grad()
+    def normalize(self, score: torch.Tensor) -> None:
+        """Rescale the head so that what had `score` (N,) has mean 0 and standard deviation 1 (Ziegler et al., 2.2)."""
+        self.bias.sub_(score.mean())
+        for parameter in self.head.parameters():
+            parameter.div_(score.std().clamp_min(1e-6))
+
 
 class ValueModel(_ScalarModel):
     """The expected return before each response token."""

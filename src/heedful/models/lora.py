@@ -9,7 +9,9 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
+from heedful.batch import Rows
 from heedful.config import InputError
+from heedful.models.heads import Policy
 
 
 def attach_lora(
@@ -45,6 +47,18 @@ def base_weights(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.enable_adapters()
+
+
+class BasePolicy:
+    """The reference of a policy with adapters: the policy itself without them, at no memory."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def logprob(self, rows: Rows, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Policy.logprob`, of the base weights."""
+        with base_weights(self._policy.decoder):
+            return self._policy.logprob(rows, temperature)
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:

@@ -3,7 +3,8 @@
 A small model's products are too small to be shared between threads; whole micro-batches are not. Each takes one thread,
 and gradients are added in the parts' order, so the sum is to the bit that of one part after the other.
 
-On a GPU, for a large model, or where dropout draws random numbers in the order of the work, parts follow one another.
+On a GPU, for a large model, with low-rank adapters, or where dropout draws random numbers in the order of the work,
+parts follow one another.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,7 +69,7 @@ def hands(model: torch.nn.Module, num_parts: int) -> int:
     """How many parts of the model's work go side by side; then nothing else is shared between threads either."""
     first = next(model.parameters())
     small = sum(p.numel() for p in model.parameters()) <= SMALL
-    if first.device.type != "cpu" or not small or any(_draws(module) for module in model.modules()):
+    if first.device.type != "cpu" or not small or any(_draws(m) or _adapts(m) for m in model.modules()):
         return 1
     number = min(num_parts, _available or torch.get_num_threads())
     if number > 1:
@@ -85,6 +86,10 @@ def use_one_for_the_rest() -> None:
 
 def _draws(module: torch.nn.Module) -> bool:
     return module.training and getattr(module, "residual_dropout", getattr(module, "p", 0.0)) > 0
+
+
+def _adapts(module: torch.nn.Module) -> bool:
+    return hasattr(module, "lora_A")  # whose owner may turn adapters off, for every thread at once
 
 
 def _backward(value: torch.Tensor, told: Told) -> Told:

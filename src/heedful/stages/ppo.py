@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from pydantic import Field, model_validator
 
-from heedful.batch import Rows, Texts
+from heedful.batch import Rows, Texts, pad_to
 from heedful.config import Config, InputError
 from heedful.engine.sample import Sampled, Sampler, score_rows
 from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
@@ -30,14 +30,17 @@ from heedful.losses.masked import explained_variance, masked_mean, masked_whiten
 from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
 from heedful.models.checkpoint import load_policy, load_reward_model, save_policy
 from heedful.models.ema import Ema
-from heedful.models.heads import Policy, RewardModel, ValueModel
+from heedful.models.heads import Policy, ValueModel
+from heedful.models.lora import BasePolicy, attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, set_lr
+from heedful.models.threads import accumulate, in_order
 from heedful.run import Inexact, Run
 from heedful.snapshot import read_snapshot
 from heedful.text.collate import Encoder, by_length, texts
 from heedful.text.format import PromptFormat
 from heedful.types import Prompt
 
+LOGGED = ("policy_loss", "entropy", "clip_fraction", "ratio")  # sums over a minibatch's micro-batches
 MAX_CLIPPED_AT_START = 0.01  # share of tokens that the engine's log-probabilities may put outside the clip range
 
 
@@ -69,6 +72,8 @@ class PPOConfig(Config):
     normalize_score: bool = False  # scale the reward model to mean 0, sd 1 on the starting policy (Ziegler et al.)
     logprobs: Literal["trainer", "engine"] = "trainer"  # engine: taken from sampling; saves a pass, mismatch logged
     max_grad_norm: float = Field(default=1.0, gt=0)
+    lora_rank: int = Field(default=0, ge=0)  # low-rank adapters on every linear module; 0: all weights train
+    lora_alpha: float | None = Field(default=None, gt=0)  # null: 2 · lora_rank
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
 
@@ -95,6 +100,8 @@ class Rollout(NamedTuple):
     score: torch.Tensor  # (N,)
 
 
+Reference = Policy | BasePolicy
+MicroBatch = tuple[Rows, tuple[slice, slice]]  # rows, and their places in the rollout's (N, R)
 Generate = Callable[[Sequence[int], int], Sampled]  # prompt indices, number of the first episode
 Score = Callable[[list[Prompt], Sampled], torch.Tensor]  # any function of prompts and responses: (N,)
 
@@ -124,14 +131,10 @@ def lay_out(rows: Rows, config: PPOConfig, seed: int) -> tuple[torch.Tensor, lis
     return torch.cat(order), parts
 
 
-def pad_to(x: torch.Tensor, width: int) -> torch.Tensor:
-    return torch.nn.functional.pad(x, (0, width - x.shape[1]))
-
-
 @torch.no_grad()
 def collect(
     policy: Policy,
-    ref_policy: Policy,
+    ref_policy: Reference,
     value_model: ValueModel,
     sampled: Sampled,
     score: torch.Tensor,
@@ -142,19 +145,19 @@ def collect(
     order, parts = lay_out(sampled.rows, config, seed)
     micro = [sampled.rows.select(order[start:end]) for part in parts for start, end in part]
     width = sampled.logprob.shape[1]
-    columns: list[list[torch.Tensor]] = [[], [], []]
-    with autocast(score.device, config.precision):
-        for rows in micro:
-            ref_logprob, _ = ref_policy.logprob(rows, config.temperature)
-            columns[1].append(pad_to(ref_logprob, width))
-            columns[2].append(pad_to(value_model(rows), width))
+
+    def read(rows: Rows) -> tuple[torch.Tensor, ...]:
+        with autocast(score.device, config.precision):
+            found = [ref_policy.logprob(rows, config.temperature)[0], value_model(rows)]
             if config.logprobs == "trainer":
-                columns[0].append(pad_to(policy.logprob(rows, config.temperature)[0], width))
+                found.append(policy.logprob(rows, config.temperature)[0])
+        return tuple(pad_to(x, width) for x in found)
+
+    ref_logprob, value, *logprob = (torch.cat(columns) for columns in zip(*in_order(policy, read, micro), strict=True))
     engine_logprob = sampled.logprob[order]
-    old_logprob = torch.cat(columns[0]) if columns[0] else engine_logprob
-    mask = sampled.rows.mask[order]
+    old_logprob = logprob[0] if logprob else engine_logprob
     score = score[order] - config.no_eos_penalty * (~sampled.finished[order])
-    ref_logprob, value = torch.cat(columns[1]), torch.cat(columns[2])
+    mask = sampled.rows.mask[order]
     return Rollout(parts, micro, order, old_logprob, engine_logprob, ref_logprob, value, mask, score)
 
 
@@ -169,42 +172,48 @@ def update(
 ) -> dict[str, float]:
     """Accumulate the gradients of policy and value loss over one minibatch; returns its statistics."""
     first = sum(len(part) for part in rollout.parts[:minibatch])
-    spans = rollout.parts[minibatch]
-    total = rollout.mask[spans[0][0] : spans[-1][1]].sum()
-    sums = dict.fromkeys(("policy_loss", "value_loss", "entropy", "clip_fraction", "ratio", "ratio_off_one"), 0.0)
-    for rows, (start, end) in zip(rollout.micro[first:], spans, strict=False):
-        width = int(rows.response_length.max())
-        part = slice(start, end), slice(0, width)
-        mask, old_logprob = rollout.mask[part], rollout.old_logprob[part]
+    spans = [slice(*span) for span in rollout.parts[minibatch]]
+    total = rollout.mask[spans[0].start : spans[-1].stop].sum()
+    rows_of = rollout.micro[first : first + len(spans)]
+    micro = [(rows, (span, slice(rows.mask.shape[1]))) for rows, span in zip(rows_of, spans, strict=True)]
+
+    def mean_policy_loss(part: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, at = part
+        mask, old_logprob = rollout.mask[at], rollout.old_logprob[at]
         with autocast(mask.device, config.precision):
             logprob, entropy = policy.logprob(rows, config.temperature)
-            value = value_model(rows)
-        policy_part = masked_mean(policy_loss(logprob, old_logprob, advantage[part], config.clip_range), mask, total)
-        value_part = masked_mean(
-            value_loss(value, rollout.value[part], returns[part], config.value_clip_range), mask, total
-        )
-        policy_part.backward()
-        value_part.backward()
+        loss = masked_mean(policy_loss(logprob, old_logprob, advantage[at], config.clip_range), mask, total)
         ratio = torch.exp(logprob.detach() - old_logprob)
-        clipped = (ratio - 1).abs() > config.clip_range
-        for name, x in (("entropy", entropy.detach()), ("clip_fraction", clipped.float()), ("ratio", ratio)):
-            sums[name] += float(masked_mean(x, mask, total))
-        sums["policy_loss"] += float(policy_part.detach())
-        sums["value_loss"] += float(value_part.detach())
-        sums["ratio_off_one"] = max(sums["ratio_off_one"], float(((ratio - 1).abs() * mask).max()))
-    return sums
+        off = (ratio - 1).abs()
+        logged = (entropy.detach(), (off > config.clip_range).float(), ratio)
+        means = [masked_mean(x, mask, total) for x in logged]
+        return loss, torch.stack([loss.detach(), *means, (off * mask).max()])
+
+    def mean_value_loss(part: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, at = part
+        with autocast(total.device, config.precision):
+            value = value_model(rows)
+        each = value_loss(value, rollout.value[at], returns[at], config.value_clip_range)
+        loss = masked_mean(each, rollout.mask[at], total)
+        return loss, loss.detach()
+
+    of_policy = torch.stack(accumulate(policy, mean_policy_loss, micro))
+    of_value = torch.stack(accumulate(value_model, mean_value_loss, micro))
+    sums = dict(zip(LOGGED, of_policy[:, :-1].sum(0).tolist(), strict=True))
+    return sums | {"value_loss": float(of_value.sum()), "ratio_off_one": float(of_policy[:, -1].max())}
 
 
 def pretraining_update(policy: Policy, texts: Texts, config: PPOConfig) -> float:
     """Accumulate the gradient of ptx_coef times the mean loss per pretraining token; returns that mean."""
-    loss_sum, count = 0.0, int((texts.length - 1).sum())
-    for index in by_length(texts.length, config.max_tokens):
+    count = int((texts.length - 1).sum())
+
+    def weighted_loss(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with autocast(texts.tokens.device, config.precision):
             loss, _ = policy.language_loss(*texts.select(index))
         mean = loss.sum() / count
-        (config.ptx_coef * mean).backward()
-        loss_sum += float(mean.detach())
-    return loss_sum
+        return config.ptx_coef * mean, mean.detach()
+
+    return float(sum(accumulate(policy, weighted_loss, by_length(texts.length, config.max_tokens))))
 
 
 def ptx_batches(pretraining: Texts, config: PPOConfig, seed: int) -> Iterator[Texts]:
@@ -247,7 +256,7 @@ def first_episode(
 def train(
     config: PPOConfig,
     policy: Policy,
-    ref_policy: Policy,
+    ref_policy: Reference,
     value_model: ValueModel,
     prompts: Sequence[Prompt],
     generate: Generate,
@@ -259,13 +268,8 @@ def train(
     optimizer = adam(policy.parameters(), config.lr)
     value_optimizer = adam(value_model.parameters(), config.value_lr)
     ema = Ema(policy, config.ema_decay)
-    parts = {
-        "policy": policy,
-        "value": value_model,
-        "optimizer": optimizer,
-        "value_optimizer": value_optimizer,
-        "ema": ema,
-    }
+    parts: dict[str, Any] = {"policy": policy, "value": value_model, "ema": ema}
+    parts |= {"optimizer": optimizer, "value_optimizer": value_optimizer}
     done, plain = run.restore(**parts)
     kl_coef = plain.get("kl_coef", config.kl_coef)
     for iteration in run.track(range(done, config.iterations), config.iterations, run.folder.name):
@@ -357,7 +361,6 @@ def main(
         InputError: no training prompt fits, or ptx_coef without pretraining documents.
     """
     policy, tokenizer = load_policy(policy_folder)
-    ref_policy, _ = load_policy(policy_folder)
     reward_model, _ = load_reward_model(reward_model_folder)
     encoder = Encoder(tokenizer, format)
     kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("train"))
@@ -378,23 +381,20 @@ def main(
 
     if config.normalize_score:
         order = prompt_order(len(kept), 0, config.batch_size, run.seed)
-        normalize(reward_model, score_rows(reward_model, generate(order, 0).rows, config.max_tokens, config.precision))
+        rows = generate(order, 0).rows  # of the starting policy
+        reward_model.normalize(score_rows(reward_model, rows, config.max_tokens, config.precision))
     value_model = ValueModel.from_reward_model(reward_model)
-    score = score or reward_model_score(reward_model, config)
-    train(config, policy, ref_policy, value_model, kept, generate, score, pretraining, run)
+    ref_policy: Reference = load_policy(policy_folder)[0]
+    if config.lora_rank:
+        for each in (policy.decoder, value_model.trunk):
+            attach_lora(each, config.lora_rank, config.lora_alpha, seed=run.seed)
+        ref_policy = BasePolicy(policy)
+
+    def by_reward_model(prompts: Sequence[Prompt], sampled: Sampled) -> torch.Tensor:
+        return score_rows(reward_model, sampled.rows, config.max_tokens, config.precision)
+
+    train(config, policy, ref_policy, value_model, kept, generate, score or by_reward_model, pretraining, run)
     save_policy(run.folder / "model", policy, tokenizer, run.manifest["parents"])
     for reason, number in encoder.dropped.items():
         run.count(reason, number)
     run.finish(num_prompts=len(kept), episodes=config.iterations * config.batch_size)
-
-
-def reward_model_score(reward_model: RewardModel, config: PPOConfig) -> Score:
-    return lambda prompts, sampled: score_rows(reward_model, sampled.rows, config.max_tokens, config.precision)
-
-
-def normalize(reward_model: RewardModel, score: torch.Tensor) -> None:
-    """Rescale the head so that `score` (N,), the starting policy's, has mean 0, sd 1 (Ziegler et al., section 2.2)."""
-    with torch.no_grad():
-        reward_model.bias.sub_(score.mean())
-        for parameter in reward_model.head.parameters():
-            parameter.div_(score.std().clamp_min(1e-6))

@@ -25,6 +25,7 @@ from heedful.losses.ranking import best_of_k_loss, hinge_ranking_loss, ranking_a
 from heedful.models.checkpoint import load_policy, save_reward_model
 from heedful.models.heads import RewardModel
 from heedful.models.load import context_length, reinitialized
+from heedful.models.lora import attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
@@ -48,6 +49,8 @@ class RewardModelConfig(Config):
     weight_decay: float = Field(default=0.0, ge=0)
     margin: float = Field(default=1.0, ge=0)  # of the hinge objective
     max_grad_norm: float = Field(default=1.0, gt=0)
+    lora_rank: int = Field(default=0, ge=0)  # low-rank adapters on every linear module; 0: all weights train
+    lora_alpha: float | None = Field(default=None, gt=0)  # null: 2 · lora_rank
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; a ranking is never split
     precision: Precision = "auto"
 
@@ -56,9 +59,7 @@ def objective(config: RewardModelConfig) -> RankingLoss:
     """The loss of one ranking, (B,)."""
     if config.objective == "hinge":
         return lambda score, rank, valid: hinge_ranking_loss(score, rank, config.margin, valid)
-    if config.objective == "best_of_k":
-        return lambda score, rank, valid: best_of_k_loss(score, rank.masked_fill(~valid, 99).argmin(1), valid)
-    return ranking_loss
+    return best_of_k_loss if config.objective == "best_of_k" else ranking_loss
 
 
 def micro_batches(items: Sequence[EncodedRanking], max_tokens: int) -> list[list[EncodedRanking]]:
@@ -183,6 +184,8 @@ def main(
         raise InputError(f"{rankings}: no ranking of a training prompt with an untied pair; rank some first")
     decoder = reinitialized(policy.decoder, run.seed) if config.init == "random" else policy.decoder
     reward_model = RewardModel.from_decoder(decoder, run.seed)
+    if config.lora_rank:
+        attach_lora(reward_model.trunk, config.lora_rank, config.lora_alpha, seed=run.seed)
     followed = max(data, key=lambda item: len(set(item.rank)))  # the first of those with the most ranks
     before = scores(reward_model, followed, pad_id(tokenizer), config)
     train(config, reward_model, data, valid, pad_id(tokenizer), run)
