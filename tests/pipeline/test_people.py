@@ -175,6 +175,48 @@ def finished(folder: Path, judged: int) -> None:
     assert {ranking.labeler for ranking in trained.rankings} == {"ada"} and len(trained.rankings) >= judged
 
 
+def label_everything(folder: Path, round: int) -> None:
+    with open_store(folder / "store.db") as store:
+        add_labeler(store, Labeler(id="ada"))
+        todo = to_label(store, Work("ranking", round=round, pool="reward_model"), "ada")
+        add_ranking(
+            store, *[by_w1("ada", item, "train").model_copy(update={"id": f"{round}-{item[0].id}"}) for item in todo]
+        )
+
+
+def test_a_later_round_waits_for_prompts_people_asked_since(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings = yaml.safe_load(recipe.read_text()) | {"rounds": 2, "new_prompts": 4}
+    del settings["sft"]
+    settings |= {"ppo_start": "start", "rankings": settings["rankings"] | {"policy": "start"}}
+    settings |= {"evaluate": settings["evaluate"] | {"baseline": "start"}}
+    recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    waiting(recipe, folder)
+    label_everything(folder, 1)
+    rows = [{"text": f"w2 {text(random.Random(n))}", "user": f"new-{n}"} for n in range(6)]
+    said = []
+    for some, pool in ((slice(0, 2), "reward_model"), (slice(2, 3), "sft"), (slice(3, 6), "ppo")):
+        result = run(recipe, folder)
+        assert result.exit_code == 3, result.output
+        said += [line for line in result.stdout.splitlines() if line.startswith("waiting for prompts of round 2: ")]
+        (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[some]), encoding="utf-8")
+        given: Any = ("--store", folder / "store.db", "--round", 2, "--pool", pool, "--valid", 0, "--test", 0)
+        assert cli("prompts", "import", tmp_path / "new.jsonl", *given).exit_code == 0
+    assert [line.split(": ")[1].split(";")[0] for line in said] == ["0 of 4", "2 of 4", "2 of 4"]
+    assert f"heedful serve {folder / 'round-1/ppo/model'} --collect FILE" in said[0]
+    asked = read_snapshot(folder / "data" / "reward_model").prompts
+    assert waiting(recipe, folder).startswith("0 of ")
+    renewed = {pool: read_snapshot(folder / "round-2/prompts" / pool).prompts for pool in ("reward_model", "ppo")}
+    assert renewed["reward_model"][: len(asked)] == asked
+    assert {p.user for p in renewed["reward_model"][len(asked) :]} == {"new-0", "new-1"}
+    assert {p.user for p in renewed["ppo"] if p.user.startswith("new")} == {"new-3", "new-4", "new-5"}
+    sampled = read_snapshot(folder / "round-2/responses/responses")
+    assert {"new-0", "new-1"} < {prompt.user for prompt in sampled.prompts}
+    label_everything(folder, 2)
+    run(recipe, folder)  # to its end, or up to the evaluation where the policies differ anywhere
+    assert (folder / "round-2/ppo/done.json").exists()
+
+
 def erase(folder: Path, kind: str, name: str) -> None:
     result = cli("store", "erase", folder / "store.db", f"--{kind}", name, "--yes")
     assert result.exit_code == 0, result.output

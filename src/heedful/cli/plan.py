@@ -182,6 +182,9 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
     here, wanted, config = f"round-{round}", recipe.rankings, recipe.reward_model
     prompts, split = sizes.total("reward_model"), sizes.number["reward_model"]
     k, new, row = (wanted.min_k + wanted.max_k) / 2, wanted.max_new_tokens, sizes.prompt["reward_model"]
+    if round > 1:
+        came = f"at least {recipe.new_prompts:,} new" if recipe.new_prompts else "with what came in"
+        yield f"{here}/prompts", Work(f"prompts of the rounds before, {came}")
     what = f"{prompts:,} prompts, {wanted.min_k} to {wanted.max_k} responses each"
     sampling = WEIGHT * sizes.parameters
     yield f"{here}/responses", Work(what, prompts * row, sampled=prompts * k * new, size=sampling)

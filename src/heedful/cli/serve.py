@@ -38,6 +38,13 @@ def serve(
     chat_template: Annotated[
         Path | None, typer.Option(help="A Jinja file, for a model without a chat template.", show_default=False)
     ] = None,
+    collect: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep chat prompts whose sender agrees (store: true, with user) in this file, for prompts import.",
+            show_default=False,
+        ),
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="The numbers the weights are held in.")
     ] = "float32",
@@ -51,10 +58,12 @@ def serve(
     listening = bind(host, port)
     from heedful.cli.serving import load, run
     from heedful.serve.app import make_app
+    from heedful.serve.collect import Collector
 
+    collector = None if collect is None else Collector(collect)
     served = load(model, name or model, max_batch, max_context, chat_template, dtype, device)
     keys = [key for key in api_key or [] if key]
-    app = make_app(served, max_waiting, keys, allow_origin or [], threads)
+    app = make_app(served, max_waiting, keys, allow_origin or [], threads, collector)
     if host not in LOCAL and not keys:
         errors.print(f"{host} is open to other machines: set --api-key", style="yellow", highlight=False)
     listening.listen(2048)

@@ -72,7 +72,7 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     steps += ["pretrain"] if recipe["pretrain"] else []
     steps += ["demonstrations", *sft] if sft else []
     for n in range(1, recipe["rounds"] + 1):
-        names, last = ["responses", "rankings"], n == recipe["rounds"]
+        names, last = [*(["prompts"] if n > 1 else []), "responses", "rankings"], n == recipe["rounds"]
         if recipe["reward_model"]:
             names.append("reward_model")
             names += ["../evaluation/choose_prefix"] if wanted["prompted"] and last else []
@@ -110,6 +110,8 @@ def read_step(folder: Path, name: str, recipe: Mapping[str, Any], busy: bool) ->
         return Step(name, "running", result="" if told is None else f"{told['step']} of {told['total']}")
     if recipe["labelers"]["judge"] == "people" and name.endswith(("demonstrations", "rankings")):
         return Step(name, "waiting", result=judged_so_far(folder / "store.db", name))
+    if name.endswith("/prompts"):
+        return Step(name, "waiting")
     return Step(name, "stopped")
 
 

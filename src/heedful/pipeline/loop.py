@@ -31,13 +31,14 @@ from heedful.pipeline.measure import (
     score_snapshot,
 )
 from heedful.pipeline.recipe import POOLS, Recipe
+from heedful.pipeline.renew import RENEWED, NewPromptsConfig, renew
 from heedful.pipeline.reuse import take_over
 from heedful.pipeline.source import Source
 from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.stages import ppo, pretrain, reward_model, sft
 from heedful.store.database import Store
-from heedful.store.pools import add_prompt
+from heedful.store.pools import Pool, add_prompt
 
 __all__ = ["Loop", "Waiting"]
 
@@ -90,7 +91,7 @@ class Loop:
     # Where things are.
 
     def data(self, name: str) -> Path:
-        """A snapshot: "documents", or a pool's name for its prompts."""
+        """A snapshot: "documents", or a pool's name for its prompts at the start."""
         return self.folder / "data" / name
 
     def documents(self) -> Path | None:
@@ -101,6 +102,10 @@ class Loop:
 
     def reward_model(self, round: int) -> Path:
         return self.round_folder(round) / "reward_model" / "model"
+
+    def prompts(self, pool: Pool, round: int) -> Path:
+        """The pool's prompts as they stand in the round: those of the start, and what came in for later rounds."""
+        return self.data(pool) if round == 1 else self.round_folder(round) / "prompts" / pool
 
     def start(self) -> Path:
         """The pretrained model: ours, or the one the recipe names."""
@@ -180,6 +185,8 @@ class Loop:
 
     def collect(self, round: int) -> None:
         """K responses of the newest policy to each prompt, ranked whole; a snapshot of all rounds' rankings so far."""
+        if round > 1:
+            self.renew(round)
         wanted = self.recipe.rankings
         config = SampleConfig(
             min_k=wanted.min_k,
@@ -190,7 +197,7 @@ class Loop:
         )
         inputs = {
             "policy": self.newest_policy(round),
-            "prompts": self.data("reward_model"),
+            "prompts": self.prompts("reward_model", round),
             "format": self.recipe.format,
         }
         self.workers.run([self.job(f"round-{round}/responses", "sample", sample, config, inputs)])
@@ -200,6 +207,17 @@ class Loop:
             self.recipe.labelers,
             lambda c, run: rank(self.recipe.labelers, run, self.store, self.source, responses, round),
             {"responses": responses},
+        )
+
+    def renew(self, round: int) -> None:
+        """The round's prompts: those of the round before, and what people have asked the newest policy since."""
+        before = {pool: self.prompts(pool, round - 1) for pool in RENEWED}
+        policy = self.newest_policy(round)
+        self.step(
+            f"round-{round}/prompts",
+            NewPromptsConfig(new_prompts=self.recipe.new_prompts),
+            lambda config, run: renew(config, run, self.store, self.source, before, policy, round),
+            {str(pool): place for pool, place in before.items()},
         )
 
     def reward(self, round: int) -> None:
@@ -258,7 +276,8 @@ class Loop:
 
     def choosing(self, name: str, policies: list[Path], prefixes: list[str], round: int) -> Job:
         wanted = self.recipe.rankings
-        config = ChooseConfig(temperature=wanted.temperature, max_new_tokens=wanted.max_new_tokens)
+        stop = (self.recipe.evaluate.prefix_stop,)
+        config = ChooseConfig(temperature=wanted.temperature, max_new_tokens=wanted.max_new_tokens, stop=stop)
         inputs = {
             "policies": policies,
             "prefixes": prefixes,
@@ -273,7 +292,7 @@ class Loop:
         inputs = {
             "policy_folder": self.ppo_start(),
             "reward_model_folder": self.reward_model(round),
-            "prompts": self.data("ppo"),
+            "prompts": self.prompts("ppo", round),
             "format": self.recipe.format,
             "documents": self.documents(),
         }
@@ -327,6 +346,7 @@ class Loop:
             max_new_tokens=wanted.max_new_tokens,
             best_of=wanted.best_of or 1 if name == f"best_of_{wanted.best_of}" else 1,
             prefix=prefix,
+            stop=(wanted.prefix_stop,) if prefix else (),
         )
         inputs = {
             "policy": policy,

@@ -39,6 +39,7 @@ class StoriesConfig(Config):
 
     min_words: int = Field(default=8, ge=1)
     max_words: int = Field(default=24, ge=1)
+    prompts_per_story: int = Field(default=1, ge=1)  # of training; further ones begin at later sentences of the story
     separator: str = "<|endoftext|>"
     test_stories: int = Field(default=320, ge=0)  # the same for every seed; nothing is trained or tuned on them
     evaluate_on: Literal["test", "valid"] = "test"  # valid: on other stories, for tuning
@@ -78,6 +79,7 @@ class EvaluateConfig(Config):
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, ge=1)
     prefixes: tuple[str, ...] = ()  # few-shot prefixes for `prompted`, where the source of the prompts brings none
+    prefix_stop: str = "\n"  # what ends a response behind a prefix, besides the end token
     prompted: bool = False  # also the pretrained model behind a few-shot prefix chosen by reward-model score
     best_of: int | None = Field(default=None, ge=2)  # also the best of n from the start policy by the reward model
 
@@ -92,6 +94,7 @@ class Recipe(Config):
     documents: str | None = None  # a file of pretraining text (.jsonl, .txt); the world brings its own
     seed: int = Field(default=0, ge=0)
     rounds: int = Field(default=1, ge=1)
+    new_prompts: int = Field(default=0, ge=0)  # people's prompts that each later round waits for (docs/serve.md)
     format: PromptFormat = PromptFormat()
     pools: PoolSizes = PoolSizes()
     world: WorldConfig = WorldConfig()
@@ -122,6 +125,8 @@ class Recipe(Config):
                 raise ValueError(f"{key} is {value!r}, which is none of {', '.join(sorted(starts))}")
         if self.ppo and self.reward_model is None:
             raise ValueError("ppo needs a reward_model block")
+        if self.new_prompts and (self.rounds == 1 or self.prompts == "world"):
+            raise ValueError("new_prompts are for rounds: 2 or more and prompts from a file, not prompts: world")
         self._folds()
         if self.pretrain is not None and self.prompts != "world":
             raise ValueError(

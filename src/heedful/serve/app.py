@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from heedful.serve.answers import Answer, Json
+from heedful.serve.collect import Collector
 from heedful.serve.errors import ApiError, bad
 from heedful.serve.requests import ChatRequest, CompletionRequest, parse
 from heedful.serve.served import Asked, Served
@@ -38,9 +39,13 @@ def make_app(
     api_keys: Sequence[str] = (),
     origins: Sequence[str] = (),
     threads: int | None = None,
+    collector: Collector | None = None,
 ) -> Starlette:
-    """`api_keys`: any of them opens the API; none: it is open. `origins`: web pages that browsers may let in."""
-    server = _Server(served, max_waiting, [key.encode() for key in api_keys], threads)
+    """`api_keys`: any of them opens the API; none: it is open. `origins`: web pages that browsers may let in.
+
+    `collector` keeps the prompts of those who agree; without one, a request that agrees is refused.
+    """
+    server = _Server(served, max_waiting, [key.encode() for key in api_keys], threads, collector)
     routes = [
         Route("/health", server.health),
         Route("/v1/models", server.guarded(server.models)),
@@ -66,8 +71,16 @@ def make_app(
 class _Server:
     """The handlers and what they share."""
 
-    def __init__(self, served: Served, max_waiting: int, api_keys: Sequence[bytes], threads: int | None) -> None:
+    def __init__(
+        self,
+        served: Served,
+        max_waiting: int,
+        api_keys: Sequence[bytes],
+        threads: int | None,
+        collector: Collector | None,
+    ) -> None:
         self._served, self._max_waiting, self._api_keys, self._threads = served, max_waiting, api_keys, threads
+        self._collector = collector
         self._worker: Worker
         self._tokenizing = threading.Lock()  # tokenizers are not made for several threads
 
@@ -112,7 +125,17 @@ class _Server:
 
     async def chat(self, request: Request) -> Response:
         asked = parse(ChatRequest, await read_body(request))
-        return await self._answer(request, asked, lambda: self._served.chat(asked))
+        if asked.store and self._collector is None:
+            message = "this server keeps no prompts; leave out store, or start it with --collect FILE"
+            raise bad(message, "store", "unsupported_parameter")
+
+        def prepare() -> Asked:
+            found = self._served.chat(asked)
+            if self._collector is not None:
+                self._collector.take(asked)  # only what can be answered
+            return found
+
+        return await self._answer(request, asked, prepare)
 
     async def complete(self, request: Request) -> Response:
         asked = parse(CompletionRequest, await read_body(request))

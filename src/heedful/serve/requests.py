@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from heedful.config import said
 from heedful.serve.errors import ApiError, bad
 
 MAX_LISTED = 20  # rivals listed beside a token
@@ -36,11 +37,10 @@ NOT_DONE: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": ("none",),
     "verbosity": (),
     "web_search_options": (),
-    "store": (False,),
 }
 # What says something about the caller, not about the answer.
 NO_EFFECT = {
-    *("user", "metadata", "service_tier", "safety_identifier", "parallel_tool_calls"),
+    *("metadata", "service_tier", "safety_identifier", "parallel_tool_calls"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
 }
 
@@ -106,6 +106,7 @@ class Common(_Strict):
     stream_options: StreamOptions | None = None
     logit_bias: dict[str, float] = Field(default={}, max_length=1024)
     prompt_logprobs: int | None = Field(default=None, ge=0, le=MAX_LISTED)
+    user: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -130,6 +131,7 @@ class ChatRequest(Common):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool = False
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LISTED)
+    store: bool = False  # the person agrees that the prompt is kept for training
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -145,6 +147,7 @@ class ChatRequest(Common):
 
 
 class CompletionRequest(Common):
+    store: Literal[False] = False  # only chats are collected
     prompt: Annotated[list[str | list[int]], BeforeValidator(prompts)]
     echo: bool = False
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LISTED)
@@ -204,4 +207,4 @@ def _first(error: ValidationError) -> ApiError:
         return bad(f"{place} is not a field of this request", place, "unknown_parameter")
     if found["type"] == "missing":
         return bad(f"{place} is missing", place, "missing_required_parameter")
-    return bad(f"{place}: {found['msg'].removeprefix('Value error, ')}", place, "invalid_value")
+    return bad(f"{place}: {said(found)}", place, "invalid_value")

@@ -1,0 +1,112 @@
+"""Prompts that people let a server keep: which, in what form, and that intake reads them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from heedful.engine.engine import Engine
+from heedful.models.load import load_decoder, load_tokenizer
+from heedful.serve.app import make_app
+from heedful.serve.collect import Collector, as_prompt
+from heedful.serve.errors import ApiError
+from heedful.serve.requests import Message
+from heedful.serve.served import Served
+from heedful.serve.spelling import Spelling
+from heedful.store.database import open_store
+from heedful.store.intake import read_prompts
+from heedful.store.pools import prompts_with_pool
+from small_server import save_small, threaded
+from small_tokenizers import byte_tokenizer
+from tiny import cli, refuse
+
+Talk = list[tuple[Any, str]]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    folder = save_small(tmp_path / "m", byte_tokenizer(), chat=True)
+    model, tokenizer = load_decoder(folder), load_tokenizer(folder)
+    return Served("m", Engine(model, [], 4), tokenizer, Spelling(tokenizer), 4096, int(time.time()))
+
+
+def said(talk: Talk) -> list[Message]:
+    return [Message(role=role, content=text) for role, text in talk]
+
+
+@pytest.mark.parametrize(
+    ("talk", "text", "examples", "use_case"),
+    [
+        ([("user", "a")], "a", [], "other"),
+        ([("system", "be kind"), ("user", "a")], "be kind\n\na", [], "other"),
+        ([("user", "a"), ("assistant", "b"), ("user", "c")], "c", [("a", "b")], "chat"),
+        (
+            [("user", "a"), ("assistant", "b"), ("assistant", "b2"), ("user", "c"), ("assistant", "d"), ("user", "e")],
+            "e",
+            [("a", "b\n\nb2"), ("c", "d")],
+            "chat",
+        ),
+        ([("assistant", "hello"), ("user", "a"), ("user", "b")], "a\n\nb", [], "other"),
+        ([("developer", "s"), ("assistant", "hello"), ("user", "a")], "a", [("s", "hello")], "chat"),
+    ],
+)
+def test_a_chat_is_a_prompt_with_the_exchanges_before_it(
+    talk: Talk, text: str, examples: list[tuple[str, str]], use_case: str
+) -> None:
+    assert as_prompt(said(talk)) == {"text": text, "examples": examples, "use_case": use_case}
+
+
+def test_an_empty_prompt_is_not_kept() -> None:
+    with pytest.raises(ApiError, match="empty"):
+        as_prompt(said([("user", "a"), ("assistant", "b"), ("user", " ")]))
+
+
+def test_only_those_who_agree_are_kept_and_intake_takes_them_in(served: Served, tmp_path: Path) -> None:
+    path, store = tmp_path / "collected" / "asked.jsonl", tmp_path / "store.db"
+    turns: Any = [
+        {"role": "user", "content": "tell me of the boat, jo@ex.com"},
+        {"role": "assistant", "content": "it is red"},
+        {"role": "user", "content": "and the café?"},
+    ]
+    asked: Any = {"model": "m", "max_tokens": 3}
+    with threaded(make_app(served, 4, collector=Collector(path))) as url:
+        with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
+            ask = client.chat.completions.create
+            ask(messages=turns, user="ada", store=True, **asked)
+            ask(messages=turns[:1], user="eve", **asked)  # did not agree
+            ask(messages=turns[:1], user="bob", store=False, **asked)
+            list(ask(messages=[{"role": "user", "content": "stream on"}], user="kim", store=True, stream=True, **asked))
+            for wrong in ({"messages": turns}, {"messages": turns, "user": ""}):
+                with pytest.raises(openai.BadRequestError, match="needs user"):
+                    ask(store=True, **wrong, **asked)
+            with pytest.raises(openai.BadRequestError, match="context"):  # was not answered, so it is not kept
+                long: Any = [{"role": "user", "content": "the " * 5000}]
+                ask(messages=long, user="ada", store=True, **asked)
+    kept = read_prompts(path)
+    assert [(prompt.user, prompt.text, prompt.use_case) for prompt in kept] == [
+        ("ada", "and the café?", "chat"),
+        ("kim", "stream on", "other"),
+    ]
+    wanted: Any = (*("--round", 2, "--pool", "ppo"), *("--valid", 0, "--test", 0))
+    assert cli("prompts", "import", path, "--store", store, *wanted).exit_code == 0
+    with open_store(store) as opened:
+        stored = {prompt.user: (prompt, pool) for prompt, pool in prompts_with_pool(opened, round=2)}
+    assert {user: pool for user, (_, pool) in stored.items()} == {"ada": "ppo", "kim": "ppo"}
+    assert stored["ada"][0].examples == (("tell me of the boat, [email]", "it is red"),)
+
+
+def test_a_server_that_keeps_nothing_refuses_consent(served: Served) -> None:
+    with threaded(make_app(served, 4)) as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
+        with pytest.raises(openai.BadRequestError, match="keeps no prompts"):
+            client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "the boat"}], store=True, user="ada"
+            )
+
+
+def test_a_file_that_cannot_be_written_is_named(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "m"
+    assert f"--collect {tmp_path}" in refuse("serve", folder, "--port", 0, "--collect", tmp_path)
+    assert "--collect" in refuse("serve", folder, "--port", 0, "--collect", tmp_path / "file" / "x.jsonl")
