@@ -47,11 +47,18 @@ def _describe(item: Any, model: type[Config], where: str) -> str:
         return f"{key}: unknown key{nearest(str(item['loc'][-1]), known)}; known here: {', '.join(known)}"
     if item["type"] == "missing":
         return f"{key}: missing"
-    message = item["msg"].removeprefix("Value error, ")
+    message = said(item)
     if item["type"] == "value_error" and isinstance(item["input"], dict):  # of the whole block, whose keys it names
         return f"{key}: {message}" if key else message
     found = "a block of settings" if isinstance(item["input"], dict) else repr(item["input"])
     return f"{key}: {message} (found {found})"
+
+
+def said(item: Any) -> str:
+    """What one of pydantic's errors says, in our words: "must be greater than 0"."""
+    plain = {"missing": "is missing", "extra_forbidden": "is no field here"}
+    message = plain.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+    return message.replace("Input should be a valid ", "must be a valid ").replace("Input should ", "must ")
 
 
 def _block(model: type[Config], path: Iterable[str | int]) -> type[Config]:

@@ -224,7 +224,7 @@ class Run:
         states = self._states()
         for path in reversed(states):
             try:
-                state = torch.load(path, map_location="cpu", weights_only=False)
+                state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # a torn file can fail in any way the unpickler knows
                 if _is_whole(path):
                     raise  # too little memory, say: the state is good

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from heedful.config import InputError
+from heedful.config import InputError, said
 from heedful.types import Demonstration, Document, Labeler, Prompt, Ranking, Rating, Record, Response, Split
 
 R = TypeVar("R", bound=Record)
@@ -145,7 +145,7 @@ def read_records(path: Path, record: type[R]) -> list[R]:
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"])
-                raise InputError(f"{path}, line {number}: {where + ': ' if where else ''}{first['msg']}") from None
+                raise InputError(f"{path}, line {number}: {where + ': ' if where else ''}{said(first)}") from None
     return rows
 
 

@@ -16,7 +16,7 @@ from heedful.pipeline.jobs import Job
 from heedful.pipeline.recipe import build
 from heedful.pipeline.reuse import take_over
 from heedful.pipeline.start import at_work
-from heedful.pipeline.sweep import cell_name, ranking, read_sweep, run_sweep, spread, value_of
+from heedful.pipeline.sweep import at_edge, cell_name, ranking, read_sweep, run_sweep, spread, value_of
 from heedful.report import write_sweep_report
 from heedful.report.sweep import goodness
 from heedful.run import Run
@@ -92,7 +92,7 @@ def test_names_of_cells_are_names_of_folders_and_differ(values: list[Any]) -> No
         ({"sft.lrr": [1]}, "sft.lrr: unknown key, did you mean lr"),
         ({"stf.lr": [1]}, "stf: unknown key, did you mean sft"),
         ({"sft.variants.stf.lr": [1, 2]}, "matrix.sft.variants.stf.lr: no variant stf, did you mean sft?; known here"),
-        ({"sft.lr": [1e-3, -1]}, "cell sft.lr=-1: sft.lr: Input should be greater than 0 (found -1)"),
+        ({"sft.lr": [1e-3, -1]}, "cell sft.lr=-1: sft.lr: must be greater than 0 (found -1)"),
         ({"name.x.y": [1]}, "matrix.name.x.y: name is a value, not a block"),
         ({"sft.lr": []}, "sft.lr: give at least one value"),
         ({"sft.lr": 3}, "sft.lr: give a list of values or geometric: [first, last, number], not 3"),
@@ -283,6 +283,7 @@ def test_reports_of_one_to_three_settings(number: int, tmp_path: Path) -> None:
     for one in cells:
         one["reason"] = "not run yet"
     sweep = {"recipe": "r", "by": "x.y", "better": "higher", "until": "sft", "matrix": values, "cells": cells}
+    sweep["at_edge"] = []
     tmp_path.joinpath("sweep.json").write_text(json.dumps(sweep | {"ranking": ranking(cells, lower=False)}))
     page = Page(write_sweep_report(tmp_path).read_text(encoding="utf-8"))
     charts = [str(element.attributes["aria-label"]) for element in page.all("svg")]
@@ -293,6 +294,14 @@ def test_reports_of_one_to_three_settings(number: int, tmp_path: Path) -> None:
     lines = [element for element in page.all("polyline")]
     assert len(lines) == {1: 1, 2: 6, 3: 3}[number]
     assert ("The mean over 9 combinations" in page.section("pictures")) == (number == 3)
+
+
+def test_a_best_value_at_the_end_of_what_was_tried_is_named() -> None:
+    matrix = {"lr": [1e-4, 1e-3, 1e-2], "batch": [4, 8, 16], "name": ["a", "b", "c"], "two": [1, 2], "seed": [0, 1, 2]}
+    best = {"lr": 1e-2, "batch": 8, "name": "a", "two": 2}
+    ranked = [{"settings": best, "mean": 0.7}, {"settings": best | {"lr": 1e-3}, "mean": 0.6}]
+    assert at_edge(matrix, ranked) == ["lr"]
+    assert at_edge(matrix, [ranked[0] | {"mean": None}]) == at_edge(matrix, []) == []
 
 
 def test_the_better_the_stronger() -> None:

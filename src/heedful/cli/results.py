@@ -28,8 +28,19 @@ def show_results(results: Mapping[str, Any], folder: Path) -> None:
         f"{number(agreement['heldout']['mean'])} in the held-out group"
     )
     if results["alignment_tax"] is not None:
+        if (line := over_start(results, results["alignment_tax"]["start"])) is not None:
+            say(line)
         say(tax_line(results["alignment_tax"]))
     say(f"{results['seconds']['total']:.0f} s by the clock; everything is in {folder}")
+
+
+def over_start(results: Mapping[str, Any], start: str) -> str | None:
+    """What each PPO policy wins against the model it began from, where that is not the baseline of the table."""
+    names = [name for name in results["alignment_tax"]["policies"] if start in results["pairwise"].get(name, {})]
+    if start == results["baseline"] or not names:
+        return None
+    said = [f"{name} {with_interval(results['pairwise'][name][start])}" for name in names]
+    return f"win rate against {start}, which PPO began from: {', '.join(said)}"
 
 
 def tax_line(tax: Mapping[str, Any]) -> str:
@@ -81,6 +92,8 @@ def with_interval(found: Mapping[str, Any]) -> str:
 def show_sweep(found: Mapping[str, Any], folder: Path) -> None:
     """The cells of a sweep, the best first; those without a value last, with the reason."""
     console.print(sweep_table(found))
+    for key in found["at_edge"]:
+        say(f"the best {key} lies at the end of what was tried; a better one may lie beyond")
     for cell in found["cells"]:
         if cell["value"] is None:
             say(f"{cell['name']}: {cell['reason']}")

@@ -41,7 +41,8 @@ class MeasureConfig(Config):
     temperature: float = Field(gt=0)
     max_new_tokens: int = Field(ge=1)
     best_of: int = Field(default=1, ge=1)
-    prefix: str = ""  # few-shot prefix before every prompt; a response then ends at the next line break
+    prefix: str = ""  # few-shot prefix before every prompt
+    stop: tuple[str, ...] = ()  # texts that end a response, besides the end token
     window: int = 256
     precision: Precision = "auto"
     max_tokens: int = 8192
@@ -130,8 +131,7 @@ def measure(
     kept, tokens = fitting(encoder, read_snapshot(prompts).prompts, prompts)
     asked = _with_prefix(tokens, config.prefix, encoder) if config.prefix else tokens
     seeds = [random.Random(f"{run.seed} {prompt.id}").getrandbits(62) for prompt in kept]
-    stop = ["\n"] if config.prefix else []
-    sampler = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature, stop)
+    sampler = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature, config.stop)
     sampled = sampler(asked, seeds, [config.best_of] * len(kept))
     results: dict[str, float | None] = {}
     scored = None
@@ -226,6 +226,7 @@ class ChooseConfig(Config):
     temperature: float = Field(gt=0)
     max_new_tokens: int = Field(ge=1)
     num_prompts: int = Field(default=100, ge=1)
+    stop: tuple[str, ...] = ()  # texts that end a response behind a prefix, besides the end token
     precision: Precision = "auto"
     max_tokens: int = 8192
 
@@ -254,7 +255,7 @@ def choose(
         seeds = [random.Random(f"{run.seed} {prompt.id}").getrandbits(62) for prompt in kept]
         scores.append([])
         for prefix in prefixes:
-            stop = ["\n"] if prefix else []
+            stop = config.stop if prefix else ()
             sampler = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature, stop)
             sampled = sampler(_with_prefix(tokens, prefix, encoder) if prefix else tokens, seeds)
             rows = without_prefix(tokens, sampled, encoder) if prefix else sampled.rows

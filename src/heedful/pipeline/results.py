@@ -57,8 +57,18 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         if row["gold"] is not None:
             gold[row["policy"]][row["prompt_id"]] = row["gold"]
     baseline = recipe.evaluate.baseline
-    by_scorer = recipe.labelers.judge == "sentiment"
-    policies = {name: policy(name, baseline, folder, judgements, given, gold, by_scorer) for name in given}
+
+    def wins(name: str, other: str) -> WinRate:
+        if recipe.labelers.judge == "sentiment":  # the scorer itself decides
+            return compare_scores(gold[name], gold[other])
+        return win_rate(judgements.rankings, given, name, other)
+
+    policies = {}
+    for name in given:
+        against = wins(name, baseline)
+        if name == baseline:  # ½ by definition: there is nothing to be unsure of
+            against = against._replace(estimate=against.estimate._replace(stderr=0.0, low=0.5, high=0.5))
+        policies[name] = policy(folder / "evaluation" / name, against, judgements, given[name], gold[name])
     found = {
         "seed": recipe.seed,
         "recipe": recipe.name,
@@ -68,6 +78,9 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         "agreement": agreement(last),
         "reward_model": reward_model(last),
         "policies": policies,
+        "pairwise": {
+            name: {other: interval(wins(name, other).estimate) for other in given if other != name} for name in given
+        },
         "alignment_tax": tax(recipe, policies),
     }
     return with_reasons(found)
@@ -164,27 +177,16 @@ def cross_validated(folder: Path, rankings: list[Ranking]) -> Json | None:
 
 
 def policy(
-    name: str,
-    baseline: str,
-    folder: Path,
-    judgements: Snapshot,
-    given: Mapping[str, Mapping[str, str]],
-    gold: Mapping[str, Mapping[str, float]],
-    by_scorer: bool,
+    folder: Path, wins: WinRate, judgements: Snapshot, given: Mapping[str, str], gold: Mapping[str, float]
 ) -> Json:
-    measured = read_done(folder / "evaluation" / name)["results"]
-    if by_scorer:
-        wins = compare_scores(gold[name], gold[baseline])
-    else:
-        wins = win_rate(judgements.rankings, given, name, baseline)
-    if name == baseline:  # ½ by definition: there is nothing to be unsure of
-        wins = wins._replace(estimate=wins.estimate._replace(stderr=0.0, low=0.5, high=0.5))
-    ratings = [r for r in judgements.ratings if given[name].get(r.prompt_id) == r.response_id]
+    """What was measured of a policy in its folder, and judged of its responses; given, gold: by prompt id."""
+    measured = read_done(folder)["results"]
+    ratings = [r for r in judgements.ratings if given.get(r.prompt_id) == r.response_id]
     flags = {flag: [r for r in ratings if flag in r.flags] for flag in sorted({f for r in ratings for f in r.flags})}
     found = {
         "win_rate": win_rate_json(wins),
         "likert": mean_or_null([float(r.overall) for r in ratings]),
-        "gold": mean_or_null(list(gold[name].values())),
+        "gold": mean_or_null(list(gold.values())),
         **measured,
         "likert_interval": interval(clustered_mean([r.overall for r in ratings], prompts_of(ratings))),
         "metadata": {flag: mean_or_null([float(r.flags[flag]) for r in marked]) for flag, marked in flags.items()},

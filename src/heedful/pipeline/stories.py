@@ -39,34 +39,42 @@ class StoriesSource:
         random.Random(self.recipe.seed).shuffle(rest)
         if self.cut.evaluate_on == "valid":
             test, rest = rest[: sizes.evaluation], rest[sizes.evaluation :]
-        wanted = sizes.reward_model + sizes.ppo
+        ranked_stories, trained_stories = (
+            -(-size // self.cut.prompts_per_story) for size in (sizes.reward_model, sizes.ppo)
+        )
+        wanted = ranked_stories + trained_stories
         if wanted > len(rest) or sizes.evaluation > len(test):
             raise InputError(
-                f"{self.recipe.prompts}: {len(rest)} stories of over {self.cut.max_words} words for {wanted} prompts, "
-                f"{len(test)} for {sizes.evaluation} of evaluation; lower pools.* or give more stories"
+                f"{self.recipe.prompts}: {len(rest)} stories of over {self.cut.max_words} words, {wanted} are wanted; "
+                f"{len(test)} for {sizes.evaluation} of evaluation; lower pools.*, raise stories.prompts_per_story or "
+                "give more stories"
             )
-        ranked, trained = rest[: sizes.reward_model], rest[sizes.reward_model : wanted]
+        ranked, trained = rest[:ranked_stories], rest[ranked_stories:wanted]
         self.dropped = self.unfit | {"stories not needed": len(rest) - wanted + len(test) - sizes.evaluation}
         split_at = round(0.8 * len(ranked)), round(0.85 * len(ranked))
         return {
             "sft": [],
             "reward_model": [
-                *self.cut_all(ranked[: split_at[0]], "train"),
-                *self.cut_all(ranked[split_at[0] : split_at[1]], "valid"),
-                *self.cut_all(ranked[split_at[1] :], "test"),
+                *self.cut_all(ranked[: split_at[0]], "train", self.cut.prompts_per_story),
+                *self.cut_all(ranked[split_at[0] : split_at[1]], "valid", self.cut.prompts_per_story),
+                *self.cut_all(ranked[split_at[1] :], "test", self.cut.prompts_per_story),
             ],
-            "ppo": self.cut_all(trained, "train"),
-            "evaluation": self.cut_all(test[: sizes.evaluation], "test"),
+            "ppo": self.cut_all(trained, "train", self.cut.prompts_per_story),
+            "evaluation": self.cut_all(test[: sizes.evaluation], "test", 1),
         }
 
-    def cut_all(self, stories: Sequence[str], split: Split) -> list[Prompt]:
-        """The first words of each story, how many is drawn anew for each."""
+    def cut_all(self, stories: Sequence[str], split: Split, number: int) -> list[Prompt]:
+        """The first words of each story, how many is drawn anew for each; further prompts begin at later sentences."""
         prompts = []
         for story in stories:
-            key = story_key(story)
-            words = random.Random(f"{self.recipe.seed} {key}").randint(self.cut.min_words, self.cut.max_words)
-            text = " ".join(story.split(" ")[:words])
-            prompts.append(Prompt(id=key, text=text, user=key, use_case="generation", split=split))
+            key, words = story_key(story), story.split(" ")
+            draw = random.Random(f"{self.recipe.seed} {key}")
+            lengths = [draw.randint(self.cut.min_words, self.cut.max_words) for _ in range(number)]
+            begins = later_sentences(words, self.cut.max_words)
+            starts = [0, *draw.sample(begins, min(number - 1, len(begins)))]
+            for n, (start, length) in enumerate(zip(starts, lengths, strict=False)):
+                text, id = " ".join(words[start : start + length]), f"{key}-{n}" if n else key
+                prompts.append(Prompt(id=id, text=text, user=key, use_case="generation", split=split))
         return prompts
 
     def documents(self) -> list[Document]:
@@ -93,6 +101,12 @@ class StoriesSource:
 
     def utility(self, prompt: Prompt, text: str) -> float | None:
         return sentiment(prompt, text)
+
+
+def later_sentences(words: Sequence[str], room: int) -> list[int]:
+    """Where sentences after the first begin with at least `room` words left."""
+    ends = (n for n, word in enumerate(words) if word.rstrip("\"'”’").endswith((".", "!", "?")))
+    return [n + 1 for n in ends if n + 1 + room <= len(words)]
 
 
 def story_key(story: str) -> str:

@@ -224,6 +224,7 @@ def summarise(sweep: Sweep, folder: Path, diverged: Mapping[str, str]) -> Json:
         else:
             row |= {"value": None, "low": None, "high": None, "reason": "not run yet"}
         cells.append(row)
+    ranked = ranking(cells, lower)
     return {
         "recipe": sweep.cells[0].recipe.name,
         "until": sweep.config.matrix_until,
@@ -231,8 +232,16 @@ def summarise(sweep: Sweep, folder: Path, diverged: Mapping[str, str]) -> Json:
         "better": "lower" if lower else "higher",
         "matrix": dict(sweep.config.matrix),
         "cells": cells,
-        "ranking": ranking(cells, lower),
+        "ranking": ranked,
+        "at_edge": at_edge(sweep.config.matrix, ranked),
     }
+
+
+def at_edge(matrix: Mapping[str, Any], ranked: list[Json]) -> list[str]:
+    """The settings whose best value is the smallest or largest that was tried: better ones may lie beyond."""
+    best = ranked[0]["settings"] if ranked and ranked[0]["mean"] is not None else {}
+    tried = {key: [v for v in matrix[key] if isinstance(v, int | float) and not isinstance(v, bool)] for key in best}
+    return [key for key, v in tried.items() if len(v) > 2 and best[key] in (min(v), max(v))]
 
 
 def is_done(folder: Path, until: Until, recipe: Recipe) -> bool:

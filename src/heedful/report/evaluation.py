@@ -94,6 +94,18 @@ def wins_and_losses(run: RunFolder, show: Show) -> Markup:
     return stack_chart(rows, "Wins, ties and losses")
 
 
+def pairwise(run: RunFolder) -> dict[str, dict[str, str]]:
+    """The paint of each policy's win rate over each other one: none where its interval holds one half."""
+    found = run.at("/pairwise") or {}
+    return {name: {other: paint(wins) for other, wins in others.items()} for name, others in found.items()}
+
+
+def paint(wins: Json) -> str:
+    if wins["low"] is None or wins["low"] <= 0.5 <= wins["high"]:
+        return ""
+    return f"{'up' if wins['mean'] > 0.5 else 'down'}{min(4, 1 + int(10 * abs(wins['mean'] - 0.5)))}"
+
+
 def flags(run: RunFolder) -> list[str]:
     """Every box the labelers could tick, figure 4's first."""
     found = {flag for name in run.policies for flag in run.at(pointer("policies", name, "metadata")) or {}}

@@ -77,6 +77,7 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "baseline": run.results.get("baseline"),
         "recipe_ppo": run.recipe.get("ppo", {}),
         "figure_1": evaluation.figure_1(run, show),
+        "pairwise": evaluation.pairwise(run),
         "wins": evaluation.wins_and_losses(run, show),
         "flags": evaluation.flags(run),
         "flag_names": evaluation.FLAG_NAMES,
