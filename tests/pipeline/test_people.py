@@ -80,6 +80,11 @@ def waiting(recipe: Path, folder: Path, given: Path | None = None) -> str:
     result = run(recipe, given or folder)
     assert result.exit_code == 3, result.output
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("waiting for people: ")]
+    place = folder / "store.db"
+    forms = line.split(": heedful label work FILE ")[1].split(" writes")[0]
+    forms = forms.replace("NAME", "checks-held" if "--heldout" in forms else "checks")
+    write = cli("label", "work", folder.parent / "forms.jsonl", *forms.split(), "--store", place)
+    assert write.exit_code == 0 and int(write.stdout.split(": ")[1].split()[0]) > 0, write.output
     command = line.split(", and ")[1].split(" brings")[0]
     assert command == f"heedful label import FILE --store {folder / 'store.db'}"
     assert (folder / "store.db").exists() and line.endswith("then run the same command again")
@@ -259,6 +264,36 @@ def test_a_run_goes_on_without_those_who_had_their_data_erased(recipe: Path, tmp
     for step in ("demonstrations", "round-1/rankings", "evaluation/judgements"):
         assert json.loads((folder / step / "done.json").read_text())["counts"]["erased_on_request"] >= 3, step
     assert {p.user for p in read_snapshot(folder / "round-1/rankings/snapshot").prompts}.isdisjoint(gone)
+
+
+def test_people_fill_in_forms(recipe: Path, tmp_path: Path) -> None:
+    """The whole of it with nothing but a text editor."""
+    folder, forms = tmp_path / "run", tmp_path / "forms.jsonl"
+    store = ("--store", folder / "store.db")
+    total = waiting(recipe, folder).split()[2]
+    who = ("--labeler", "ada", "--task", "demonstration", "--pool", "sft")
+    assert cli("label", "work", forms, *store, *who).exit_code == 0
+    lines = [json.loads(line) for line in forms.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == int(total) - 3
+    unfilled = cli("label", "import", forms, *store)
+    assert unfilled.exit_code == 0 and f"{len(lines)} forms not filled in" in unfilled.stdout
+    for line in lines:
+        line["demonstration"]["text"] = "w1 w2 w3"
+    forms.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert cli("label", "import", forms, *store).exit_code == 0
+    assert waiting(recipe, folder).endswith(" rankings")
+    who = ("--labeler", "bea", "--round", 1, "--pool", "reward_model", "--limit", 4)
+    assert cli("label", "work", forms, *store, *who).exit_code == 0
+    lines = [json.loads(line) for line in forms.read_text(encoding="utf-8").splitlines()]
+    for line in lines[:3]:
+        ranking = line["ranking"]
+        assert [response["id"] for response in line["responses"]] == ranking["responses"] == ranking["order"]
+        assert ranking["rank"] == [None] * len(ranking["order"])
+        ranking["rank"] = list(range(1, len(ranking["order"]) + 1))
+    forms.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert cli("label", "import", forms, *store).exit_code == 0
+    assert waiting(recipe, folder).startswith("3 of ")
+    assert "no store is there" in refuse("label", "work", forms, "--store", tmp_path / "none.db", "--labeler", "ada")
 
 
 def test_people_label_once_for_all_cells_of_a_sweep(recipe: Path, tmp_path: Path) -> None:

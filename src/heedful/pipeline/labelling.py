@@ -56,9 +56,19 @@ def wait_for(store: Store, work: Work, where: Path) -> None:
     state = progress(store, work)
     if state.done < state.total:
         raise Waiting(
-            f"waiting for people: {state}; what to judge is in {where}, and heedful label import FILE "
+            f"waiting for people: {state}; what to judge is in {where}: heedful label work FILE --labeler NAME "
+            f"{' '.join(options(work))} writes forms to fill in, and heedful label import FILE "
             f"--store {store.engine.url.database} brings judgements in; then run the same command again"
         )
+
+
+def options(work: Work) -> list[str]:
+    """What asks `heedful label work` for this."""
+    said = [f"--task {work.task}", f"--pool {work.pool}"]
+    said += [f"--round {work.round}"] if work.round else []
+    said += [f"--overlap {work.overlap}"] if work.overlap > 1 else []
+    said += ["--heldout"] if work.group == "heldout" else []
+    return said + (["--purpose evaluation"] if work.purpose == "evaluation" else [])
 
 
 def rank(config: LabelersConfig, run: Run, store: Store, source: Source, responses: Path, round: int) -> None:

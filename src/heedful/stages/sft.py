@@ -25,6 +25,7 @@ from heedful.models.heads import Policy
 from heedful.models.load import context_length, set_residual_dropout
 from heedful.models.lora import attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
+from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
 from heedful.text.collate import Encoded, Encoder, by_length, texts, to_rows
@@ -59,23 +60,22 @@ def backward(policy: Policy, items: Sequence[Encoded], pad: int, config: SFTConf
     """Accumulate the gradient of the mean loss over the items' response tokens; returns that mean."""
     rows = to_rows(items, pad).to(policy.device)
     total = rows.response_length.sum()
-    loss = torch.zeros((), device=policy.device)
-    for index in by_length(rows.length, config.max_tokens):
-        part = response_loss(policy, rows.select(index), config.precision) / total
-        part.backward()
-        loss += part.detach()
-    return loss
+
+    def share(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = response_loss(policy, rows.select(index), config.precision) / total
+        return loss, loss.detach()
+
+    return torch.stack(accumulate(policy, share, by_length(rows.length, config.max_tokens))).sum()
 
 
-@torch.no_grad()
 def mean_loss(policy: Policy, items: Sequence[Encoded], pad: int, config: SFTConfig) -> float:
     """Mean loss in nats per response token, dropout off."""
     policy.eval()
     rows = to_rows(items, pad).to(policy.device)
     parts = by_length(rows.length, config.max_tokens)
-    loss = sum(float(response_loss(policy, rows.select(index), config.precision)) for index in parts)
+    losses = in_order(policy, lambda index: float(response_loss(policy, rows.select(index), config.precision)), parts)
     policy.train()
-    return loss / int(rows.response_length.sum())
+    return sum(losses) / int(rows.response_length.sum())
 
 
 def epoch_items(

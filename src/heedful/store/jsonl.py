@@ -10,6 +10,7 @@ current view is written; history and tombstones travel in a backup.
 
 import json
 import os
+import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,12 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import Connection, select
 
 from heedful.config import InputError
+from heedful.run import write_atomic
 from heedful.snapshot import read_lines
 from heedful.store.database import Store
 from heedful.store.labels import check_references
 from heedful.store.pools import insert_prompts
+from heedful.store.progress import Work, to_label
 from heedful.store.records import Entry, chunks, insert, is_current, make_record, select_entries, select_records
 from heedful.store.schema import TABLE_OF, Stored, prompts, responses
 from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response
@@ -53,19 +56,58 @@ def export_jsonl(store: Store, path: Path, kind: Kind) -> int:
     return number
 
 
+def write_forms(store: Store, path: Path, work: Work, labeler: str, limit: int | None = None) -> int:
+    """Write what the labeler can still judge, a line each, with `rank`, `overall` or `text` left to fill in.
+
+    The responses to rank stand in a random order of the labeler's own, which the ranking's `order` keeps.
+
+    Raises:
+        InputError: no such labeler.
+    """
+    with store.read() as connection:
+        people = {record.id: record for record in select_records(connection, Labeler)}
+    lines = []
+    for prompt, answers in to_label(store, work, labeler, limit):
+        shown = random.Random(f"{labeler} {prompt.id}").sample(answers, len(answers))
+        ids = [response.id for response in shown]
+        form: dict[str, Any] = {"prompt_id": prompt.id, "labeler": labeler}
+        if work.task == "ranking":
+            form |= {"purpose": work.purpose, "responses": ids, "order": ids, "rank": [None] * len(ids)}
+        elif work.task == "rating":
+            form |= {"purpose": work.purpose, "response_id": ids[0], "overall": None}
+        else:
+            form |= {"text": None}
+        judged = ids[0] if work.task == "rating" else prompt.id
+        line = {
+            "schema": f"{work.task}/1",
+            "prompt": prompt.model_dump(mode="json"),
+            "responses": [response.model_dump(mode="json") for response in shown],
+            "labeler": people[labeler].model_dump(mode="json"),
+            work.task: {"id": f"{work.task}/{work.purpose}/{work.round}/{labeler}/{judged}"} | form,
+            "pool": work.pool,
+            "round": work.round,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_atomic(path, "".join(lines))
+    return len(lines)
+
+
 def import_jsonl(store: Store, path: Path) -> Counter[str]:
     """Read judgements with their prompts, responses and labelers, all or nothing; returns table → new rows.
+
+    Forms that nobody filled in are passed over, and counted as "forms not filled in".
 
     Raises:
         InputError: a line that is broken or does not fit together, by its number; an id taken by different content.
     """
     entries: dict[type[Any], list[Entry]] = {kind: [] for kind in (Prompt, Labeler, Response, *KINDS.values())}
+    empty = 0
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
-            _read_line(line, f"{path}, line {number}", entries)
+            empty += not _read_line(line, f"{path}, line {number}", entries)
 
     def work(connection: Connection) -> Counter[str]:
-        added: Counter[str] = Counter()
+        added: Counter[str] = Counter({"forms not filled in": empty})
         for kind, found in entries.items():
             check_references(connection, [entry.record for entry in found])
             add = insert_prompts if kind is Prompt else insert
@@ -100,7 +142,8 @@ def _lines(connection: Connection, name: Kind) -> Iterator[str]:
             yield json.dumps(line, ensure_ascii=False)
 
 
-def _read_line(line: str, where: str, entries: dict[type[Any], list[Entry]]) -> None:
+def _read_line(line: str, where: str, entries: dict[type[Any], list[Entry]]) -> bool:
+    """Add the line's records to the entries; False where its form is not filled in."""
     try:
         values = json.loads(line)
     except ValueError as error:
@@ -112,6 +155,8 @@ def _read_line(line: str, where: str, entries: dict[type[Any], list[Entry]]) -> 
     if not isinstance(round, int) or not isinstance(created, str | None):
         raise InputError(f"{where}: round is a whole number and created a text such as 2026-11-21T09:10:57.000000Z")
     columns = {"round": round} | ({"created": created} if created else {})
+    if _is_empty(values.get(name)):
+        return False
     judgement = _part(KINDS[name], values, name, where)
     prompt = _part(Prompt, values, "prompt", where)
     if judgement.prompt_id != prompt.id:
@@ -121,6 +166,13 @@ def _read_line(line: str, where: str, entries: dict[type[Any], list[Entry]]) -> 
     for position, response in enumerate(values.get("responses", [])):
         entries[Response].append(Entry(make_record(Response, response, f"{where}, responses.{position}"), columns))
     entries[type(judgement)].append(Entry(judgement, columns))
+    return True
+
+
+def _is_empty(form: Any) -> bool:
+    """Whether `write_forms` wrote it and nobody filled it in."""
+    left = [form[key] for key in ("rank", "overall", "text") if key in form] if isinstance(form, dict) else []
+    return bool(left) and all(value in (None, "") or (isinstance(value, list) and not any(value)) for value in left)
 
 
 def _part(kind: type[S], values: dict[str, Any], name: str, where: str) -> S:
