@@ -4,23 +4,17 @@
 
 The runs of one recipe make one table: the mean over seeds, each seed's interval, and beneath it seeds, commits,
 seconds and machine. A table stands between `<!-- results:NAME -->` and `<!-- /results -->`, the time of a run between
-`<!-- seconds:NAME -->` and `<!-- /seconds -->`; NAME is quickstart or stories. The machine and the time from
-start to end are read from the manifests that lie beside each results.json.
+`<!-- seconds:NAME -->` and `<!-- /seconds -->`; NAME is quickstart or stories. The machine is read from a manifest that
+lies beside each results.json.
 """
 
 import json
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
-
-from heedful.evaluate.win_rate import win_rate
-from heedful.run import read_jsonl
-from heedful.snapshot import read_snapshot
 
 ROOT = Path(__file__).parent.parent
 NAMES = {"quickstart": "quickstart", "stories_sentiment": "stories"}  # recipe → marker
@@ -35,6 +29,7 @@ WORDS = {
         "lm_loss": "LM loss",
         "accuracy": "Reward model accuracy on held-out users' prompts against {group} labelers: {values}.",
         "groups": "training, held-out",
+        "scorer": "Reward model accuracy on the same pairs against the exact scorer: {values}.",
         "agreement": "Agreement between labelers, mean: {train} in the training group, {heldout} in the held-out one.",
         "gain": "Win rate of {policy} against {start}, PPO's start, by the same judgements: {mean}, seeds {values}.",
         "footer": "Mean of seeds {seeds}; commit {commit}; {prompts} prompts; {seconds} from start to end; {machine}.",
@@ -52,6 +47,7 @@ WORDS = {
         "lm_loss": "语言模型损失",
         "accuracy": "奖励模型在留出用户的提示上与{group}标注员一致的比例：{values}。",
         "groups": "训练组, 留出组",
+        "scorer": "奖励模型在同样的比较上与精确评分者一致的比例：{values}。",
         "agreement": "标注员之间的一致率（均值）：训练组 {train}，留出组 {heldout}。",
         "gain": "{policy} 对 PPO 起点 {start} 的胜率（同一批评判）：{mean}，各种子 {values}。",
         "footer": "种子 {seeds} 的均值；提交 {commit}；{prompts} 条提示；从开始到结束分别用时 {seconds}；{machine}。",
@@ -64,49 +60,35 @@ WORDS = {
 
 
 class Finished(NamedTuple):
-    """One finished run: its results, seconds from start to end, and where it ran (empty where manifests are gone).
-
-    `gain` is each PPO policy's win rate against the model PPO began from, where that is not the baseline.
-    """
+    """One finished run: its results, and where it ran (empty where its manifests are gone)."""
 
     results: dict[str, Any]
-    seconds: float
     environment: dict[str, Any]
-    gain: dict[str, dict[str, Any]]
+
+    @property
+    def seconds(self) -> float:
+        """From start to end, by the clock."""
+        return self.results["seconds"]["total"]
+
+    @property
+    def gain(self) -> dict[str, dict[str, Any]]:
+        """Each PPO policy's win rate against the model PPO began from, where that is not the baseline."""
+        start = start_of(self.results)
+        trained = [] if start == self.results["baseline"] else self.results["alignment_tax"]["policies"]
+        return {name: self.results["pairwise"][name][start] for name in trained}
 
 
 def read_run(path: Path) -> Finished:
-    """The results and what the manifests of the run's steps tell."""
-    results = json.loads(path.read_text(encoding="utf-8"))
-    begun, ended, environment = [], [], {}
-    for manifest in sorted(path.parent.rglob("manifest.json")):
-        done = manifest.with_name("done.json")
-        if not done.exists():
-            continue
-        environment = json.loads(manifest.read_text(encoding="utf-8"))["environment"]
-        started = datetime.fromisoformat(environment["started"]).timestamp()
-        begun.append(started)
-        ended.append(started + json.loads(done.read_text(encoding="utf-8"))["seconds"])
-    seconds = max(ended) - min(begun) if begun else results["seconds"]["total"]
-    return Finished(results, seconds, environment, gain_over_start(results, path.parent / "evaluation" / "judgements"))
+    """The results, and what the first manifest of the run's steps tells."""
+    manifests = sorted(path.parent.rglob("manifest.json"))
+    environment = json.loads(manifests[0].read_text(encoding="utf-8"))["environment"] if manifests else {}
+    return Finished(json.loads(path.read_text(encoding="utf-8")), environment)
 
 
 def start_of(results: dict[str, Any]) -> str:
     """The row of the model that PPO began from; the baseline where there is no PPO."""
     tax = results["alignment_tax"]
     return tax["start"] if tax and "start" in tax else results["baseline"]
-
-
-def gain_over_start(results: dict[str, Any], judged: Path) -> dict[str, dict[str, Any]]:
-    start = start_of(results)
-    if start == results["baseline"]:
-        return {}
-    rankings = read_snapshot(judged / "snapshot").rankings
-    given: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in read_jsonl(judged / "samples.jsonl"):
-        given[row["policy"]][row["prompt_id"]] = row["response_id"]
-    trained = results["alignment_tax"]["policies"]
-    return {name: win_rate(rankings, given, name, start).estimate._asdict() for name in trained}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -162,6 +144,9 @@ def notes(runs: Sequence[Finished], words: dict[str, str]) -> list[str]:
     for group, key in zip(words["groups"].split(", "), ("train_labelers", "heldout_labelers"), strict=True):
         values = words["stop"].join(with_interval(r["reward_model"]["accuracy"][key]) for r in results)
         lines.append(words["accuracy"].format(group=group, values=values))
+    exact = [r["reward_model"]["accuracy"]["scorer"] for r in results]
+    if all(found["mean"] is not None for found in exact):
+        lines.append(words["scorer"].format(values=words["stop"].join(map(with_interval, exact))))
     shares = {key: number(average([r["agreement"][key]["mean"] for r in results])) for key in ("train", "heldout")}
     lines.append(words["agreement"].format(**shares))
     for name in runs[0].gain:

@@ -70,6 +70,9 @@ class Texts(NamedTuple):
         length = self.length[index]
         return type(self)(self.tokens[index, : int(length.max())], length)
 
+    def to(self, device: torch.device | str) -> Self:
+        return type(self)(self.tokens.to(device), self.length.to(device))
+
 
 class RankedRows(NamedTuple):
     """B prompts' ranked responses: row i of `rows` is entry `slot[i]` of the flattened (B, Kmax) grid."""

@@ -17,7 +17,7 @@ from heedful.cli.status import planned_steps
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
 from heedful.models.heads import Policy
-from heedful.models.load import from_scratch, load_decoder, load_tokenizer
+from heedful.models.load import compute_device, from_scratch, load_decoder, load_tokenizer
 from heedful.models.optimizer import autocast
 from heedful.pipeline.measure import ChooseConfig
 from heedful.pipeline.recipe import Recipe
@@ -257,10 +257,10 @@ def evaluation_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work
 
 def measure_rates(model: PreTrainedModel) -> Rates:
     """Time a few passes of the model in the precision that the stages use by default."""
-    policy = Policy(model)
+    policy = Policy(model).to(compute_device())
     vocabulary = model.config.get_text_config().vocab_size
-    rows = torch.randint(vocabulary, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
-    length = torch.full((ROWS,), LENGTH)
+    rows = torch.randint(vocabulary, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0)).to(policy.device)
+    length = torch.full((ROWS,), LENGTH, device=policy.device)
 
     def forward() -> torch.Tensor:
         with autocast(rows.device, "auto"):
@@ -285,6 +285,8 @@ def seconds_of(work: Callable[[], object], times: int = 2) -> float:
     for _ in range(times + 1):
         began = time.perf_counter()
         work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         found.append(time.perf_counter() - began)
     return min(found[1:])
 

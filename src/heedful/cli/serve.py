@@ -48,7 +48,9 @@ def serve(
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="The numbers the weights are held in.")
     ] = "float32",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, or cuda.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, …", show_default="a GPU where there is one")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads that compute on a CPU; otherwise all cores.", min=1, show_default=False)
     ] = None,

@@ -13,7 +13,7 @@ from heedful.cli.common import say
 from heedful.config import InputError
 from heedful.engine.engine import Engine
 from heedful.export import model as exported
-from heedful.models.load import context_length
+from heedful.models.load import compute_device, context_length
 from heedful.serve.served import Served, end_tokens
 from heedful.serve.spelling import Spelling
 
@@ -25,7 +25,7 @@ def load(
     max_context: int | None,
     chat_template: Path | None,
     dtype: str,
-    device: str,
+    device: str | None = None,
 ) -> Served:
     """The model, its chat template that of the run it lies in, where the run trained without one.
 
@@ -42,6 +42,7 @@ def load(
     elif run is not None and exported.trained_format(run).style == "plain":
         begins = tokenizer.bos_token is not None
         tokenizer.chat_template = exported.chat_template(exported.trained_format(run), begins)
+    device = device or str(compute_device())
     try:
         decoder = decoder.to(device=device, dtype=getattr(torch, dtype))
     except (RuntimeError, AssertionError) as error:

@@ -20,7 +20,7 @@ FEWEST = 32  # responses that make a thread of their own worth while
 
 
 class Sampled(NamedTuple):
-    """What came back for N requests, in their order."""
+    """What came back for N requests, in their order; tensors are on the model's device."""
 
     rows: Rows
     tokens: list[list[int]]  # responses without the end token
@@ -67,9 +67,10 @@ class Sampler:
         logprob = torch.zeros(len(completions), rows.mask.shape[1])
         for n, completion in enumerate(completions):
             logprob[n, : len(completion.logprob)] = torch.tensor(completion.logprob)
+        finished, device = torch.tensor([c.finished for c in completions]), self.model.device
         tokens = [[id for id in c.tokens if id not in self.ends] for c in completions]
         text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return Sampled(rows, tokens, text, torch.tensor([c.finished for c in completions]), logprob)
+        return Sampled(rows.to(device), tokens, text, finished.to(device), logprob.to(device))
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """Each request's completions; a small model's on several threads, each with a share of the prompts."""
@@ -101,13 +102,13 @@ def tokens_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]
 
 
 def score_rows(model: RewardModel, rows: Rows, max_tokens: int, precision: Precision) -> torch.Tensor:
-    """score (N,) in the rows' order, in passes of at most max_tokens."""
+    """score (N,) in the rows' order, on the model's device, in passes of at most max_tokens."""
 
     def of_part(index: torch.Tensor) -> torch.Tensor:
-        with autocast(rows.tokens.device, precision):
-            return model(rows.select(index))
+        with autocast(model.device, precision):
+            return model(rows.select(index).to(model.device))
 
-    score = torch.zeros(len(rows.length), device=rows.tokens.device)
+    score = torch.zeros(len(rows.length), device=model.device)
     parts = by_length(rows.length, max_tokens)
     for index, found in zip(parts, in_order(model, of_part, parts), strict=True):
         score[index] = found
@@ -118,8 +119,8 @@ def mean_language_loss(policy: Policy, texts: Texts, max_tokens: int, precision:
     """Mean loss in nats per token over pretraining text, in passes of at most max_tokens."""
 
     def of_part(index: torch.Tensor) -> tuple[float, int]:
-        with autocast(texts.tokens.device, precision):
-            loss, mask = policy.language_loss(*texts.select(index))
+        with autocast(policy.device, precision):
+            loss, mask = policy.language_loss(*texts.select(index).to(policy.device))
         return float(loss.sum()), int(mask.sum())
 
     found = in_order(policy, of_part, by_length(texts.length, max_tokens))

@@ -17,10 +17,10 @@ def response_kl(
 
     Its mean over the policy's own samples at that temperature is the KL.
     """
-    kl = torch.zeros(len(rows.length), device=rows.tokens.device)
-    with autocast(rows.tokens.device, precision):
+    kl = torch.zeros(len(rows.length), device=policy.device)
+    with autocast(policy.device, precision):
         for index in by_length(rows.length, max_tokens):
-            part = rows.select(index)
+            part = rows.select(index).to(policy.device)
             logprob, ref_logprob = (model.logprob(part, temperature)[0] for model in (policy, ref_policy))
             kl[index] = (kl_k1(logprob, ref_logprob) * part.mask).sum(1)
     return kl

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heedful.config import InputError
 from heedful.models.heads import Policy, RewardModel, ValueModel
-from heedful.models.load import ABOUT, check_kind, load_decoder, load_tokenizer, load_trunk
+from heedful.models.load import ABOUT, check_kind, compute_device, load_decoder, load_tokenizer, load_trunk
 from heedful.models.lora import merged
 
 FORMAT = 1
@@ -47,33 +47,33 @@ def save_value_model(folder: Path, model: ValueModel, tokenizer: PreTrainedToken
 
 
 def load_policy(name_or_path: Path | str) -> tuple[Policy, PreTrainedTokenizerBase]:
-    """A saved policy, or any decoder by hub name or folder, in eval mode.
+    """A saved policy, or any decoder by hub name or folder, in eval mode on `compute_device()`.
 
     Raises:
         InputError: another kind of checkpoint, or whatever `load_decoder` refuses.
     """
     recover(Path(name_or_path))
-    return Policy(load_decoder(name_or_path)).eval(), load_tokenizer(name_or_path)
+    return Policy(load_decoder(name_or_path)).to(compute_device()).eval(), load_tokenizer(name_or_path)
 
 
 def load_reward_model(folder: Path | str) -> tuple[RewardModel, PreTrainedTokenizerBase]:
-    """A saved reward model, in eval mode.
+    """A saved reward model, in eval mode on `compute_device()`.
 
     Raises:
         InputError: another kind of checkpoint, or broken files.
     """
     trunk, head = _load(Path(folder), "reward_model")
-    return RewardModel(trunk, head).eval(), load_tokenizer(folder)
+    return RewardModel(trunk, head).to(compute_device()).eval(), load_tokenizer(folder)
 
 
 def load_value_model(folder: Path | str) -> tuple[ValueModel, PreTrainedTokenizerBase]:
-    """A saved value model, in eval mode.
+    """A saved value model, in eval mode on `compute_device()`.
 
     Raises:
         InputError: another kind of checkpoint, or broken files.
     """
     trunk, head = _load(Path(folder), "value_model")
-    return ValueModel(trunk, head).eval(), load_tokenizer(folder)
+    return ValueModel(trunk, head).to(compute_device()).eval(), load_tokenizer(folder)
 
 
 def weights_hash(folder: Path | str) -> str:

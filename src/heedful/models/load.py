@@ -6,6 +6,7 @@ does something heedful does not know is refused when it is loaded, not noticed w
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from transformers.utils import logging
 from heedful.config import InputError
 from heedful.models.attention import use_attention
 
+DEVICE_VARIABLE = "HEEDFUL_DEVICE"  # where to compute, for whoever does not want the first GPU
 ABOUT = "heedful.json"  # written beside the weights of a checkpoint: kind, parents, format version
 PROBE_TOKENS = 9
 
@@ -46,6 +48,22 @@ RESIDUAL_BRANCHES = {
 }
 
 logging.disable_progress_bar()  # heedful shows its own
+
+
+def compute_device() -> torch.device:
+    """Where models are trained and sampled from: a GPU where there is one, else the CPU; HEEDFUL_DEVICE says otherwise.
+
+    Raises:
+        InputError: HEEDFUL_DEVICE names a device that is not there.
+    """
+    asked = os.environ.get(DEVICE_VARIABLE)
+    if not asked:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=asked).device
+    except (RuntimeError, AssertionError) as error:
+        why = f"{DEVICE_VARIABLE}={asked}: {_first_line(error)}"
+        raise InputError(f"{why}; heedful doctor shows what there is") from None
 
 
 def load_decoder(name_or_path: str | Path) -> PreTrainedModel:

@@ -56,9 +56,8 @@ class Loop:
         self.store = store
         self.source = source
         self.workers = workers
-        self.siblings: Sequence[
-            Path
-        ] = ()  # runs whose finished steps are taken over where they would come out the same
+        # Runs whose finished steps are taken over where they would come out the same.
+        self.siblings: Sequence[Path] = ()
 
     def run(self, until: str = "evaluate") -> None:
         """Every step in order, up to and including the last one named `until`; finished ones are passed over.
@@ -275,8 +274,7 @@ class Loop:
         return self.choosing("evaluation/choose_prefix", [self.start()], self.source.prefixes(), round)
 
     def choosing(self, name: str, policies: list[Path], prefixes: list[str], round: int) -> Job:
-        wanted = self.recipe.rankings
-        stop = (self.recipe.evaluate.prefix_stop,)
+        wanted, stop = self.recipe.rankings, (self.recipe.evaluate.prefix_stop,)
         config = ChooseConfig(temperature=wanted.temperature, max_new_tokens=wanted.max_new_tokens, stop=stop)
         inputs = {
             "policies": policies,
@@ -306,8 +304,10 @@ class Loop:
     def evaluate(self) -> None:
         """Measure every policy on the evaluation prompts, then have the held-out labelers judge them."""
         round = self.recipe.rounds
-        self.workers.run([self.measuring(name, folder, round) for name, folder in self.policies(round).items()])
         names = list(self.policies(round))
+        jobs = [self.measuring(name, folder, round) for name, folder in self.policies(round).items()]
+        self.workers.run([job for job in jobs if job.folder.name.startswith("best_of_")])  # much work: on all cores
+        self.workers.run([job for job in jobs if not job.folder.name.startswith("best_of_")])
         ranked = self.round_folder(round) / "responses" / "responses"
         self.step(
             "evaluation/judgements",

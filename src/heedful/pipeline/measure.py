@@ -139,7 +139,7 @@ def measure(
         rows = without_prefix(tokens, sampled, encoder) if config.prefix else sampled.rows
         scored = score_rows(load_reward_model(reward_model)[0], rows, config.max_tokens, config.precision)
     if config.best_of > 1 and scored is not None:
-        best = scored.reshape(-1, config.best_of).argmax(1) + torch.arange(len(kept)) * config.best_of
+        best = scored.reshape(-1, config.best_of).argmax(1).cpu() + torch.arange(len(kept)) * config.best_of
         sampled, scored = pick(sampled, best), scored[best]
     results["score"] = None if scored is None else float(scored.mean())
     ref_policy, _ = load_policy(reference)

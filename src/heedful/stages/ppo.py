@@ -208,8 +208,8 @@ def pretraining_update(policy: Policy, texts: Texts, config: PPOConfig) -> float
     count = int((texts.length - 1).sum())
 
     def weighted_loss(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with autocast(texts.tokens.device, config.precision):
-            loss, _ = policy.language_loss(*texts.select(index))
+        with autocast(policy.device, config.precision):
+            loss, _ = policy.language_loss(*texts.select(index).to(policy.device))
         mean = loss.sum() / count
         return config.ptx_coef * mean, mean.detach()
 
@@ -282,7 +282,7 @@ def train(
         index = prompt_order(len(prompts), first, config.batch_size, run.seed)
         sampled = generate(index, first)
         # 2. score the responses; log-probabilities and values in the trainer's layout
-        scores = score([prompts[i] for i in index], sampled)
+        scores = score([prompts[i] for i in index], sampled).to(policy.device)
         rollout = collect(policy, ref_policy, value_model, sampled, scores, config, seed)
         # 3. per-token reward and advantage
         reward = kl_penalized_reward(rollout.score, rollout.old_logprob, rollout.ref_logprob, rollout.mask, kl_coef)

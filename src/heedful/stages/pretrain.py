@@ -19,7 +19,7 @@ from heedful.config import Config, InputError
 from heedful.engine.sample import mean_language_loss
 from heedful.models.checkpoint import save_policy
 from heedful.models.heads import Policy
-from heedful.models.load import from_scratch
+from heedful.models.load import compute_device, from_scratch
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.models.threads import accumulate
 from heedful.run import Run
@@ -43,11 +43,11 @@ class PretrainConfig(Config):
 
 def backward(policy: Policy, texts: Texts, config: PretrainConfig) -> torch.Tensor:
     """Accumulate the gradient of the mean loss in nats per token after each row's first; returns that mean."""
-    total = (texts.length - 1).sum()
+    total = int((texts.length - 1).sum())
 
     def loss(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with autocast(texts.tokens.device, config.precision):
-            loss, _ = policy.language_loss(*texts.select(index))
+        with autocast(policy.device, config.precision):
+            loss, _ = policy.language_loss(*texts.select(index).to(policy.device))
         part = loss.sum() / total
         return part, part.detach()
 
@@ -106,7 +106,7 @@ def main(
     valid = texts(snapshot.documents_of("valid"), encoder, config.window)
     if not len(data.length) or not len(valid.length):
         raise InputError(f"{documents}: {len(data.length)} training and {len(valid.length)} validation rows; add text")
-    policy = Policy(from_scratch(config.shape | {"vocab_size": len(tokenizer)}, run.seed))
+    policy = Policy(from_scratch(config.shape | {"vocab_size": len(tokenizer)}, run.seed)).to(compute_device())
     train(config, policy, data, valid, run)
     save_policy(run.folder / "model", policy, tokenizer, parents=run.manifest["parents"])
     for reason, number in encoder.dropped.items():

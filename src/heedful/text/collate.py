@@ -129,8 +129,9 @@ def to_ranked_rows(items: Sequence[EncodedRanking], pad: int) -> RankedRows:
 def by_length(length: torch.Tensor, max_tokens: int) -> list[torch.Tensor]:
     """Row indices grouped so that rows × longest stays within max_tokens, similar lengths together.
 
-    A single row longer than max_tokens stands alone.
+    A single row longer than max_tokens stands alone. The indices are on the CPU, wherever the rows are.
     """
+    length = length.cpu()
     groups: list[torch.Tensor] = []
     order = torch.argsort(length, descending=True, stable=True)
     start = 0
