@@ -1,5 +1,7 @@
 """Sharing a prompt changes nothing but the work: values, gradients and positions are those of rows standing alone."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,7 +51,8 @@ def test_values_and_gradients_are_those_of_rows_alone(family: str, head: str) ->
     assert gradients
     for name, p in model.named_parameters():
         if p.grad is not None:
-            torch.testing.assert_close(gradients[name], p.grad, atol=1e-5, rtol=1e-5, msg=name)
+            near = 2e-6 * float(p.grad.abs().max())  # what fp32 sums in another order may differ by
+            torch.testing.assert_close(gradients[name], p.grad, atol=near, rtol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma3_text"])
@@ -81,6 +84,10 @@ def test_rows_stand_behind_their_prompt_and_come_back() -> None:
     shared = SharedPrompts(rows)
     assert shared.tokens.tolist() == [[5, 6, 7, 8]]
     assert shared.position.tolist() == [[0, 1, 2, 2]]
-    spread = shared.spread(shared.tokens[:, None, :, None])
-    assert spread[:, 0, :, 0].equal(rows.tokens)
-    assert shared.gather(spread.transpose(1, 2))[:, :, 0, 0].equal(shared.tokens)
+    x = shared.tokens[:, None, :, None]
+    assert shared.num_prompt == 2 and shared.rows(x)[:, 0, :, 0].equal(rows.tokens)
+    assert shared.queries(x)[:, 0, :, 0].tolist() == [[7], [8]]
+    joined = shared.join(x[:, :, :2].transpose(1, 2), shared.queries(x).transpose(1, 2))
+    assert joined[:, :, 0, 0].equal(shared.tokens)
+    assert shared.mask(None, torch.float32).tolist() == [[[[0.0, 0.0, 0.0]]]] * 2
+    assert shared.mask(2, torch.float32).tolist() == [[[[-math.inf, 0.0, 0.0]]]] * 2

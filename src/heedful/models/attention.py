@@ -33,14 +33,24 @@ class Layout(Protocol):
 
 
 class Shared(Protocol):
-    """Sequences in which several rows stand behind one prompt."""
+    """Sequences in which several responses stand behind one prompt of at most `num_prompt` tokens."""
 
-    def spread(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries, keys or values (G, H, W, D) as those of the rows alone (N, H, T, D)."""
+    num_prompt: int
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Keys or values (G, H, W, D) as those of the rows alone (N, H, T, D)."""
         ...
 
-    def gather(self, x: torch.Tensor) -> torch.Tensor:
-        """Attention's output for the rows (N, T, H, D) as that of the sequences (G, W, H, D)."""
+    def queries(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries (G, H, W, D) of the response tokens alone (N, H, R, D)."""
+        ...
+
+    def mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """Additive (N, 1, R, T): which tokens of its row each query sees."""
+        ...
+
+    def join(self, prompts: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
+        """Outputs for prompts (G, P, H, D) and responses (N, R, H, D) as those of the sequences (G, W, H, D)."""
         ...
 
 
@@ -64,19 +74,37 @@ def attend(
     Raises:
         InputError: the model asks for something that is not honoured.
     """
-    if shared is not None:
-        query, key, value = shared.spread(query), shared.spread(key), shared.spread(value)
     if layout is None:
         _refuse_unknown(module, query, key, attention_mask, sliding_window, others)
-        mask = _window_mask(query, sliding_window)
-    else:
+    how = (query.shape[-1] ** -0.5 if scaling is None else scaling, dropout, softcap, s_aux)
+    if shared is not None:
+        q, k, v = (x[:, :, : shared.num_prompt] for x in (query, key, value))
+        prompts = _attention(q, k, v, _window_mask(q, sliding_window), *how)
+        seen = shared.mask(sliding_window, query.dtype)
+        responses = _attention(shared.queries(query), shared.rows(key), shared.rows(value), seen, *how)
+        return shared.join(prompts, responses), None
+    mask: torch.Tensor | None = None
+    if layout is not None:
         key, value, mask = layout.update(module.layer_idx, key, value, sliding_window)  # type: ignore[arg-type]
-        mask = _window_mask(query, sliding_window) if mask is None else mask
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    one_token = layout is not None and query.shape[2] == 1
-    if one_token or softcap is not None or s_aux is not None:
-        out = _explicit(query, key, value, mask, scaling, dropout, softcap, s_aux)
-        return out if shared is None else shared.gather(out), None
+    if mask is None:
+        mask = _window_mask(query, sliding_window)
+    return _attention(query, key, value, mask, *how).contiguous(), None
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """(N, T, H, D); no mask means causal."""
+    one_token = query.shape[2] == 1 and mask is not None
+    if one_token or softcap is not None or sinks is not None:
+        return _explicit(query, key, value, mask, scaling, dropout, softcap, sinks)
     out = F.scaled_dot_product_attention(
         query,
         key,
@@ -87,8 +115,7 @@ def attend(
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    out = out.transpose(1, 2)
-    return (out.contiguous() if shared is None else shared.gather(out)), None
+    return out.transpose(1, 2)
 
 
 def _explicit(
