@@ -1,0 +1,277 @@
+"""Measure heedful beside its peers and write docs/benchmarks.md.
+
+    python benchmarks/run.py                          every row, with profiles
+    python benchmarks/run.py reward_k9 ppo_1_epoch    these rows; those of earlier runs stay in the table
+    python benchmarks/run.py --quick                  the timed rows alone
+
+Each side works in a process of its own; the peer's runs in an environment made for it, .venv-bench. Without one, and
+without a network to make it, heedful's side is measured alone.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import tomllib
+import venv
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from page import write_page
+from rows import FLAT, MEMORY, ROWS, TIMED, Row, met, target_text
+from timing import Worker, WorkerFailed, choose, interleave, rate, result
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PEER = ROOT / ".venv-bench"
+RESULTS, SESSION = "results.json", "session.json"
+AGREE = 1e-3  # how far apart the sides' first losses may be, relatively
+
+
+class Session:
+    """One call: what was asked for, and what holds for all of its rows."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.repeats, self.threads, self.profile = args.repeats, args.threads, not (args.quick or args.no_profile)
+        self.folder = args.out
+        self.peer_python = peer_environment()
+        self.peak = matmul_peak(self.threads)
+        self.about = {
+            "cpu": cpu_name(),
+            "threads": self.threads,
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "commit": commit(),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "peak_flops": self.peak,
+        }
+
+    def worker(self, side: str, row: Row, threads: int | None = None) -> Worker | None:
+        """A side's process; None for a peer that cannot be had here."""
+        python = sys.executable if side == "ours" or not row.needs_trl else self.peer_python
+        base = row.name.removeprefix("memory_")
+        return None if python is None else Worker(python, side, base, threads or self.threads)
+
+    def keep(self, entries: dict[str, dict[str, Any]], details: dict[str, dict[str, Any]]) -> None:
+        """Add to the files of results, and write the page anew."""
+        for name, new in ((RESULTS, entries), (SESSION, details)):
+            path = self.folder / name
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            found = {key: value for key, value in (found | new).items() if key in ROWS}
+            ordered = {key: found[key] for key in ROWS if key in found}
+            path.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        page = ROOT / "docs" / "benchmarks.md" if self.folder == HERE else self.folder / "benchmarks.md"
+        write_page(self.folder / RESULTS, self.folder / SESSION, page)
+
+
+def timed(session: Session, row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The row's entry of results.json, and what stands beside it in session.json."""
+    ours, peer = session.worker("ours", row), session.worker("peer", row)
+    sides = [side for side in (ours, peer) if side is not None]
+    try:
+        told = [side.ask(do="layouts") for side in sides]
+        checks = [side.ask(do="check")["check"] for side in sides]
+        chosen = [choose(side, about) for side, about in zip(sides, told, strict=True)]
+        layouts = [best for best, _ in chosen]
+        mine, theirs = interleave(sides[0], peer, (layouts[0], layouts[-1]), session.repeats)
+    finally:
+        for side in sides:
+            side.close()
+    entry = result(
+        [rate(done) for done in mine],
+        [rate(done) for done in theirs],
+        row.unit,
+        row.target,
+        [median_of(mine, "tokens"), median_of(theirs, "tokens") if theirs else 0],
+    )
+    reached = median([done["flops"] / done["seconds"] for done in mine])
+    detail = session.about | {
+        "versions": told[0]["versions"] | told[-1]["versions"],
+        "layouts": layouts,
+        "tried": [tried for _, tried in chosen],
+        "checks": checks,
+        "agree": agree(*checks) if peer is not None else None,
+        "notes": [mean_notes(mine), mean_notes(theirs)],
+        "seconds": [[done["seconds"] for done in side] for side in (mine, theirs)],
+        "pairs": [rate(a) / rate(b) for a, b in zip(mine, theirs, strict=False)],
+        "flops": reached,
+        "share_of_peak": reached / session.peak,
+    }
+    return entry, detail
+
+
+def memory(session: Session, row: Row, layouts: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Peaks of fresh processes that do one repeat each, in the layouts that were fastest."""
+    peaks, grown, tokens = [], [], []
+    for side, layout in (("ours", layouts[0]), ("peer", layouts[-1])):
+        worker = session.worker(side, row)
+        if worker is not None:
+            try:
+                done = worker.run(layout, 0)
+            finally:
+                worker.close()
+            peaks.append(done["peak"])
+            grown.append(done["peak"] - done["imported"])
+            tokens.append(done["tokens"])
+    entry = result(peaks[:1], peaks[1:], row.unit, row.target, [*tokens, 0])
+    return entry, session.about | {"layouts": layouts, "grown": grown}
+
+
+def flat(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both rows of the long run: what they are compared with is the run's own beginning."""
+    worker = Worker(sys.executable, "ours", "flat_cost", session.threads)
+    try:
+        done = worker.run(None, 0)
+    finally:
+        worker.close()
+    entries = {}
+    for row, what in zip(FLAT, ("cost", "memory"), strict=True):
+        early, late = done["notes"][f"{what}_1000"], done["notes"][f"{what}_100000"]
+        entries[row.name] = result([late], [early], row.unit, row.target, [done["tokens"], done["tokens"]])
+    return entries, {row.name: session.about | {"notes": [done["notes"], {}]} for row in FLAT}
+
+
+def profiled(session: Session, row: Row, layout: Any) -> dict[str, Any]:
+    """Where one repeat of ours spends its time, on one thread: the profiler follows only the one it runs on."""
+    worker = session.worker("ours", row, threads=1)
+    assert worker is not None
+    try:
+        found = worker.ask(do="profile", layout=layout)
+    finally:
+        worker.close()
+    return {key: found[key] for key in ("seconds", "kinds", "operations")}
+
+
+def agree(ours: dict[str, float], peer: dict[str, float]) -> bool | None:
+    """Whether what both sides measured before and after one update is the same; None where nothing must be."""
+    if not ours:
+        return None
+    return all(abs(ours[key] - peer[key]) <= AGREE * max(abs(ours[key]), 1e-3) for key in ours)
+
+
+def median_of(runs: list[dict[str, Any]], key: str) -> int:
+    return int(median(done[key] for done in runs))
+
+
+def mean_notes(runs: list[dict[str, Any]]) -> dict[str, float]:
+    return {key: sum(done["notes"][key] for done in runs) / len(runs) for key in (runs[0]["notes"] if runs else ())}
+
+
+def peer_environment() -> str | None:
+    """The python of .venv-bench with TRL and this environment's torch and transformers, made where it is missing."""
+    python = PEER / "bin" / "python"
+    want = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in ("torch", "transformers")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    want += project["project"]["optional-dependencies"]["bench"]
+    mark = PEER / "installed"
+    if mark.exists() and mark.read_text(encoding="utf-8") == "\n".join(want):
+        return str(python)
+    print(f"making {PEER.name}: {', '.join(want)}", flush=True)
+    venv.create(PEER, with_pip=True)
+    done = subprocess.run([python, "-m", "pip", "install", "--quiet", *want], capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        print(f"TRL cannot be installed here ({last}): rows against it are measured on heedful's side alone")
+        return None
+    mark.write_text("\n".join(want), encoding="utf-8")
+    return str(python)
+
+
+def matmul_peak(threads: int) -> float:
+    """In a process of its own, so that this one never holds torch's threads."""
+    code = f"from profiling import matmul_peak; print(matmul_peak({threads}))"
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=HERE, env=environment, capture_output=True, text=True, check=True
+    )
+    return float(found.stdout)
+
+
+def cpu_name() -> str:
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.exists() else []
+    name = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    from heedful.environment import environment
+
+    return environment()["commit"]
+
+
+def tell(row: Row, entry: dict[str, Any], detail: dict[str, Any]) -> None:
+    """A line or two on the terminal."""
+    if entry["peer"] is None:
+        print(f"{row.name}: ours {entry['ours']:.4g} {row.unit}; {row.peer}: not measured")
+        return
+    verdict = "met" if met(row, entry["ratio"]) else "not met"
+    print(
+        f"{row.name}: ours {entry['ours']:.4g}, peer {entry['peer']:.4g} {row.unit}; ratio {entry['ratio']:.2f}, "
+        f"target {target_text(row)}, {verdict}; tokens {entry['tokens_ours']:,} and {entry['tokens_peer']:,}"
+    )
+    if "flops" in detail:
+        share = detail["share_of_peak"]
+        print(f"  {detail['flops'] / 1e9:.1f} GFLOP/s, {share:.0%} of a measured {detail['peak_flops'] / 1e9:.0f}")
+        print(
+            f"  versions {detail['versions']}, commit {detail['commit']}, {detail['cpu']}, {detail['threads']} threads"
+        )
+        print(f"  layouts {detail['layouts']}; both sides agree: {detail['agree']} {detail['checks']}")
+        print(f"  {detail['notes']}")
+    sys.stdout.flush()
+
+
+def measure(session: Session, names: list[str]) -> None:
+    details = json.loads(path.read_text(encoding="utf-8")) if (path := session.folder / SESSION).exists() else {}
+    for row in TIMED:
+        if row.name in names:
+            entry, detail = timed(session, row)
+            if session.profile:
+                detail["profile"] = profiled(session, row, detail["layouts"][0])
+            details[row.name] = detail
+            session.keep({row.name: entry}, {row.name: detail})
+            tell(row, entry, detail)
+    for row in MEMORY:
+        if row.name in names:
+            layouts = details.get(row.name.removeprefix("memory_"), {}).get("layouts")
+            if layouts is None:
+                sys.exit(f"{row.name} takes the fastest layouts; measure {row.name.removeprefix('memory_')} first")
+            entry, detail = memory(session, row, layouts)
+            session.keep({row.name: entry}, {row.name: detail})
+            tell(row, entry, detail)
+    if any(row.name in names for row in FLAT):
+        entries, found = flat(session)
+        session.keep(entries, found)
+        for row in FLAT:
+            tell(row, entries[row.name], found[row.name])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help=f"rows; all of them when none is named: {', '.join(ROWS)}")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved pairs of repeats (5)")
+    parser.add_argument("--threads", type=int, default=2, help="for each side (2)")
+    parser.add_argument("--quick", action="store_true", help="neither memory nor the long run nor profiles")
+    parser.add_argument("--no-profile", action="store_true", help="without profiles")
+    parser.add_argument("--out", type=Path, default=HERE, help="where results.json goes (benchmarks/)")
+    args = parser.parse_args()
+    unknown = [name for name in args.names if name not in ROWS]
+    if unknown:
+        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
+    names = args.names or [row.name for row in (TIMED if args.quick else ROWS.values())]
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        measure(Session(args), names)
+    except WorkerFailed as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Supervised fine-tuning on demonstrations of 8 to 256 tokens, loss on responses, the same examples per update."""
+
+from typing import Any
+
+import torch
+from common import LR, Done, Work, clock, count_tokens, decoder, flops, random_tokens, restorer
+
+BATCH, UPDATES = 32, 6
+SHORTEST, LONGEST = 8, 256
+
+Demonstration = tuple[list[int], list[int]]  # prompt, response
+
+
+def demonstrations(num: int, seed: int) -> list[Demonstration]:
+    """Lengths spread evenly over 8 to 256, a quarter to three quarters of each the response."""
+    generator = torch.Generator().manual_seed(seed)
+    length = torch.randint(SHORTEST, LONGEST + 1, (num,), generator=generator)
+    share = 0.25 + 0.5 * torch.rand(num, generator=generator)
+    tokens = random_tokens((num, LONGEST), seed + 500_000).tolist()
+    cuts = [max(1, int(n * s)) for n, s in zip(length.tolist(), share.tolist(), strict=True)]
+    return [(row[:cut], row[cut:n]) for row, cut, n in zip(tokens, cuts, length.tolist(), strict=True)]
+
+
+def num_tokens(data: list[Demonstration]) -> int:
+    """Those there are, without padding."""
+    return sum(len(p) + len(r) for p, r in data)
+
+
+def ours(name: str) -> Work:
+    from ours import new_run, of_scratch
+
+    from heedful.models.heads import Policy
+    from heedful.stages import sft as stage
+    from heedful.text.collate import Encoded
+
+    policy = Policy(of_scratch())
+    restore, tell = restorer(policy), count_tokens()
+
+    def train(data: list[Demonstration], max_tokens: int) -> tuple[float, float]:
+        restore()
+        config = stage.SFTConfig(
+            epochs=1, batch_size=BATCH, lr=LR, final_lr=1.0, residual_dropout=0, max_tokens=max_tokens, precision="fp32"
+        )
+        items, log = [Encoded(p, r) for p, r in data], new_run("sft")
+        shortest = min(items, key=lambda item: len(item.prompt) + len(item.response))
+        tell()
+        began = clock()
+        stage.train(config, policy, items, [shortest], None, 0, log, lambda policy, epoch: None)
+        return clock() - began, log.first("loss")["loss"]
+
+    def run(layout: int, seed: int, trial: bool) -> Done:
+        data = demonstrations(BATCH * UPDATES, seed)
+        seconds, _ = train(data, layout)
+        counted, read = tell(), sum(len(r) for _, r in data)
+        return Done(seconds, num_tokens(data), sum(counted), flops(counted, read_trained=read))
+
+    def check() -> dict[str, float]:
+        return {"loss": train(demonstrations(BATCH, 0), 2048)[1]}
+
+    return Work((512, 1024, 2048, 4096), run, check)
+
+
+def peer(name: str) -> Work:
+    from peer import sft_trainer
+
+    model = decoder()
+    restore, tell = restorer(model), count_tokens()
+    packed = name == "sft_packed"
+
+    def train(layout: list[Any], data: list[Demonstration], updates: int) -> tuple[float, float]:
+        restore()
+        trainer, timer = sft_trainer(model, data, layout, updates, packed)
+        tell()
+        loss = trainer.train().training_loss
+        assert abs(trainer.state.global_step - updates) <= packed  # packed rows need not divide evenly
+        return timer.seconds, loss
+
+    def run(layout: list[Any], seed: int, trial: bool) -> Done:
+        data = demonstrations(BATCH * UPDATES, seed)
+        seconds, _ = train(layout, data, UPDATES)
+        return Done(seconds, num_tokens(data), sum(tell()))
+
+    def check() -> dict[str, float]:
+        return {"loss": train(layouts[0], demonstrations(BATCH, 0), 1)[1]}
+
+    # rows of a forward pass, the loss's implementation; for packing also the length of a packed row
+    if packed:
+        layouts = [[1, "nll", 256], [2, "nll", 256], [4, "nll", 256], [1, "nll", 512], [1, "nll", 1024]]
+    else:
+        layouts = [[rows, loss] for loss in ("nll", "chunked_nll") for rows in (4, 8, 16)]
+    return Work(layouts, run, check)

@@ -1,0 +1,150 @@
+"""What the benchmarks make of their measurements; nothing is timed here."""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+NAMES = {"reward_k9", "reward_k4", "ppo_1_epoch", "ppo_4_epochs", "rollout", "rollout_k9", "sft", "sft_packed", "judge"}
+FIELDS = ["ours", "peer", "unit", "ratio", "target", "tokens_ours", "tokens_peer"]
+
+
+@pytest.fixture(scope="module")
+def load() -> Iterator[type]:
+    """Imports a module of the benchmarks, which are scripts beside one another."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(BENCHMARKS))
+
+    def by_name(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield by_name
+    sys.path.remove(str(BENCHMARKS))
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+def test_every_row_is_there_with_its_target_and_memory(load) -> None:
+    rows = load("rows")
+    assert {row.name for row in rows.TIMED} == NAMES
+    assert {row.name for row in rows.MEMORY} == {f"memory_{name}" for name in NAMES}
+    targets = {row.name: row.target for row in rows.TIMED}
+    assert targets == {
+        "reward_k9": 14,
+        "reward_k4": 4.5,
+        "ppo_1_epoch": 3,
+        "ppo_4_epochs": 2.5,
+        "rollout": 3.5,
+        "rollout_k9": 4.5,
+        "sft": 2,
+        "sft_packed": 1.2,
+        "judge": 4,
+    }
+    assert all(row.target == 1 and row.most for row in rows.MEMORY)
+    assert all((BENCHMARKS / f"{row.family}.py").is_file() for row in rows.ROWS.values())
+
+
+def test_ratio_is_the_median_over_pairs_not_of_medians(load) -> None:
+    timing = load("timing")
+    entry = timing.result([10.0, 2.0, 6.0], [1.0, 4.0, 2.0], "x/s", 2.0, [7, 8])
+    assert list(entry) == FIELDS
+    assert entry == {
+        "ours": 6,
+        "peer": 2,
+        "unit": "x/s",
+        "ratio": 3,
+        "target": 2,
+        "tokens_ours": 7,
+        "tokens_peer": 8,
+    }
+    assert timing.ratio([8.0, 1.0, 3.0], [1.0, 2.0, 1.0]) == 3  # pairs: 8, 1/2, 3
+
+
+def test_without_a_peer_ours_still_counts(load) -> None:
+    timing, page, rows = load("timing"), load("page"), load("rows")
+    entry = timing.result([5.0], [], "x/s", 2.0, [7, 0])
+    assert (entry["ours"], entry["peer"], entry["ratio"], entry["tokens_peer"]) == (5, None, None, None)
+    assert "not measured" in page.line(rows.ROWS["sft"], entry)
+
+
+def test_most_and_least(load) -> None:
+    rows = load("rows")
+    assert rows.met(rows.ROWS["reward_k9"], 14.0) and not rows.met(rows.ROWS["reward_k9"], 13.9)
+    assert rows.met(rows.ROWS["memory_sft"], 1.0) and not rows.met(rows.ROWS["memory_sft"], 1.01)
+
+
+def test_the_page_is_written_from_results(load, tmp_path: Path) -> None:
+    page = load("page")
+    entry = {"ours": 1234.5, "peer": 100.0, "unit": "comparisons/s", "ratio": 12.345, "target": 14.0}
+    entry |= {"tokens_ours": 5632, "tokens_peer": 110592}
+    about = {"cpu": "a CPU", "threads": 2, "date": "2026-01-01", "commit": "abc", "peak_flops": 2e11}
+    detail = about | {
+        "versions": {"torch": "2.13.0", "trl": "1.12.0"},
+        "layouts": [704, 16],
+        "tried": [{"704": 9.5}, {"16": 1.5}],
+        "checks": [{"loss": 0.71}, {"loss": 0.71}],
+        "notes": [{}, {}],
+        "pairs": [12.0, 12.345],
+        "flops": 1e11,
+        "share_of_peak": 0.5,
+        "profile": {
+            "seconds": 1.0,
+            "kinds": {"matrix products": 0.8},
+            "operations": {"mm": {"share": 0.8, "calls": 5}},
+        },
+    }
+    (tmp_path / "r").write_text(json.dumps({"reward_k9": entry}))
+    (tmp_path / "s").write_text(json.dumps({"reward_k9": detail}))
+    page.write_page(tmp_path / "r", tmp_path / "s", tmp_path / "page.md")
+    written = (tmp_path / "page.md").read_text()
+    shown = "| reward_k9 | 1,234 | 100 | comparisons/s | 12.35× | ≥ 14× | **not met** | 5,632 | 110,592 |"
+    assert shown in written
+    assert "| sft | not measured |" in written
+    assert "trl 1.12.0" in written and "50% of the peak of 200" in written and "matrix products 80%" in written
+
+
+def test_the_published_page_is_that_of_the_published_results(load) -> None:
+    page, rows = load("page"), load("rows")
+    results, session = BENCHMARKS / "results.json", BENCHMARKS / "session.json"
+    if not results.exists():
+        pytest.skip("nothing has been measured")
+    entries = json.loads(results.read_text(encoding="utf-8"))
+    for name, entry in entries.items():
+        assert list(entry) == FIELDS
+        assert (entry["unit"], entry["target"]) == (rows.ROWS[name].unit, rows.ROWS[name].target)
+    written = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert written == page.text(entries, json.loads(session.read_text(encoding="utf-8")))
+
+
+def test_responses_end_where_they_should_on_average(load) -> None:
+    common = load("common")
+    chance = common.chance_of_end(24, 48)
+    mean = sum((1 - chance) ** n for n in range(48))  # the chance that there is an n-th token more
+    assert abs(mean - 24) < 1e-6
+
+
+def test_lengths_count_the_end_token_and_nothing_behind_it(load) -> None:
+    torch, common = pytest.importorskip("torch"), load("common")
+    tokens = torch.tensor([[5, 6, common.EOS, common.PAD], [common.EOS, 5, 5, 5], [5, 5, 5, 5]])
+    assert common.response_lengths(tokens) == [3, 1, 4]
+
+
+def test_pairs_and_rankings_hold_the_same_comparisons(load) -> None:
+    reward = load("reward")
+    found = reward.rankings(3, 4, seed=1)
+    assert found.rank.sort(1).values.tolist() == [[1, 2, 3, 4]] * 3
+    assert reward.size("reward_k9").comparisons == 16 * 36
+    assert reward.size("reward_k4").comparisons == 3 * 16 * 6
+
+
+def test_agreement_is_relative(load) -> None:
+    run = load("run")
+    assert run.agree({"loss": 0.7}, {"loss": 0.7 + 1e-5}) is True
+    assert run.agree({"loss": 0.7}, {"loss": 0.72}) is False
+    assert run.agree({}, {}) is None
