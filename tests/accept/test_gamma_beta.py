@@ -77,8 +77,8 @@ def test_no_kl_coefficient_does_what_the_pretraining_loss_does(
 ) -> None:
     record_property(
         "claim",
-        "the pretraining loss (γ) undoes more than half of what PPO adds to the language loss and keeps most of its "
-        "gain in reward; no KL coefficient (β) does both",
+        "a pretraining coefficient (γ) undoes all of what PPO adds to the language loss and keeps most of its gain in "
+        "reward; no KL coefficient (β) undoes all of it, and larger ones cost more and more of the gain",
     )
     arms = [(kl_coef, 0.0) for kl_coef in KL_COEFS] + [(PLAIN, ptx_coef) for ptx_coef in PTX_COEFS]
     start = look(prepared, start_of(prepared), SEEDS[0], tmp_path / "start")
@@ -103,12 +103,11 @@ def test_no_kl_coefficient_does_what_the_pretraining_loss_does(
     record_property("figure", picture(gain, tax))
     plain = (PLAIN, 0.0)
 
-    def does_both(arm: tuple[float, float]) -> bool:
-        return tax[arm] < tax[plain] / 2 and value(gain[arm]) >= KEPT * value(gain[plain])
-
+    by_kl, by_ptx = [arm for arm in arms if not arm[1]], [arm for arm in arms if arm[1]]
     assert tax[plain] > 0
-    assert any(does_both(arm) for arm in arms if arm[1])
-    assert not any(does_both(arm) for arm in arms if not arm[1])
+    assert any(tax[arm] <= 0 and value(gain[arm]) >= KEPT * value(gain[plain]) for arm in by_ptx)
+    assert all(tax[arm] > 0 for arm in by_kl)
+    assert sorted(by_kl, key=lambda arm: -value(gain[arm])) == by_kl
 
 
 def value(found: Estimate) -> float:
