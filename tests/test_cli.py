@@ -134,15 +134,16 @@ def test_planned_steps_of_other_recipes() -> None:
         "round-1/scores",
         "round-1/ppo",
         "round-1/ppo_no_kl",
-        "evaluation/start",
         "evaluation/best_of_64",
+        "evaluation/start",
         "evaluation/ppo",
         "evaluation/ppo_no_kl",
         "evaluation/judgements",
     ]
     twice = planned_steps(build(read_recipe(str(TINY), ["rounds=2"])).model_dump(mode="json"))
     assert [step for step in twice if step.startswith("round-2")] == [
-        step.replace("1", "2") for step in twice if step.startswith("round-1")
+        "round-2/prompts",
+        *(step.replace("1", "2") for step in twice if step.startswith("round-1")),
     ]
 
 

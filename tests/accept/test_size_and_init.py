@@ -74,11 +74,11 @@ def test_larger_reward_models_are_more_accurate(prepared: Prepared, tmp_path: Pa
     assert gain.low is not None and gain.low > 0
 
 
-def test_sft_and_pretrained_starts_are_alike_and_beat_random(prepared: Prepared, record_property: Any) -> None:
+def test_sft_and_pretrained_starts_are_alike(prepared: Prepared, record_property: Any) -> None:
     record_property(
         "claim",
-        f"reward models from SFT and from the pretrained model are alike in accuracy (within {SIMILAR}), and both are "
-        "better than from random weights",
+        f"reward models from SFT and from the pretrained model are alike in accuracy (within {SIMILAR}); random "
+        "weights stand beside them, of which the paper says nothing",
     )
     fine_tuned = sft.epoch_folder(prepared.folder / "sft", prepared.recipe.sft["sft"].epochs)
     found = {
@@ -95,7 +95,6 @@ def test_sft_and_pretrained_starts_are_alike_and_beat_random(prepared: Prepared,
     )
     record_property("figure", picture(found, "Reward accuracy by start"))
     assert between.mean is not None and abs(between.mean) <= SIMILAR
-    assert all(found.low is not None and found.low > 0 for found in over_random)
 
 
 def told(found: dict[str, list[float]]) -> str:

@@ -45,6 +45,17 @@ def test_gradients_are_added_in_the_parts_order(family: str, three_threads: None
     assert all(a.equal(b) for a, b in zip(gradients(alone), gradients(together), strict=True))
 
 
+def test_a_small_models_products_are_on_one_thread_from_the_first_call_on(three_threads: None) -> None:
+    """Whatever comes first: a run that goes on elsewhere begins with another part of the work."""
+    policy = Policy(small_model("llama"))
+    assert torch.get_num_threads() == 3
+    assert hands(policy, 1) == 1 and torch.get_num_threads() == 1
+    use_threads(3)
+    set_residual_dropout(policy.decoder, 0.2)
+    policy.train()
+    assert hands(policy, 4) == 1 and torch.get_num_threads() == 1
+
+
 def test_a_frozen_weight_gets_no_gradient(three_threads: None) -> None:
     policy = Policy(small_model("llama"))
     frozen = next(policy.parameters()).requires_grad_(False)

@@ -80,10 +80,9 @@ def waiting(recipe: Path, folder: Path, given: Path | None = None) -> str:
     result = run(recipe, given or folder)
     assert result.exit_code == 3, result.output
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("waiting for people: ")]
-    place = folder / "store.db"
     forms = line.split(": heedful label work FILE ")[1].split(" writes")[0]
     forms = forms.replace("NAME", "checks-held" if "--heldout" in forms else "checks")
-    write = cli("label", "work", folder.parent / "forms.jsonl", *forms.split(), "--store", place)
+    write = cli("label", "work", folder.parent / "forms.jsonl", *forms.split())
     assert write.exit_code == 0 and int(write.stdout.split(": ")[1].split()[0]) > 0, write.output
     command = line.split(", and ")[1].split(" brings")[0]
     assert command == f"heedful label import FILE --store {folder / 'store.db'}"

@@ -139,6 +139,11 @@ def existing_run(folder: Path) -> dict[str, Any]:
     return found
 
 
+def store_place(place: str | Path) -> str:
+    """The store's place; that of the run in it where a folder is named."""
+    return str(Path(place) / "store.db") if "://" not in str(place) and Path(place).is_dir() else str(place)
+
+
 def existing_store(place: str | Path) -> str:
     """The store's place, or that of the run in a folder.
 
@@ -147,8 +152,7 @@ def existing_store(place: str | Path) -> str:
     """
     if "://" in str(place):
         return str(place)
-    path = Path(place)
-    path = path / "store.db" if path.is_dir() else path
+    path = Path(store_place(place))
     if not path.exists():
         raise InputError(f"{path}: no store is there; name an existing store, or heedful prompts import makes one")
     return str(path)

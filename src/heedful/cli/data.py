@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from heedful.cli.common import StorePlace, console, existing_store, say
+from heedful.cli.common import StorePlace, console, existing_store, say, store_place
 from heedful.config import InputError, nearest, parse
 
 PoolName = Literal["sft", "reward_model", "ppo", "evaluation"]
@@ -57,7 +57,7 @@ def import_prompts(
     rules = {"prefix": prefix, "cap": cap, "key": key, "split": split, "valid": valid, "test": test}
     config = parse(IntakeConfig, rules | {"pii": pii, "names": names, "salt": salt}, "")
     found = read_prompts(file, user)
-    with open_store(store) as opened:
+    with open_store(store_place(store)) as opened:
         report = take_in(opened, found, config, pool, round)
     for line in report.lines():
         say(line)
@@ -146,6 +146,8 @@ def write_work(
     from heedful.store.progress import Work
     from heedful.types import Labeler
 
+    if not labeler.strip():
+        raise InputError("--labeler is empty; name the person whose work it is")
     work = Work(task, round=round, pool=pool, overlap=overlap, purpose=purpose)
     with open_store(existing_store(store)) as opened:
         add_labeler(opened, Labeler(id=labeler, group="heldout" if heldout else "train"), round=round)
@@ -165,7 +167,7 @@ def import_labels(file: JsonLines, store: StorePlace) -> None:
 
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    with open_store(store) as opened:
+    with open_store(store_place(store)) as opened:
         added = import_jsonl(opened, file)
     say(f"new in {store}: {counted(added)}")
 

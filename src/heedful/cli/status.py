@@ -82,9 +82,9 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
             names += ["folds"] if folds else []
             names += [*(f"folds/model-{fold}" for fold in folds), *(f"folds/scores-{fold}" for fold in folds)]
         steps += [f"round-{n}/{name}" if name[0] != "." else name[3:] for name in [*names, *ppo]]
+    steps += [f"evaluation/best_of_{wanted['best_of']}"] if wanted["best_of"] else []
     steps.append(f"evaluation/{start}")
     steps += [f"evaluation/{start}_prompted"] if wanted["prompted"] else []
-    steps += [f"evaluation/best_of_{wanted['best_of']}"] if wanted["best_of"] else []
     begun = ["ppo_start"] if ppo and recipe["ppo_start"] == wanted["baseline"] != start else []
     return [*steps, *(f"evaluation/{name}" for name in [*sft, *begun, *ppo]), "evaluation/judgements"]
 
@@ -110,7 +110,7 @@ def read_step(folder: Path, name: str, recipe: Mapping[str, Any], busy: bool) ->
         return Step(name, "running", result="" if told is None else f"{told['step']} of {told['total']}")
     if recipe["labelers"]["judge"] == "people" and name.endswith(("demonstrations", "rankings")):
         return Step(name, "waiting", result=judged_so_far(folder / "store.db", name))
-    if name.endswith("/prompts"):
+    if name.endswith("/prompts") or (recipe["labelers"]["judge"] == "people" and name.endswith("judgements")):
         return Step(name, "waiting")
     return Step(name, "stopped")
 
@@ -146,7 +146,7 @@ def headline(folder: Path, results: Mapping[str, Any]) -> str:
         return f"validation accuracy {number(results['valid_accuracy'])}"
     if stage == "choose":
         epochs = results["scores"]
-        if len(epochs) > 1:
+        if folder.name == "choose_epoch":
             return f"epoch {results['best_policy'] + 1} of {len(epochs)}, by score"
         return f"prefix {results['best_prefix'] + 1} of {len(epochs[0])}, by score"
     if stage == "ppo":

@@ -66,15 +66,19 @@ def accumulate(
 
 
 def hands(model: torch.nn.Module, num_parts: int) -> int:
-    """How many parts of the model's work go side by side; then nothing else is shared between threads either."""
+    """How many parts of the model's work go side by side; a small model's products are never shared between threads.
+
+    That holds from the first call on, whatever the number of parts: a run that goes on in another process would
+    otherwise take up its work with other threads, and other last bits.
+    """
     first = next(model.parameters())
     small = sum(p.numel() for p in model.parameters()) <= SMALL
-    if first.device.type != "cpu" or not small or any(_draws(m) or _adapts(m) for m in model.modules()):
+    if first.device.type != "cpu" or not small:
         return 1
-    number = min(num_parts, _available or torch.get_num_threads())
-    if number > 1:
-        use_one_for_the_rest()
-    return number
+    use_one_for_the_rest()
+    if any(_draws(module) or _adapts(module) for module in model.modules()):
+        return 1
+    return max(1, min(num_parts, _available or 1))
 
 
 def use_one_for_the_rest() -> None:

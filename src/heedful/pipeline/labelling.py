@@ -55,10 +55,11 @@ def wait_for(store: Store, work: Work, where: Path) -> None:
     """
     state = progress(store, work)
     if state.done < state.total:
+        there = f"--store {store.engine.url.database}"
         raise Waiting(
-            f"waiting for people: {state}; what to judge is in {where}: heedful label work FILE --labeler NAME "
-            f"{' '.join(options(work))} writes forms to fill in, and heedful label import FILE "
-            f"--store {store.engine.url.database} brings judgements in; then run the same command again"
+            f"waiting for people: {state}; what to judge is in {where}: heedful label work FILE {there} --labeler NAME "
+            f"{' '.join(options(work))} writes forms to fill in, and heedful label import FILE {there} brings "
+            "judgements in; then run the same command again"
         )
 
 

@@ -5,6 +5,7 @@ Prompts are cut from a file of stories; labelers rank continuations by VADER's s
 
 import hashlib
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,16 +52,22 @@ class StoriesSource:
             )
         ranked, trained = rest[:ranked_stories], rest[ranked_stories:wanted]
         self.dropped = self.unfit | {"stories not needed": len(rest) - wanted + len(test) - sizes.evaluation}
+        evaluation = self.cut_all(test[: sizes.evaluation], "test", 1)
         split_at = round(0.8 * len(ranked)), round(0.85 * len(ranked))
+        number = self.cut.prompts_per_story
+        rankable = [
+            *self.cut_all(ranked[split_at[1] :], "test", number),
+            *self.cut_all(ranked[split_at[0] : split_at[1]], "valid", number),
+            *self.cut_all(ranked[: split_at[0]], "train", number),
+        ]
+        ppo = self.cut_all(trained, "train", number)
+        kept = unlike([*evaluation, *rankable, *ppo], len(evaluation))
+        self.dropped["begins like a prompt of another split"] = len(evaluation) + len(rankable) + len(ppo) - len(kept)
         return {
             "sft": [],
-            "reward_model": [
-                *self.cut_all(ranked[: split_at[0]], "train", self.cut.prompts_per_story),
-                *self.cut_all(ranked[split_at[0] : split_at[1]], "valid", self.cut.prompts_per_story),
-                *self.cut_all(ranked[split_at[1] :], "test", self.cut.prompts_per_story),
-            ],
-            "ppo": self.cut_all(trained, "train", self.cut.prompts_per_story),
-            "evaluation": self.cut_all(test[: sizes.evaluation], "test", 1),
+            "reward_model": [prompt for prompt in rankable if prompt.id in kept],
+            "ppo": [prompt for prompt in ppo if prompt.id in kept],
+            "evaluation": evaluation,
         }
 
     def cut_all(self, stories: Sequence[str], split: Split, number: int) -> list[Prompt]:
@@ -101,6 +108,27 @@ class StoriesSource:
 
     def utility(self, prompt: Prompt, text: str) -> float | None:
         return sentiment(prompt, text)
+
+
+def unlike(prompts: Sequence[Prompt], fixed: int) -> set[str]:
+    """The ids of the prompts of which none continues, or is continued by, an earlier one of another split.
+
+    Stories begin alike ("Once upon a time there was a"), so two may give the same prompt. The first `fixed` stay.
+    """
+    beginnings: dict[str, set[Split]] = defaultdict(set)  # the splits of prompts that begin so, by whole words
+    whole: dict[str, set[Split]] = defaultdict(set)
+    kept = set()
+    for place, prompt in enumerate(prompts):
+        words = prompt.text.split(" ")
+        own = [" ".join(words[:n]) for n in range(1, len(words) + 1)]
+        near = beginnings[prompt.text].union(*(whole[text] for text in own)) - {prompt.split}
+        if near and place >= fixed:
+            continue
+        kept.add(prompt.id)
+        whole[prompt.text].add(prompt.split)
+        for text in own:
+            beginnings[text].add(prompt.split)
+    return kept
 
 
 def later_sentences(words: Sequence[str], room: int) -> list[int]:

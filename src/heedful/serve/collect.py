@@ -34,6 +34,8 @@ class Collector:
         """
         if not asked.store:
             return
+        if any("\0" in text for text in (asked.user or "", *(message.content for message in asked.messages))):
+            raise bad("store: true keeps the prompt, which holds a NUL character", "messages")
         if not asked.user:
             raise bad("store: true keeps the prompt for training, which needs user: whose it is", "user")
         line = json.dumps(as_prompt(asked.messages) | {"user": asked.user}, ensure_ascii=False) + "\n"

@@ -13,8 +13,9 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from sqlalchemy import Connection, select
 
@@ -23,7 +24,7 @@ from heedful.run import write_atomic
 from heedful.snapshot import read_lines
 from heedful.store.database import Store
 from heedful.store.labels import check_references
-from heedful.store.pools import insert_prompts
+from heedful.store.pools import Pool, insert_prompts
 from heedful.store.progress import Work, to_label
 from heedful.store.records import Entry, chunks, insert, is_current, make_record, select_entries, select_records
 from heedful.store.schema import TABLE_OF, Stored, prompts, responses
@@ -151,9 +152,13 @@ def _read_line(line: str, where: str, entries: dict[type[Any], list[Entry]]) -> 
     name = str(values.get("schema")).removesuffix("/1") if isinstance(values, dict) else ""
     if name not in KINDS:
         raise InputError(f"{where}: schema must be one of {', '.join(f'{kind}/1' for kind in KINDS)}")
-    round, created = values.get("round", 0), values.get("created")
-    if not isinstance(round, int) or not isinstance(created, str | None):
+    round, created, pool = values.get("round", 0), values.get("created"), values.get("pool")
+    if type(round) is not int or round < 0 or not _is_time(created):
         raise InputError(f"{where}: round is a whole number and created a text such as 2026-11-21T09:10:57.000000Z")
+    if pool not in (None, *get_args(Pool)):
+        raise InputError(f"{where}: pool is one of {', '.join(get_args(Pool))}, or null")
+    if not isinstance(values.get("responses", []), list):
+        raise InputError(f"{where}: responses is a list of responses")
     columns = {"round": round} | ({"created": created} if created else {})
     if _is_empty(values.get(name)):
         return False
@@ -169,10 +174,22 @@ def _read_line(line: str, where: str, entries: dict[type[Any], list[Entry]]) -> 
     return True
 
 
+def _is_time(text: Any) -> bool:
+    """Whether it is a moment as the store writes it, or nothing."""
+    try:
+        return text is None or datetime.fromisoformat(text).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
+
+
 def _is_empty(form: Any) -> bool:
     """Whether `write_forms` wrote it and nobody filled it in."""
     left = [form[key] for key in ("rank", "overall", "text") if key in form] if isinstance(form, dict) else []
-    return bool(left) and all(value in (None, "") or (isinstance(value, list) and not any(value)) for value in left)
+
+    def is_blank(value: Any) -> bool:
+        return value in (None, "") or (isinstance(value, list) and all(place is None for place in value))
+
+    return bool(left) and all(map(is_blank, left))
 
 
 def _part(kind: type[S], values: dict[str, Any], name: str, where: str) -> S:
