@@ -138,7 +138,8 @@ def write_work(
 ) -> None:
     """Write what a labeler has still to judge, with `rank`, `overall` or `text` to fill in for `label import`.
 
-    In a ranking, `rank` holds a number for each of `responses`: 1 is best, equal numbers tie.
+    In a ranking, `rank` holds a number for each of `responses`: 1 is best, equal numbers tie. A form is not blind: the
+    responses' ids name the model that wrote them; hide them from whoever compares models.
     """
     from heedful.store.database import open_store
     from heedful.store.jsonl import write_forms

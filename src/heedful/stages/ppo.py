@@ -384,11 +384,10 @@ def main(
         rows = generate(order, 0).rows  # of the starting policy
         reward_model.normalize(score_rows(reward_model, rows, config.max_tokens, config.precision))
     value_model = ValueModel.from_reward_model(reward_model)
-    ref_policy: Reference = load_policy(policy_folder)[0]
     if config.lora_rank:
         for each in (policy.decoder, value_model.trunk):
             attach_lora(each, config.lora_rank, config.lora_alpha, seed=run.seed)
-        ref_policy = BasePolicy(policy)
+    ref_policy: Reference = BasePolicy(policy) if config.lora_rank else load_policy(policy_folder)[0]
 
     def by_reward_model(prompts: Sequence[Prompt], sampled: Sampled) -> torch.Tensor:
         return score_rows(reward_model, sampled.rows, config.max_tokens, config.precision)
