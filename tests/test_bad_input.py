@@ -105,7 +105,7 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b'{"text": "a", "user": "u"}\n\n{"text": "b" "user": "u"}\n', ["line 3", "JSON"]),
-        (b'{"text": "a", "user": "u"}\n{"text": "b"}\n', ["line 2", "user", "required"]),
+        (b'{"text": "a", "user": "u"}\n{"text": "b"}\n', ["line 2", "user", "is missing"]),
         (b'{"text": "", "user": "u"}\n', ["line 1", "text"]),
         (b'{"text": "a", "user": "u", "usr": 1}\n', ["line 1", "usr"]),
         (b'{"text": "caf\xe9", "user": "u"}\n', ["line 1", "UTF-8"]),
