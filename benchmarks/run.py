@@ -172,7 +172,7 @@ def peer_environment() -> str | None:
     if mark.exists() and mark.read_text(encoding="utf-8") == "\n".join(want):
         return str(python)
     print(f"making {PEER.name}: {', '.join(want)}", flush=True)
-    venv.create(PEER, with_pip=True)
+    venv.create(PEER, with_pip=True, clear=True, symlinks=True)
     done = subprocess.run([python, "-m", "pip", "install", "--quiet", *want], capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
