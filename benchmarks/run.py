@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 from page import write_page
+from rich.console import Console
 from rows import FLAT, MEMORY, ROWS, TIMED, Row, met, target_text
 from timing import Worker, WorkerFailed, choose, interleave, rate, result
 
@@ -73,15 +74,21 @@ def timed(session: Session, row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
     """The row's entry of results.json, and what stands beside it in session.json."""
     ours, peer = session.worker("ours", row), session.worker("peer", row)
     sides = [side for side in (ours, peer) if side is not None]
-    try:
-        told = [side.ask(do="layouts") for side in sides]
-        checks = [side.ask(do="check")["check"] for side in sides]
-        chosen = [choose(side, about) for side, about in zip(sides, told, strict=True)]
-        layouts = [best for best, _ in chosen]
-        mine, theirs = interleave(sides[0], peer, (layouts[0], layouts[-1]), session.repeats)
-    finally:
-        for side in sides:
-            side.close()
+    with Console(stderr=True).status(row.name) as status:
+
+        def say(what: str) -> None:
+            status.update(f"{row.name}: {what}")
+
+        try:
+            told = [side.ask(do="layouts") for side in sides]
+            say("what both must agree on")
+            checks = [side.ask(do="check")["check"] for side in sides]
+            chosen = [choose(side, about, say) for side, about in zip(sides, told, strict=True)]
+            layouts = [best for best, _ in chosen]
+            mine, theirs = interleave(sides[0], peer, (layouts[0], layouts[-1]), session.repeats, say)
+        finally:
+            for side in sides:
+                side.close()
     entry = result(
         [rate(done) for done in mine],
         [rate(done) for done in theirs],

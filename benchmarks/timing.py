@@ -5,12 +5,13 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
+Say = Callable[[str], None]  # tells whoever waits what is being done
 PAUSE = 0.3  # seconds between repeats, in which the other side's threads stop spinning
 
 
@@ -64,21 +65,26 @@ def rate(done: dict[str, Any]) -> float:
     return done["units"] / done["seconds"]
 
 
-def choose(worker: Worker, told: dict[str, Any]) -> tuple[Any, dict[str, float]]:
+def choose(worker: Worker, told: dict[str, Any], say: Say) -> tuple[Any, dict[str, float]]:
     """The fastest of the layouts the side may choose from, each tried once; and what each reached."""
     if len(told["layouts"]) > 1:
+        say(f"{worker.side} warms up")
         worker.run(told["layouts"][0], 0, trial=True)  # what only the first pass costs is no layout's fault
-    tried = [(rate(worker.run(layout, 0, trial=True)), layout) for layout in told["layouts"]]
+    tried = []
+    for layout in told["layouts"]:
+        say(f"{worker.side} tries layout {layout}")
+        tried.append((rate(worker.run(layout, 0, trial=True)), layout))
     best = max(tried, key=lambda pair: pair[0])[1]
     return best, {json.dumps(layout): round(reached, 2) for reached, layout in tried}
 
 
 def interleave(
-    ours: Worker, peer: Worker | None, layouts: tuple[Any, Any], repeats: int
+    ours: Worker, peer: Worker | None, layouts: tuple[Any, Any], repeats: int, say: Say
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A B A B …: repeat r of both sides on the data of seed r."""
     mine, theirs = [], []
     for seed in range(repeats):
+        say(f"repeat {seed + 1} of {repeats}")
         mine.append(ours.run(layouts[0], seed))
         if peer is not None:
             theirs.append(peer.run(layouts[1], seed))
