@@ -4,10 +4,21 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from heedful.report.charts import Bar, Dot, Mark, Series, histogram, interval_chart, line_chart, stack_chart, thin
+from heedful.report.charts import (
+    Bar,
+    Dot,
+    Mark,
+    Series,
+    histogram,
+    interval_chart,
+    line_chart,
+    spread,
+    stack_chart,
+    thin,
+)
 from heedful.report.numbers import duration, plain
 from heedful.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Frame, tick_text, ticks
 from report.page import Page
@@ -81,6 +92,50 @@ def test_intervals_lie_where_their_values_say() -> None:
     whiskers = [e for e in page.all("line") if str(e.attributes["class"]).startswith("whisker")]
     assert len(whiskers) == 1 and len(page.all("circle")) == 2
     assert float(str(whiskers[0].attributes["x2"])) == float(str(rule.attributes["x1"]))
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("abcdefgh_", min_size=1, max_size=40), min_size=1, max_size=4))
+def test_no_name_and_no_number_is_cut(names: list[str]) -> None:
+    """A name ends at its row's beginning, a number begins behind the row's end."""
+    dots = [Dot(name, 0.5, 0.4, 0.6, 0, f"{n:.1f} %") for n, name in enumerate(names)]
+    for page in (
+        Page(interval_chart(dots, "t", 0, 1)),
+        Page(stack_chart([(name, 0, [1, 1], []) for name in names], "t")),
+    ):
+        for text in page.all("text"):
+            x, wide = float(str(text.attributes["x"])), 6.4 * len(text.text)
+            if text.attributes["class"] == "name":
+                assert x - wide >= 0 and len(text.text) <= 24
+                assert any(name == text.text or name.startswith(text.text.removesuffix("…")) for name in names)
+            if text.attributes["class"] == "value":
+                assert x + 1.1 * wide <= WIDTH
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 200), max_size=12).map(sorted), st.floats(1, 20))
+def test_names_make_room_and_keep_their_order(wanted: list[float], gap: float) -> None:
+    found = spread(wanted, gap)
+    assert all(b - a >= gap - 1e-6 for a, b in pairwise(found))
+    if all(b - a >= gap for a, b in pairwise(wanted)):
+        assert found == pytest.approx(wanted)
+
+
+def test_the_words_at_rings_do_not_lie_on_each_other() -> None:
+    series = Series("a", [0, 1, 2, 3], [0, 1, 1, 0.5], 0, "both")
+    marks = [Mark(2, 1, "β 0.2", 0), Mark(2.05, 0.98, "β 0.1", 0), Mark(2.1, 1, "γ 0.1", 1), Mark(3, 0.5, "γ 0.5", 1)]
+    boxes = []
+    for text in Page(line_chart([series], "t", "x", marks=marks)).all("text"):
+        kind, x, y = (str(text.attributes[key]) for key in ("class", "x", "y"))
+        if kind.startswith("mark"):
+            wide = 6.4 * len(text.text)
+            boxes.append((float(x) - wide * kind.endswith("end"), float(y), wide))
+    assert len(boxes) == 4
+    for n, (left, below, wide) in enumerate(boxes):
+        assert 0 <= left and left + wide <= WIDTH
+        for other_left, other_below, other_wide in boxes[:n]:
+            apart = left >= other_left + other_wide or other_left >= left + wide or abs(below - other_below) >= 11
+            assert apart
 
 
 def test_bars_share_their_row() -> None:

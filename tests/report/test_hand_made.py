@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heedful.report import write_report
@@ -137,6 +137,7 @@ def test_the_samples_rule_by_hand() -> None:
     assert len(rest) == EACH and set(rest) <= {"p4", "p5", "p6", "p7", "p8", "unknown"}
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no mistake
 @given(st.dictionaries(st.text(min_size=1), st.none() | st.floats(-5, 5)))
 def test_the_samples_rule_never_repeats_and_never_cheats(change: dict[str, float | None]) -> None:
     found = choose(change)

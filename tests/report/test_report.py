@@ -13,9 +13,10 @@ import pytest
 
 from heedful.config import InputError
 from heedful.report import write_report
+from heedful.report.episodes import episode_trace
 from heedful.report.folder import RunFolder, pointer
 from heedful.report.page import render
-from heedful.report.trace import episode_trace, ranking_trace
+from heedful.report.trace import ranking_trace
 from heedful.run import read_jsonl
 from report.page import Page
 
@@ -189,6 +190,8 @@ def test_the_followed_episode_is_the_last_one_of_the_last_variant(tiny_run: Path
         ("sft/metrics.jsonl", "sft/metrics.jsonl: not there"),
         ("round-1/choose_epoch/done.json", "round-1/choose_epoch"),
         ("round-1/reward_model/samples.jsonl", "margins are missing"),
+        ("round-1/ppo_ptx/trace.json", "it was written by an earlier version"),
+        ("round-1/ppo_ptx/done.json", "An episode of PPO's own"),
         ("round-1/scores", "Fewer than two scored comparisons"),
         ("round-1/rankings", "No rankings were collected yet"),
         ("round-1/ppo_ptx/samples.jsonl", "One judgement followed"),

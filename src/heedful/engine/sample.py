@@ -89,6 +89,16 @@ class Sampler:
         return found
 
 
+def prompt_order(num_prompts: int, first: int, number: int, seed: int) -> list[int]:
+    """Indices of episodes first … first + number − 1: every pass over the prompts is a fresh shuffle."""
+    order: list[int] = []
+    while len(order) < number:
+        round, place = divmod(first + len(order), num_prompts)
+        shuffled = torch.randperm(num_prompts, generator=torch.Generator().manual_seed(seed * 1000 + round)).tolist()
+        order += shuffled[place : place + number - len(order)]
+    return order
+
+
 def tokens_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The tokens that decode to something beginning with the text.
 

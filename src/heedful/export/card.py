@@ -83,26 +83,40 @@ def origin(run: Path, own: Path, recipe: Mapping[str, Any]) -> Iterator[str]:
 
 
 def data(run: Path) -> Iterator[str]:
-    """The prompts of each pool by split and by source."""
+    """The prompts of each pool by split and by source, and the pools of later rounds with what came in since."""
     found = False
-    for folder in sorted((run / "data").glob("*/snapshot.json")):
-        snapshot = read_snapshot(folder.parent)
+    known: dict[str, set[str]] = {}
+    for place in [*sorted((run / "data").glob("*/snapshot.json")), *later_prompts(run)]:
+        snapshot, pool = read_snapshot(place.parent), place.parent.name
         if snapshot.prompts:
             found = True
+            ids = {prompt.id for prompt in snapshot.prompts}
+            since = f", in {place.parent.parent.parent.name}" if pool in known else ""
+            new = f", {len(ids - known[pool]):,} of them new" if pool in known else ""
+            known[pool] = ids | known.get(pool, set())
             splits = joined(Counter(prompt.split for prompt in snapshot.prompts))
             sources = joined(Counter(prompt.source for prompt in snapshot.prompts))
             uses = joined(dict(Counter(prompt.use_case for prompt in snapshot.prompts).most_common()))
-            yield f"- {folder.parent.name}: {len(snapshot.prompts):,} prompts ({splits}; written by: {sources}). {uses}"
+            yield f"- {pool}{since}: {len(ids):,} prompts{new} ({splits}; written by: {sources}). {uses}"
         if snapshot.documents:
             found = True
-            yield f"- {folder.parent.name}: {len(snapshot.documents):,} pretraining texts"
+            yield f"- {pool}: {len(snapshot.documents):,} pretraining texts"
     if not found:
         yield "Not recorded in this run."
 
 
+def later_prompts(run: Path) -> list[Path]:
+    """The snapshots of the pools in rounds after the first, in order."""
+    return sorted(run.glob("round-*/prompts/*/snapshot.json"), key=lambda place: (round_of(place, run), place))
+
+
+def round_of(place: Path, run: Path) -> int:
+    return int(place.relative_to(run).parts[0].removeprefix("round-"))
+
+
 def labelers(run: Path, recipe: Mapping[str, Any]) -> Iterator[str]:
     """Who judged, how much, and how far they agree."""
-    rankings = sorted(run.glob("round-*/rankings/snapshot"))
+    rankings = sorted(run.glob("round-*/rankings/snapshot"), key=lambda place: round_of(place, run))
     yield f"- judged by: {recipe['labelers']['judge']}"
     if rankings:
         snapshot = read_snapshot(rankings[-1])

@@ -287,19 +287,17 @@ class Loop:
 
     def optimise(self, round: int) -> None:
         """PPO, every variant side by side."""
+        followed = self.round_folder(round) / "reward_model" / "followed"
         inputs = {
             "policy_folder": self.ppo_start(),
             "reward_model_folder": self.reward_model(round),
             "prompts": self.prompts("ppo", round),
             "format": self.recipe.format,
             "documents": self.documents(),
+            "followed": followed if followed.exists() else None,
         }
-        self.workers.run(
-            [
-                self.job(f"round-{round}/{name}", "ppo", ppo.main, config, inputs)
-                for name, config in self.recipe.ppo.items()
-            ]
-        )
+        jobs = [self.job(f"round-{round}/{name}", "ppo", ppo.main, c, inputs) for name, c in self.recipe.ppo.items()]
+        self.workers.run(jobs)
 
     def evaluate(self) -> None:
         """Measure every policy on the evaluation prompts, then have the held-out labelers judge them."""

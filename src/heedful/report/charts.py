@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from heedful.report.svg import (
     BOTTOM,
@@ -27,6 +27,9 @@ from heedful.report.svg import (
 MAX_POINTS = 240
 MUTED = 8  # the colour of what is there for comparison only
 ACCENT = 9  # the colour of what is no policy's
+LINE = 11  # the height of a line of text
+BOLD = 1.12  # how much wider bold text is
+LONGEST = 24  # letters of a name beside its row
 
 
 class Series(NamedTuple):
@@ -100,7 +103,7 @@ def line_chart(
     parts += [line("rule", place.x(x_low), place.y(v), right, place.y(v)) for v in rules]
     parts += [part for one in kept for part in draw(one, place)]
     parts += end_names(kept, place) if named else []
-    parts += [part for mark in marks for part in ring(mark, place)]
+    parts += rings(marks, place)
     note = Markup('<p class="note">{} points are not finite numbers and left out.</p>').format(left_out)
     return drawing(title, parts, HEIGHT, place) + (note if left_out else "")
 
@@ -120,21 +123,57 @@ def draw(one: Series, place: Frame) -> list[Markup]:
 
 
 def end_names(series: Sequence[Series], place: Frame) -> list[Markup]:
-    """Each line's name behind its last point, moved down where it would lie on another."""
-    parts, free = [], float("-inf")
-    for one in sorted(series, key=lambda one: place.y(one.y[-1])):
-        free = max(place.y(one.y[-1]) + 4, free + 11)
-        parts.append(words("mark", place.x(one.x[-1]) + 8, free, one.name))
+    """Each line's name behind its last point; names that would lie on each other make room, tied to their points."""
+    ordered = sorted(series, key=lambda one: place.y(one.y[-1]))
+    wanted = [place.y(one.y[-1]) for one in ordered]
+    parts = []
+    for one, y, at in zip(ordered, wanted, spread(wanted, LINE), strict=True):
+        x = place.x(one.x[-1])
+        moved = abs(at - y) > 3
+        if moved:
+            parts.append(line(f"lead c{one.colour}", x + 4, y, x + 15, at))
+        parts.append(words("mark", x + (18 if moved else 8), at + 4, one.name))
     return parts
 
 
-def ring(mark: Mark, place: Frame) -> list[Markup]:
-    x, y = place.x(mark.x), place.y(mark.y)
-    at_end = x > WIDTH * 0.6
-    text = words(
-        "mark end" if at_end else "mark", x + (-9 if at_end else 9), y + (18 if y < TOP + 24 else -9), mark.label
-    )
-    return [circle(f"ring c{mark.colour}", x, y, 6), text]
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Ascending places moved as far apart as `gap` asks: half of what is missing upwards, half downwards."""
+    down, up = list(wanted), list(wanted)
+    for i in range(1, len(wanted)):
+        down[i] = max(down[i], down[i - 1] + gap)
+        up[-1 - i] = min(up[-1 - i], up[-i] - gap)
+    return [(a + b) / 2 for a, b in zip(down, up, strict=True)]
+
+
+def rings(marks: Sequence[Mark], place: Frame) -> list[Markup]:
+    """A ring and a word for each mark; of the places round the ring the word takes the first that is free."""
+    parts, taken = [], [box(place.x(mark.x) - 6, place.y(mark.y) + 6, 12) for mark in marks]
+    for mark in marks:
+        x, y, wide = place.x(mark.x), place.y(mark.y), text_width(mark.label)
+        sides = [(x - 9, True), (x + 9, False)] if x > WIDTH * 0.6 else [(x + 9, False), (x - 9, True)]
+        tries = [(at, y + dy, end) for dy in (-9, 18) for at, end in sides]
+        boxes = [box(at - wide * end, below, wide) for at, below, end in tries]
+        free = [not any(cross(b, other) for other in taken) and inside(b) for b in boxes]
+        chosen = free.index(True) if True in free else 0
+        taken.append(boxes[chosen])
+        at, below, end = tries[chosen]
+        parts += [circle(f"ring c{mark.colour}", x, y, 6), words("mark end" if end else "mark", at, below, mark.label)]
+    return parts
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def box(left: float, below: float, wide: float) -> Box:
+    return left, below - LINE, left + wide, below
+
+
+def cross(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def inside(a: Box) -> bool:
+    return a[0] >= 0 and a[1] >= 0 and a[2] <= WIDTH and a[3] <= HEIGHT - BOTTOM
 
 
 def histogram(bars: Sequence[Bar], title: str, x_label: str, rules: Sequence[float] = ()) -> Markup:
@@ -163,7 +202,8 @@ def interval_chart(
         return nothing(title)
     step = 44 if any(dot.note for dot in dots) else 26
     floor = TOP + step * len(dots)
-    left, right = 106, WIDTH - 60
+    left = name_width([dot.label for dot in dots])
+    right = WIDTH - 16 - max(text_width(dot.text) for dot in dots) * BOLD
 
     def x(value: float) -> float:
         return round(left + (min(max(value, low), high) - low) / (high - low) * (right - left), 1)
@@ -176,7 +216,7 @@ def interval_chart(
         parts.append(line("rule", x(rule), TOP, x(rule), floor))
     for n, dot in enumerate(dots):
         y = TOP + step * n + 13
-        parts.append(words("name", left - 10, y + 4, dot.label))
+        parts.append(words("name", left - 10, y + 4, fitted(dot.label)))
         if dot.low is not None and dot.high is not None:
             parts.append(line(f"whisker c{dot.colour}", x(dot.low), y, x(dot.high), y))
         if dot.mean is not None:
@@ -191,18 +231,35 @@ def stack_chart(rows: Sequence[tuple[str, int, Sequence[int], Sequence[Markup]]]
     """Rows of (name, colour, numbers, texts): the numbers side by side as shares of their sum, the texts below."""
     if not rows:
         return nothing(title)
-    left, right, step = 106, WIDTH - 10, 44
+    left, right, step = name_width([row[0] for row in rows]), WIDTH - 10, 44
     parts: list[Markup] = []
     for n, (name, colour, numbers, texts) in enumerate(rows):
         y, x = TOP + step * n, float(left)
         total = sum(numbers) or 1
-        parts.append(words("name", left - 10, y + 15, name))
+        parts.append(words("name", left - 10, y + 15, fitted(name)))
         for i, number in enumerate(numbers):
             width = number / total * (right - left)
             parts.append(rectangle(f"c{colour} part{i}", x, y + 4, max(width - 1, 0), 14, str(number)))
             x += width
         parts.append(words("below", left, y + 32, Markup(" · ").join(texts)))
     return drawing(title, parts, TOP + step * len(rows))
+
+
+def text_width(text: Markup | str) -> float:
+    """About how wide a text of 11 px is, in a wide font: rather some room too much than a letter cut."""
+    return 6.4 * len(escape(text).striptags())
+
+
+def name_width(names: Sequence[str]) -> float:
+    """The room that names need at the left of their rows."""
+    return 18 + max(text_width(fitted(name)) for name in names)
+
+
+def fitted(name: str) -> Markup:
+    """A name of at most 24 letters; a longer one is shortened (tables name it whole)."""
+    if len(name) <= LONGEST:
+        return escape(name)
+    return Markup("{}…").format(name[: LONGEST - 1])
 
 
 def legend(entries: Sequence[tuple[str, int]]) -> Markup:

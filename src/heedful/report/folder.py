@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from heedful.config import InputError
 from heedful.run import read_jsonl
 from heedful.snapshot import Snapshot, read_snapshot
@@ -20,6 +22,7 @@ class RunFolder:
         self.path = path
         self.missing: dict[str, str] = {}  # place → what is wrong with it
         self._snapshots: dict[str, Snapshot | None] = {}
+        self._tokenizers: dict[str, Tokenizer | None] = {}
 
     def json(self, place: str) -> Any:
         """The JSON file's content; None when it is not there."""
@@ -53,6 +56,13 @@ class RunFolder:
                 self.missing[place] = str(error).replace(f"{self.path}/", "")
         return self._snapshots[place]
 
+    def tokenizer(self, place: str) -> Tokenizer | None:
+        """The tokenizer of a model folder; None when it is not there."""
+        if place not in self._tokenizers:
+            path = self.path / place / "tokenizer.json"
+            self._tokenizers[place] = Tokenizer.from_file(str(path)) if path.exists() else None
+        return self._tokenizers[place]
+
     def done(self, place: str) -> Json | None:
         """What a step's done.json holds: results, counts, seconds."""
         return self.json(f"{place}/done.json")
@@ -74,6 +84,12 @@ class RunFolder:
         return list(self.results.get("policies", {}))
 
     @cached_property
+    def variants(self) -> list[str]:
+        """The PPO variants; those that pay nothing for KL, controls, stand first, so that the last one matters most."""
+        ppo = self.recipe.get("ppo", {})
+        return sorted(ppo, key=lambda name: ppo[name].get("kl_coef") != 0)
+
+    @cached_property
     def rounds(self) -> list[int]:
         found = [path.name.removeprefix("round-") for path in self.path.glob("round-*")]
         return sorted(int(number) for number in found if number.isdigit())
@@ -82,6 +98,11 @@ class RunFolder:
     def last_round(self) -> str:
         """The folder of the newest round."""
         return f"round-{self.rounds[-1] if self.rounds else 1}"
+
+    def pool(self, name: str) -> str:
+        """Where a pool's prompts lie as they stood in the newest round: later rounds' prompts are with those before."""
+        renewed = [f"round-{round}/prompts/{name}" for round in reversed(self.rounds)]
+        return next((place for place in renewed if self.has(place)), f"data/{name}")
 
     @cached_property
     def steps(self) -> list[str]:

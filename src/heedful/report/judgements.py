@@ -10,7 +10,7 @@ from markupsafe import Markup
 from heedful.report.charts import ACCENT, MUTED, Bar, Dot, Series, histogram, interval_chart, line_chart
 from heedful.report.evaluation import Panel
 from heedful.report.folder import RunFolder, pointer
-from heedful.report.numbers import Show
+from heedful.report.numbers import Show, plain
 from heedful.snapshot import Snapshot
 from heedful.types import Ranking, untied_pairs
 
@@ -83,10 +83,13 @@ def rankings_of(run: RunFolder) -> Snapshot | None:
 
 
 def margins(run: RunFolder, snapshot: Snapshot) -> list[float]:
-    """score(chosen) − score(rejected) of every untied comparison on test prompts whose responses were scored."""
+    """score(chosen) − score(rejected) of every untied comparison of held-out prompts whose responses were scored.
+
+    As in results.json these are test prompts; validation prompts where no test prompt was ranked, as in people's runs.
+    """
     score = {row["response_id"]: row["score"] for row in run.rows(f"{run.last_round}/scores/samples.jsonl")}
     found = []
-    for _, _, ranking in snapshot.rankings_of("test"):
+    for _, _, ranking in snapshot.rankings_of("test") or snapshot.rankings_of("valid"):
         ids = ranking.responses
         pairs = [(ids[i], ids[j]) for i, j in untied_pairs(ranking.rank)]
         found += [score[a] - score[b] for a, b in pairs if a in score and b in score]
@@ -156,7 +159,11 @@ def position_chart(rankings: Sequence[Ranking]) -> tuple[Markup, int] | None:
     places = sorted(seen)
     series = Series("won", places, [won[p] / seen[p] for p in places], ACCENT, "both")
     names = [(p, str(p)) for p in places]
-    chart = line_chart([series], "Share of comparisons won", "position on the form", rules=[0.5], x_names=names)
+    share = [0.4, 0.6, *series.y]  # nothing but a habit worth a look fills the height
+    y_range = min(share), max(share)
+    chart = line_chart(
+        [series], "Share of comparisons won", "position on the form", rules=[0.5], y_range=y_range, x_names=names
+    )
     return chart, sum(seen.values()) // 2
 
 
@@ -168,6 +175,7 @@ def judgement_panels(run: RunFolder, snapshot: Snapshot, show: Show) -> list[Pan
         text = "Median seconds a ranking took, with quartiles, by the number of responses K."
         panels.append(Panel("Time", chart, text))
     if position := position_chart(snapshot.rankings):
-        text = f"How often a response won by its place on the form, {position[1]} untied comparisons; no habit is 0.5."
+        number = plain(position[1])
+        text = f"How often a response won by its place on the form, {number} untied comparisons; no habit is 0.5."
         panels.append(Panel("Position", position[0], text))
     return panels

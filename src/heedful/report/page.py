@@ -13,11 +13,12 @@ from markupsafe import Markup
 from heedful.config import InputError
 from heedful.report import evaluation, judgements, provenance, training
 from heedful.report.charts import ACCENT, MUTED, legend
+from heedful.report.episodes import episode_trace, gap, outcome
 from heedful.report.folder import RunFolder, pointer
 from heedful.report.numbers import Show, duration, plain, shower
 from heedful.report.samples import samples
 from heedful.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
-from heedful.report.trace import episode_trace, ranking_trace
+from heedful.report.trace import ranking_trace
 from heedful.run import write_atomic
 
 HERE = Path(__file__).parent
@@ -47,7 +48,7 @@ def render(run: RunFolder) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"pointer": pointer, "plain": plain, "duration": duration, "PAPER": PAPER}
+    environment.globals |= {"pointer": pointer, "plain": plain, "duration": duration, "gap": gap, "PAPER": PAPER}
     environment.globals |= {
         "width": WIDTH,
         "height": HEIGHT,
@@ -68,6 +69,7 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
     snapshot = judgements.rankings_of(run)
     margins = judgements.margins(run, snapshot) if snapshot else []
     counted, clean = provenance.counts(run)
+    ranking = ranking_trace(run)
     panels, never = evaluation.figure_4(run, show)
     return {
         "about": evaluation.where_run(run),
@@ -105,7 +107,8 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "labelers": judgements.labeler_table(snapshot) if snapshot else [],
         "judgements": judgements.judgement_panels(run, snapshot, show) if snapshot else [],
         "samples": samples(run),
-        "ranking": ranking_trace(run),
+        "ranking": ranking,
+        "outcome": outcome(run, ranking) if ranking else None,
         "episode": episode_trace(run),
         "counts": counted,
         "clean": clean,

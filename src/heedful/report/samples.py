@@ -56,7 +56,8 @@ def samples(run: RunFolder) -> Samples | None:
         for name in given
         for row in run.rows(f"evaluation/{name}/samples.jsonl")
     }
-    policy, baseline = list(given)[-1], run.results.get("baseline") or next(iter(given))
+    followed = [name for name in run.variants if name in given]
+    policy, baseline = (followed or list(given))[-1], run.results.get("baseline") or next(iter(given))
     measure = "gold" if any(value is not None for value in gold.values()) else "score"
     table = gold if measure == "gold" else score
     change = {}

@@ -1,20 +1,19 @@
-"""One ranking followed from the labeler's form to the reward model's margins, one PPO episode to its advantages."""
+"""One ranking followed from the labeler's form to the reward model's margins; `episodes` takes it to advantages."""
 
 import math
 from typing import NamedTuple
 
 from markupsafe import Markup
-from tokenizers import Tokenizer
 
-from heedful.report.charts import ACCENT, MUTED, Series, line_chart
-from heedful.report.evaluation import Panel
-from heedful.report.folder import Json, RunFolder
+from heedful.report.charts import Series, line_chart
+from heedful.report.folder import RunFolder
 from heedful.types import Labeler, Prompt, Ranking, untied_pairs
 
 
 class Shown(NamedTuple):
     """A response as it stood on the form, and what became of it."""
 
+    id: str
     letter: str
     text: str
     rank: int
@@ -73,7 +72,7 @@ def ranking_trace(run: RunFolder) -> RankingTrace | None:
     texts, rank = snapshot.response_by_id(), dict(zip(ranking.responses, ranking.rank, strict=True))
     order = ranking.order or ranking.responses
     letter = {id: chr(ord("A") + n) for n, id in enumerate(order)}
-    shown = [Shown(letter[id], texts[id].text, rank[id], before.get(id), after.get(id)) for id in order]
+    shown = [Shown(id, letter[id], texts[id].text, rank[id], before.get(id), after.get(id)) for id in order]
     pairs = []
     for i, j in untied_pairs(ranking.rank):
         a, b = ranking.responses[i], ranking.responses[j]
@@ -110,89 +109,3 @@ def slope(shown: list[Shown]) -> Markup:
         if series
         else Markup("")
     )
-
-
-class Token(NamedTuple):
-    text: str
-    kl: float
-    reward: float
-    value: float
-    returns: float
-    advantage: float
-
-    @property
-    def shade(self) -> int:
-        """−4 … 4: how far below or above the average step this token was, for its colour."""
-        return max(-4, min(4, round(self.advantage * 2)))
-
-
-class EpisodeTrace(NamedTuple):
-    variant: str
-    iteration: int
-    prompt: Prompt | None
-    text: str
-    score: float
-    kl_coef: float | None
-    tokens: list[Token]
-    panels: list[Panel]
-
-
-def episode_trace(run: RunFolder) -> EpisodeTrace | None:
-    """The episode that the last PPO variant logged in its last iteration; None when it logged none."""
-    names = [name for name in run.recipe.get("ppo", {}) if run.has(f"{run.last_round}/{name}/samples.jsonl")]
-    if not names:
-        return None
-    place = f"{run.last_round}/{names[-1]}"
-    rows = [row for row in run.rows(f"{place}/samples.jsonl") if "advantage" in row]
-    if not rows:
-        return None
-    row = rows[-1]
-    metrics = {m["step"]: m for m in run.rows(f"{place}/metrics.jsonl")}
-    prompts = run.snapshot("data/ppo") if run.has("data/ppo") else None
-    prompt = prompts.prompt_by_id().get(row["prompt_id"]) if prompts else None
-    tokens = [
-        Token(text, a - b, r, v, g, d)
-        for text, a, b, r, v, g, d in zip(
-            token_texts(run, place, row),
-            *(row[key] for key in ("logprob", "ref_logprob", "reward", "value", "returns", "advantage")),
-            strict=True,
-        )
-    ]
-    kl_coef = metrics.get(row["iteration"], {}).get("kl_coef")
-    panels = episode_panels(tokens)
-    return EpisodeTrace(names[-1], row["iteration"], prompt, row["text"], row["score"], kl_coef, tokens, panels)
-
-
-def token_texts(run: RunFolder, place: str, row: Json) -> list[str]:
-    """What each token says; its number where the model's tokenizer is not there. The end token stands last."""
-    path = run.path / place / "model" / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path)) if path.exists() else None
-    texts = []
-    for id in row["tokens"]:
-        piece = tokenizer.id_to_token(id) if tokenizer else None
-        texts.append(str(id) if piece is None else piece.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "↵"))
-    return texts + ["⟨end⟩"] * (len(row["logprob"]) - len(texts))
-
-
-def episode_panels(tokens: list[Token]) -> list[Panel]:
-    """KL, value and returns, advantage over the tokens of the response."""
-    x = list(range(1, len(tokens) + 1))
-    kl = [Series("KL", x, [t.kl for t in tokens], ACCENT, "both")]
-    foreseen = [
-        Series("value", x, [t.value for t in tokens], MUTED),
-        Series("return", x, [t.returns for t in tokens], ACCENT),
-    ]
-    advantage = [Series("advantage", x, [t.advantage for t in tokens], ACCENT, "both")]
-    return [
-        Panel("log π − log π_ref", line_chart(kl, "KL", "token", rules=[0]), "Nats; kl_coef times this is taken off."),
-        Panel(
-            "Value and return",
-            line_chart(foreseen, "Value and return", "token"),
-            "Grey: what the value model foresaw; blue: what came.",
-        ),
-        Panel(
-            "Advantage",
-            line_chart(advantage, "Advantage", "token", rules=[0]),
-            "What the policy learns from (GAE).",
-        ),
-    ]

@@ -24,7 +24,8 @@ from pydantic import Field, model_validator
 
 from heedful.batch import Rows, Texts, pad_to
 from heedful.config import Config, InputError
-from heedful.engine.sample import Sampled, Sampler, score_rows
+from heedful.engine.follow import write_trace
+from heedful.engine.sample import Sampled, Sampler, prompt_order, score_rows
 from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
 from heedful.losses.masked import explained_variance, masked_mean, masked_whiten
 from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
@@ -104,16 +105,6 @@ Reference = Policy | BasePolicy
 MicroBatch = tuple[Rows, tuple[slice, slice]]  # rows, and their places in the rollout's (N, R)
 Generate = Callable[[Sequence[int], int], Sampled]  # prompt indices, number of the first episode
 Score = Callable[[list[Prompt], Sampled], torch.Tensor]  # any function of prompts and responses: (N,)
-
-
-def prompt_order(num_prompts: int, first: int, number: int, seed: int) -> list[int]:
-    """Indices of episodes first … first + number − 1: every pass over the prompts is a fresh shuffle."""
-    order: list[int] = []
-    while len(order) < number:
-        round, place = divmod(first + len(order), num_prompts)
-        shuffled = torch.randperm(num_prompts, generator=torch.Generator().manual_seed(seed * 1000 + round)).tolist()
-        order += shuffled[place : place + number - len(order)]
-    return order
 
 
 def lay_out(rows: Rows, config: PPOConfig, seed: int) -> tuple[torch.Tensor, list[list[tuple[int, int]]]]:
@@ -354,8 +345,11 @@ def main(
     format: PromptFormat,
     documents: Path | None,
     score: Score | None = None,
+    followed: Path | None = None,
 ) -> None:
     """Read the models and snapshots, train, write `model/`; `score` replaces the reward model as what is maximised.
+
+    `followed` is a snapshot of one ranking, whose responses are taken through the trained models into trace.json.
 
     Raises:
         InputError: no training prompt fits, or ptx_coef without pretraining documents.
@@ -392,7 +386,10 @@ def main(
     def by_reward_model(prompts: Sequence[Prompt], sampled: Sampled) -> torch.Tensor:
         return score_rows(reward_model, sampled.rows, config.max_tokens, config.precision)
 
-    train(config, policy, ref_policy, value_model, kept, generate, score or by_reward_model, pretraining, run)
+    score = score or by_reward_model
+    train(config, policy, ref_policy, value_model, kept, generate, score, pretraining, run)
+    if followed is not None:
+        write_trace(run, followed, Encoder(tokenizer, format), policy, ref_policy, value_model, score, config)
     save_policy(run.folder / "model", policy, tokenizer, run.manifest["parents"])
     for reason, number in encoder.dropped.items():
         run.count(reason, number)

@@ -29,7 +29,7 @@ from heedful.models.lora import attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
-from heedful.snapshot import Snapshot, read_snapshot
+from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.text.collate import Encoded, EncodedRanking, Encoder, by_length, to_ranked_rows, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.tokenizer import pad_id
@@ -192,6 +192,7 @@ def main(
     left = center(reward_model, shown, pad_id(tokenizer), config) if shown else None
     after = scores(reward_model, followed, pad_id(tokenizer), config)
     run.sample(ranking_id=followed.id, rank=followed.rank, before=before, after=after)
+    write_snapshot(run.folder / "followed", alone(snapshot, followed.id))
     save_reward_model(run.folder / "model", reward_model, tokenizer, run.manifest["parents"])
     untied, tied = comparisons(snapshot)
     for reason, number in (*encoder.dropped.items(), ("comparisons_tied", tied)):
@@ -203,6 +204,13 @@ def main(
 
 def demonstrated(demonstrations: Path) -> list[tuple[Prompt, Demonstration]]:
     return read_snapshot(demonstrations).demonstrations_of("train")
+
+
+def alone(snapshot: Snapshot, id: str) -> Snapshot:
+    """One training ranking with its prompt, its responses and its labeler."""
+    prompt, responses, ranking = next(item for item in snapshot.rankings_of("train") if item[2].id == id)
+    labeler = snapshot.labeler_by_id()[ranking.labeler]
+    return Snapshot(prompts=(prompt,), responses=tuple(responses), labelers=(labeler,), rankings=(ranking,))
 
 
 def comparisons(snapshot: Snapshot) -> tuple[int, int]:

@@ -1,0 +1,124 @@
+"""A ranking's responses taken through PPO's arithmetic: score → penalised reward → advantage, token by token.
+
+So one judgement can be followed from the labeler's form to what it would teach. The responses are taken as if they were
+the episodes of one rollout, by the formulas that PPO uses and under the models it ended with. PPO's own episodes answer
+other prompts, because rankings and PPO draw on separate pools.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from heedful.batch import Rows, pad_to
+from heedful.engine.sample import Sampled
+from heedful.losses.masked import masked_whiten
+from heedful.losses.ppo import gae, kl_penalized_reward
+from heedful.models.heads import Policy, ValueModel
+from heedful.models.lora import BasePolicy
+from heedful.models.optimizer import Precision, autocast
+from heedful.run import Run, read_jsonl, write_atomic
+from heedful.snapshot import read_snapshot
+from heedful.text.collate import Encoded, Encoder, to_rows
+from heedful.text.tokenizer import pad_id
+from heedful.types import Prompt, Response
+
+TRACE = "trace.json"
+Score = Callable[[list[Prompt], Sampled], torch.Tensor]  # any function of prompts and responses: (N,)
+
+
+class Learning(Protocol):
+    """The settings of PPO that make advantages out of scores."""
+
+    temperature: float
+    discount: float
+    gae_lambda: float
+    whiten_reward: bool
+    whiten_advantage: bool
+    no_eos_penalty: float
+    precision: Precision
+
+
+def write_trace(
+    run: Run,
+    followed: Path,
+    encoder: Encoder,
+    policy: Policy,
+    ref_policy: Policy | BasePolicy,
+    value_model: ValueModel,
+    score: Score,
+    config: Learning,
+) -> None:
+    """Write trace.json: the one ranking of the snapshot `followed` at the KL coefficient of the run's last iteration.
+
+    Responses that do not fit are left out; the reward model, which meets them first, has counted them.
+    """
+    kl_coef = read_jsonl(run.folder / "metrics.jsonl")[-1]["kl_coef"]
+    snapshot = read_snapshot(followed)
+    ranking, prompt, by_id = snapshot.rankings[0], snapshot.prompts[0], snapshot.response_by_id()
+    fitting = [(by_id[id], row) for id in ranking.responses if (row := encoder.response(prompt, by_id[id])) is not None]
+    found: list[dict[str, Any]] = []
+    if fitting:
+        sampled = as_sampled([response for response, _ in fitting], [row for _, row in fitting], encoder, policy.device)
+        scores = score([prompt] * len(fitting), sampled).to(policy.device)
+        columns = arithmetic(policy, ref_policy, value_model, sampled, scores, config, kl_coef)
+        found = [record(response, n, sampled, columns) for n, (response, _) in enumerate(fitting)]
+    settings = {"discount": config.discount, "gae_lambda": config.gae_lambda, "temperature": config.temperature}
+    settings |= {"whiten_reward": config.whiten_reward, "whiten_advantage": config.whiten_advantage}
+    content = {"ranking_id": ranking.id, "kl_coef": kl_coef, **settings, "responses": found}
+    write_atomic(run.folder / TRACE, json.dumps(content) + "\n")
+
+
+def as_sampled(
+    responses: Sequence[Response], encoded: Sequence[Encoded], encoder: Encoder, device: torch.device
+) -> Sampled:
+    """The responses in the form in which a sampler hands them over; what they were sampled with is not known: 0."""
+    rows = to_rows(encoded, pad_id(encoder.tokenizer)).to(device)
+    finished = torch.tensor([response.finished for response in responses], device=device)
+    tokens = [row.response[: len(row.response) - r.finished] for row, r in zip(encoded, responses, strict=True)]
+    text = [response.text for response in responses]
+    return Sampled(rows, tokens, text, finished, torch.zeros(rows.mask.shape, device=device))
+
+
+@torch.no_grad()
+def arithmetic(
+    policy: Policy,
+    ref_policy: Policy | BasePolicy,
+    value_model: ValueModel,
+    sampled: Sampled,
+    score: torch.Tensor,
+    config: Learning,
+    kl_coef: float,
+) -> dict[str, torch.Tensor]:
+    """What PPO makes of the responses as one rollout: score (N,), all others (N, R).
+
+    `gae` is the advantage as it comes out of the recursion, `advantage` what the policy loss is given: the same where
+    advantages are not whitened.
+    """
+    mask = sampled.rows.mask
+
+    def read(rows: Rows) -> list[torch.Tensor]:
+        with autocast(score.device, config.precision):
+            logprob, ref_logprob = (model.logprob(rows, config.temperature)[0] for model in (policy, ref_policy))
+            return [pad_to(x, mask.shape[1]) for x in (logprob, ref_logprob, value_model(rows))]
+
+    one_by_one = [read(sampled.rows.select(torch.tensor([n]))) for n in range(len(mask))]  # whatever fits PPO fits here
+    logprob, ref_logprob, value = (torch.cat(column) for column in zip(*one_by_one, strict=True))
+    score = score - config.no_eos_penalty * (~sampled.finished)
+    reward = kl_penalized_reward(score, logprob, ref_logprob, mask, kl_coef)
+    if config.whiten_reward:
+        reward = masked_whiten(reward, mask, shift_mean=False)
+    raw, returns = gae(reward, value, mask, config.discount, config.gae_lambda)
+    advantage = masked_whiten(raw, mask) if config.whiten_advantage else raw
+    found = {"score": score, "logprob": logprob, "ref_logprob": ref_logprob, "reward": reward, "value": value}
+    return found | {"returns": returns, "gae": raw, "advantage": advantage}
+
+
+def record(response: Response, n: int, sampled: Sampled, columns: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The n-th response, token by token (the end token included), as JSON."""
+    num = int(sampled.rows.response_length[n])
+    found = {"response_id": response.id, "tokens": sampled.tokens[n], "score": round(float(columns["score"][n]), 6)}
+    by_token = {name: x for name, x in columns.items() if name != "score"}
+    return found | {name: [round(v, 6) for v in x[n, :num].tolist()] for name, x in by_token.items()}
