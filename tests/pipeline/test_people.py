@@ -17,7 +17,10 @@ from heedful.pipeline.start import source_of
 from heedful.snapshot import read_snapshot
 from heedful.store.database import open_store
 from heedful.store.export import export_snapshot
+from heedful.store.incoming import IncomingPrompt
+from heedful.store.intake import take_in
 from heedful.store.labels import add_demonstration, add_labeler, add_ranking
+from heedful.store.pools import prompts_with_pool
 from heedful.store.progress import Work, to_label
 from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Response
 from tiny import cli, refuse
@@ -219,6 +222,31 @@ def test_a_later_round_waits_for_prompts_people_asked_since(recipe: Path, tmp_pa
     label_everything(folder, 2)
     run(recipe, folder)  # to its end, or up to the evaluation where the policies differ anywhere
     assert (folder / "round-2/ppo/done.json").exists()
+
+
+def test_a_later_rounds_prompts_come_in_by_the_rules_of_the_run(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    waiting(recipe, folder)
+    with open_store(folder / "store.db") as store:
+        before = {prompt.user: prompt.split for prompt, _ in prompts_with_pool(store)}
+    draw = random.Random(1)
+    users = [*(f"new-{n}" for n in range(50)), *(user for user in before if user.startswith("customer"))]
+    rows = [{"text": text(draw), "user": user} for user in users]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    wanted = built(recipe).intake
+    given: Any = ("prompts", "import", tmp_path / "new.jsonl", "--store", folder / "store.db", "--round", 2)
+    for more, told in (((), None), (("--cap", 150, "--test", 0.2), "--cap 150 is used for this file")):
+        result = cli(*given, *more)
+        assert result.exit_code == 0, result.output
+        said = [line for line in result.stdout.splitlines() if "the run was begun with" in line]
+        assert [line.split(";")[0] for line in said] == ([told] if told else [])
+    with open_store(folder / "store.db") as store:
+        came = {prompt.user: (prompt, pool) for prompt, pool in prompts_with_pool(store, round=2)}
+    alone, _ = take_in([IncomingPrompt(**row) for row in rows], wanted)
+    by_rule = {prompt.user: prompt.split for prompt in alone}
+    assert {user: prompt.split for user, (prompt, _) in came.items()} == by_rule | {u: before[u] for u in users[50:]}
+    assert len(set(by_rule.values())) == 3
+    assert {pool for _, pool in came.values()} == {"reward_model", "ppo", "evaluation"}  # none falls to SFT
 
 
 def erase(folder: Path, kind: str, name: str) -> None:

@@ -40,7 +40,6 @@ def said(talk: Talk) -> list[Message]:
     ("talk", "text", "examples", "use_case"),
     [
         ([("user", "a")], "a", [], "other"),
-        ([("system", "be kind"), ("user", "a")], "be kind\n\na", [], "other"),
         ([("user", "a"), ("assistant", "b"), ("user", "c")], "c", [("a", "b")], "chat"),
         (
             [("user", "a"), ("assistant", "b"), ("assistant", "b2"), ("user", "c"), ("assistant", "d"), ("user", "e")],
@@ -49,7 +48,8 @@ def said(talk: Talk) -> list[Message]:
             "chat",
         ),
         ([("assistant", "hello"), ("user", "a"), ("user", "b")], "a\n\nb", [], "other"),
-        ([("developer", "s"), ("assistant", "hello"), ("user", "a")], "a", [("s", "hello")], "chat"),
+        ([("system", "s")], "s", [], "other"),
+        ([("user", "a"), ("system", "s"), ("user", "b")], "a\n\ns\n\nb", [], "other"),
     ],
 )
 def test_a_chat_is_a_prompt_with_the_exchanges_before_it(
@@ -58,9 +58,71 @@ def test_a_chat_is_a_prompt_with_the_exchanges_before_it(
     assert as_prompt(said(talk)) == {"text": text, "examples": examples, "use_case": use_case}
 
 
-def test_an_empty_prompt_is_not_kept() -> None:
+@pytest.mark.parametrize(
+    ("talk", "text", "examples"),
+    [
+        ([("system", "s"), ("user", "a")], "a", []),
+        ([("system", "s"), ("assistant", "hello"), ("user", "a")], "a", []),
+        ([("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")], "c", [("a", "b")]),
+    ],
+)
+def test_what_instructs_the_model_stands_apart(talk: Talk, text: str, examples: list[tuple[str, str]]) -> None:
+    found = as_prompt([*said([("developer", "be kind")]), *said(talk)])
+    use_case = "chat" if examples else "other"
+    assert found == {"text": text, "examples": examples, "use_case": use_case, "system": "be kind\n\ns"}
+
+
+@pytest.mark.parametrize(
+    "talk", [[("user", "a"), ("assistant", "b"), ("user", " ")], [("system", "s"), ("user", " ")], [("system", "")]]
+)
+def test_an_empty_prompt_is_not_kept(talk: Talk) -> None:
     with pytest.raises(ApiError, match="empty"):
-        as_prompt(said([("user", "a"), ("assistant", "b"), ("user", " ")]))
+        as_prompt(said(talk))
+
+
+def test_chats_under_one_long_instruction_are_all_kept(served: Served, tmp_path: Path) -> None:
+    path, store = tmp_path / "asked.jsonl", tmp_path / "store.db"
+    system = "You answer as the harbour master of a small town would. " * 6
+    with threaded(make_app(served, 4, collector=Collector(path))) as url:
+        with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
+            for user, text in (
+                ("ada", "where is the boat?"),
+                ("kim", "who has the key?"),
+                ("bob", "WHERE is the boat?"),
+            ):
+                turns: Any = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+                client.chat.completions.create(model="m", max_tokens=2, messages=turns, user=user, store=True)
+    shown = cli("prompts", "import", path, "--store", store).stdout
+    assert "3 prompts read, 2 kept" in shown and "an earlier prompt: 1" in shown
+    with open_store(store) as opened:
+        stored = {prompt.user: prompt.text for prompt, _ in prompts_with_pool(opened)}
+    assert stored == {"ada": f"{system}\n\nwhere is the boat?", "kim": f"{system}\n\nwho has the key?"}
+
+
+def test_what_is_refused_leaves_no_trace(served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "asked.jsonl"
+    endless = {str(id): -100 for id in served.tokenizer.all_special_ids}
+    asked: Any = {"model": "m", "messages": [{"role": "user", "content": "the boat"}], "store": True}
+    with threaded(make_app(served, 0, collector=Collector(path))) as url:
+        with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
+            ask = client.chat.completions.create
+            with ask(user="ada", n=4, stream=True, max_tokens=3000, logit_bias=endless, **asked) as many:
+                next(iter(many))
+                with pytest.raises(openai.RateLimitError):
+                    ask(user="eve", max_tokens=2, **asked)
+            with pytest.raises(openai.BadRequestError, match="more than the 4"):
+                ask(user="eve", n=5, **asked)
+    assert [prompt.user for prompt in read_prompts(path)] == ["ada"]
+
+
+def test_a_prompt_that_cannot_be_written_ends_its_request(served: Served, tmp_path: Path) -> None:
+    with threaded(make_app(served, 0, collector=Collector(Path("/dev/full")))) as url:
+        with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
+            for _ in range(2):  # the second finds the rows free again
+                with pytest.raises(openai.InternalServerError, match="its log says why"):
+                    client.chat.completions.create(
+                        model="m", messages=[{"role": "user", "content": "the boat"}], user="ada", store=True, n=4
+                    )
 
 
 def test_only_those_who_agree_are_kept_and_intake_takes_them_in(served: Served, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_minimal_lines_get_ids_from_their_content(tmp_path: Path) -> None:
         (b"[1]", "line 1: "),
         (b'{"text": "a", "user": "u"}\n{"text": "caf\xe9", "user": "u"}', "line 2: not UTF-8"),
         (b'{"instruction": "i", "user": "u"}', "line 1: .*at least one"),
+        (b'{"instruction": "i", "system": "s", "user": "u", "examples": [["q", "r"]]}', "system or instruction"),
         (b'{"instruction": "i", "text": "t", "user": "u", "examples": [["q", "r"]]}', "text or instruction"),
     ],
 )
@@ -257,11 +258,48 @@ def test_a_second_file_meets_what_is_stored(store: Store) -> None:
     assert report.kept == 3
 
 
-def test_another_split_for_a_known_user_is_refused(store: Store) -> None:
+def test_a_user_who_comes_again_keeps_their_split(store: Store) -> None:
     import_prompts(store, [incoming("one", "u")], IntakeConfig(**ALL_TRAIN))
+    rows = [incoming("one", "u"), incoming("two", "u"), incoming("three", "v"), incoming("mail a@b.io", "u")]
+    report = import_prompts(store, rows, IntakeConfig(valid=0.0, test=0.999999))
+    found = {prompt.text: (prompt.split, pool == "evaluation") for prompt, pool in prompts_with_pool(store)}
+    train = ("train", False)
+    assert found == {"one": train, "two": train, "three": ("test", True), "mail [email]": train}
+    assert report.resplit == 2 and "where the rules give another: 2" in "\n".join(report.lines())
+
+
+def test_a_file_that_brings_splits_cannot_move_a_user(store: Store) -> None:
+    import_prompts(store, [incoming("one", "u", split="valid")], IntakeConfig(split="keep"))
+    assert import_prompts(store, [incoming("two", "u")], IntakeConfig(split="keep")).resplit == 1  # brings none
     with pytest.raises(InputError, match="user u would stand in two splits"):
-        import_prompts(store, [incoming("two", "u")], IntakeConfig(valid=0.0, test=0.999999))
-    assert len(prompts_with_pool(store)) == 1
+        import_prompts(store, [incoming("three", "u", split="test")], IntakeConfig(split="keep"))
+    assert [(prompt.text, prompt.split) for prompt, _ in prompts_with_pool(store)] == [
+        ("one", "valid"),
+        ("two", "valid"),
+    ]
+
+
+SYSTEM = "You are the harbour's assistant; be kind, be brief, write to desk@harbour.io. " * 4
+
+
+def test_prompts_under_one_instruction_are_told_apart_by_their_own_text(store: Store) -> None:
+    config = IntakeConfig(prefix=10, **ALL_TRAIN)
+    rows = [incoming(f"{i} boats, where are they?", f"u{i}", system=SYSTEM) for i in range(5)]
+    rows += [incoming("4 boats, w… no", "x", system=SYSTEM), incoming("4  BOATS, why?", "y", system=SYSTEM)]
+    rows += [incoming("and 2?", "z", system=SYSTEM, examples=[(f"so {i} it is", "ok")]) for i in range(3)]
+    rows += [incoming("4 boats, where are they?", "w", system="Be brief."), incoming("4 boats, where?", "v")]
+    kept, report = take_in(rows, config)
+    assert [row.user for row in kept] == ["u0", "u1", "u2", "u3", "u4", "z", "z", "z", "w", "v"]
+    assert report.dropped == {"same first 10 characters as an earlier prompt": 2}
+    assert import_prompts(store, rows[:4], config).kept == 4
+    later = import_prompts(store, rows, config)  # two of their own, those of z, w and v
+    assert (later.kept, later.dropped["already in the store"]) == (6, 4)
+    again = [row.model_copy(update={"id": f"other{i}", "user": "other"}) for i, row in enumerate(rows)]
+    assert import_prompts(store, again, config).kept == 0
+    stored = {prompt.user: prompt for prompt, _ in prompts_with_pool(store)}
+    opening = SYSTEM.replace("desk@harbour.io", "[email]")
+    assert stored["u0"].text == f"{opening}\n\n0 boats, where are they?" and stored["w"].text.startswith("Be brief.")
+    assert (stored["z"].text, stored["z"].examples) == ("and 2?", ((f"{opening}\n\nso 2 it is", "ok"),))
 
 
 def test_an_erased_users_prompts_stay_out(store: Store) -> None:

@@ -144,6 +144,19 @@ def store_place(place: str | Path) -> str:
     return str(Path(place) / "store.db") if "://" not in str(place) and Path(place).is_dir() else str(place)
 
 
+def intake_of(place: str) -> dict[str, Any]:
+    """The intake block of the run that the store belongs to; empty for a store of its own.
+
+    Raises:
+        InputError: the run's recipe.json is broken.
+    """
+    folder = Path(place).parent
+    if Path(place).name != "store.db" or not (folder / "recipe.json").exists():
+        return {}
+    found: dict[str, Any] = existing_run(folder).get("intake", {})
+    return found
+
+
 def existing_store(place: str | Path) -> str:
     """The store's place, or that of the run in a folder.
 

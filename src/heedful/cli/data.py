@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from heedful.cli.common import StorePlace, console, existing_store, say, store_place
+from heedful.cli.common import StorePlace, console, existing_store, intake_of, say, store_place
 from heedful.config import InputError, nearest, parse
 
 PoolName = Literal["sft", "reward_model", "ppo", "evaluation"]
@@ -23,6 +23,11 @@ label = typer.Typer(help="Carry demonstrations, rankings and ratings in and out.
 store = typer.Typer(help="Back up and restore the labelling store, erase a person's data.", no_args_is_help=True)
 
 
+def rule(help: str, default: object) -> Any:
+    """An option of intake's rules; not given, the run's own rule holds, or the default in a store of no run."""
+    return typer.Option(help=help, show_default=f"the run's, else {default}")
+
+
 @prompts.command("import")
 def import_prompts(
     file: Annotated[Path, typer.Argument(help="Prompts: .jsonl, or .txt with one a line.", show_default=False)],
@@ -32,30 +37,37 @@ def import_prompts(
     ] = None,
     round: Annotated[int, typer.Option(help="The turn of the loop they came in.", min=0)] = 0,
     user: Annotated[str, typer.Option(help="Whose prompts a .txt file holds; else each line has its own user.")] = "",
-    prefix: Annotated[int, typer.Option(help="Prompts that agree in so many first characters are one.")] = 200,
-    cap: Annotated[int, typer.Option(help="Prompts kept per user.")] = 200,
-    key: Annotated[str, typer.Option(help="What cap and split go by: user or organisation.")] = "user",
-    split: Annotated[str, typer.Option(help="assign: by user; keep: the file brings each prompt's split.")] = "assign",
-    valid: Annotated[float, typer.Option(help="Share of users whose prompts are for validation.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of users whose prompts are for the final test.")] = 0.1,
-    pii: Annotated[str, typer.Option(help="Personal data in training prompts: redact, drop (the prompt) or keep.")] = (
-        "redact"
-    ),
-    names: Annotated[
-        str | None,
-        typer.Option(
-            help="module:function that finds people's names in a text, to redact them too.", show_default=False
-        ),
+    prefix: Annotated[int | None, rule("Prompts that agree in so many first characters are one.", 200)] = None,
+    cap: Annotated[int | None, rule("Prompts kept per user.", 200)] = None,
+    key: Annotated[str | None, rule("What cap and split go by: user or organisation.", "user")] = None,
+    split: Annotated[str | None, rule("assign: by user; keep: the file brings each prompt's split.", "assign")] = None,
+    valid: Annotated[float | None, rule("Share of users whose prompts are for validation.", 0.1)] = None,
+    test: Annotated[float | None, rule("Share of users whose prompts are for the final test.", 0.1)] = None,
+    pii: Annotated[
+        str | None, rule("Personal data in training prompts: redact, drop (the prompt) or keep.", "redact")
     ] = None,
-    salt: Annotated[str, typer.Option(help="Another text gives another split and other pools.")] = "",
+    names: Annotated[
+        str | None, rule("module:function that finds people's names in a text, to redact them too.", "none")
+    ] = None,
+    salt: Annotated[str | None, rule("Another text gives another split and other pools.", "empty")] = None,
 ) -> None:
-    """Take a file of prompts into the store: de-duplicated, capped, split by user, cleaned, shared out to pools."""
+    """Take a file of prompts into the store: de-duplicated, capped, split by user, cleaned, shared out to pools.
+
+    The store of a run's folder takes them by the rules of that run (its intake block); an option given here that
+    differs is used, and said. A user who is in the store keeps the split they have there.
+    """
     from heedful.store.database import open_store
     from heedful.store.intake import IntakeConfig, read_prompts
     from heedful.store.intake import import_prompts as take_in
 
-    rules = {"prefix": prefix, "cap": cap, "key": key, "split": split, "valid": valid, "test": test}
-    config = parse(IntakeConfig, rules | {"pii": pii, "names": names, "salt": salt}, "")
+    options = {"prefix": prefix, "cap": cap, "key": key, "split": split, "valid": valid, "test": test}
+    options |= {"pii": pii, "names": names, "salt": salt}
+    given = {name: value for name, value in options.items() if value is not None}
+    rules = intake_of(store_place(store))
+    for name, value in given.items():
+        if name in rules and rules[name] != value:
+            say(f"--{name} {value} is used for this file; the run was begun with intake.{name} = {rules[name]!r}")
+    config = parse(IntakeConfig, rules | given, "")
     found = read_prompts(file, user)
     with open_store(store_place(store)) as opened:
         report = take_in(opened, found, config, pool, round)

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from heedful.serve.answers import Answer, Json
-from heedful.serve.collect import Collector
+from heedful.serve.collect import Collector, as_line
 from heedful.serve.errors import ApiError, bad
 from heedful.serve.requests import ChatRequest, CompletionRequest, parse
 from heedful.serve.served import Asked, Served
@@ -128,22 +129,22 @@ class _Server:
         if asked.store and self._collector is None:
             message = "this server keeps no prompts; leave out store, or start it with --collect FILE"
             raise bad(message, "store", "unsupported_parameter")
-
-        def prepare() -> Asked:
-            found = self._served.chat(asked)
-            if self._collector is not None:
-                self._collector.take(asked)  # only what can be answered
-            return found
-
-        return await self._answer(request, asked, prepare)
+        keep = partial(self._collector.keep, as_line(asked)) if asked.store and self._collector is not None else None
+        return await self._answer(request, asked, lambda: self._served.chat(asked), keep)
 
     async def complete(self, request: Request) -> Response:
         asked = parse(CompletionRequest, await read_body(request))
         return await self._answer(request, asked, lambda: self._served.complete(asked))
 
     async def _answer(
-        self, request: Request, asked: ChatRequest | CompletionRequest, prepare: Callable[[], Asked]
+        self,
+        request: Request,
+        asked: ChatRequest | CompletionRequest,
+        prepare: Callable[[], Asked],
+        keep: Callable[[], None] | None = None,
     ) -> Response:
+        """`keep` is called once the request is accepted: what is refused leaves no trace."""
+
         def prepared() -> Asked:
             with self._tokenizing:
                 return prepare()
@@ -151,6 +152,12 @@ class _Server:
         answer = Answer(self._served, await run_in_threadpool(prepared), asked)
         job = answer.asked.job
         self._worker.submit(job)
+        if keep is not None:
+            try:
+                await run_in_threadpool(keep)
+            except BaseException:
+                self._worker.leave(job)
+                raise
         if asked.stream:
             return _Events(_written(answer.events()), lambda: self._worker.leave(job))
         return await self._whole(request, answer, job)

@@ -8,15 +8,16 @@ shorter, compared without regard to case, spacing and Unicode form; the earliest
 template differ only late, and that is what the paper's heuristic is for. The paper gives no length; 200 characters
 (two or three sentences) is longer than the openings that different people share ("Write a short story about ...").
 A fixed length, unlike "nearly the same", makes sameness transitive: what stays depends on nothing but who came first.
+What instructs the model (`system`) is the operator's text and the same in every chat: two prompts under one are the
+same when the characters behind it agree.
 """
 
-import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from sqlalchemy import Connection, select
@@ -24,53 +25,12 @@ from sqlalchemy import Connection, select
 from heedful.config import Config, InputError
 from heedful.snapshot import read_lines, read_records
 from heedful.store.database import Store
+from heedful.store.incoming import PART, IncomingPrompt, expand_few_shot, full_text, hashed, own_texts
 from heedful.store.pii import Names, find_pii, load_names, redact
 from heedful.store.pools import PAPER_SHARES, Pool, insert_prompts, pool_of, unit
 from heedful.store.records import Entry, chunks, erased_ids, insert, known_ids, select_records
 from heedful.store.schema import labelers, prompts
-from heedful.types import Demonstration, Labeler, Prompt, Source, Split
-
-PART = "#"  # a few-shot prompt's examples are stored as id#0, id#1, …
-
-
-class IncomingPrompt(Prompt):
-    """A line of an intake file: a Prompt whose id may be left out (it becomes a hash of user and text).
-
-    `organisation` is needed only where cap and split go by it. A labeler's few-shot prompt gives `instruction` and
-    its query / response pairs as `examples` in place of `text`.
-    """
-
-    organisation: str = ""
-    instruction: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        values = dict(values)
-        if values.get("instruction"):
-            if values.get("text") not in (None, values["instruction"]):
-                raise ValueError("give text or instruction, not both")
-            values["text"] = values["instruction"]
-            values = {"kind": "few_shot", "source": "labeler"} | values
-        if not values.get("id"):
-            content = [values.get("user"), values.get("text"), values.get("examples") or []]
-            values["id"] = "p" + hashlib.sha256(repr(content).encode()).hexdigest()[:19]
-        return values
-
-    @model_validator(mode="after")
-    def _has_content(self) -> Self:
-        if not self.text.strip():
-            raise ValueError("text is empty")
-        if self.instruction and not self.examples:
-            raise ValueError("a few-shot prompt needs at least one [query, response] pair in examples")
-        return self
-
-    def plain(self) -> Prompt:
-        """What the store keeps as the prompt."""
-        return Prompt(**{name: getattr(self, name) for name in Prompt.model_fields})
-
+from heedful.types import Labeler, Prompt, Source, Split
 
 TABLE_6 = {source: dict(weights) for source, weights in PAPER_SHARES.items()}
 
@@ -105,6 +65,7 @@ class IntakeReport:
     dropped: Counter[str] = field(default_factory=Counter)
     pii: Counter[str] = field(default_factory=Counter)
     prompts_with_pii: int = 0
+    resplit: int = 0  # prompts whose user has another split in the store than the rules give, and keeps it
     stored: int = 0  # prompts in the store after few-shot prompts were written out
     demonstrations: int = 0
     unused_answers: int = 0  # a few-shot prompt outside the SFT pool asks its last query; the answer is not kept
@@ -116,6 +77,8 @@ class IntakeReport:
         if self.prompts_with_pii:
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.pii.most_common())
             lines.append(f"  personal data in {self.prompts_with_pii} training prompts: {kinds}")
+        if self.resplit:
+            lines.append(f"  in the split their user has in the store, where the rules give another: {self.resplit}")
         if self.demonstrations:
             lines.append(f"  few-shot prompts written out: {self.demonstrations} demonstrations")
         if self.unused_answers:
@@ -137,7 +100,7 @@ def read_prompts(path: Path, user: str = "") -> list[IncomingPrompt]:
     if path.suffix != ".txt":
         raise InputError(f"{path}: prompts are read from .jsonl or .txt files; rename or convert it")
     rows = [line.strip() for line in read_lines(path)]
-    return [IncomingPrompt(id="", text=row, user=user or _hash(row)) for row in rows if row]
+    return [IncomingPrompt(id="", text=row, user=user or hashed(row)) for row in rows if row]
 
 
 def take_in(
@@ -146,12 +109,14 @@ def take_in(
     names: Names | None = None,
     stored_prefixes: Collection[str] = (),
     stored_per_key: Mapping[str, int] | None = None,
+    stored_splits: Mapping[str, Split] | None = None,
 ) -> tuple[list[IncomingPrompt], IntakeReport]:
     """The prompts that pass the rules, in their order, split and cleaned; no database.
 
     Args:
         names: finds people's names in a text; without it, names stay.
-        stored_prefixes: `prefix_of` the prompts there already; stored_per_key: their number by user or organisation.
+        stored_prefixes: `prefix_of` the prompts there already; stored_per_key: their number by user or organisation;
+            stored_splits: the splits of the users there already, which they keep.
 
     Raises:
         InputError: a prompt without the key, or a user in two splits.
@@ -160,37 +125,17 @@ def take_in(
     report = IntakeReport(read=len(rows))
     kept = _deduplicate(rows, config, stored_prefixes, report)
     kept = _cap(kept, config, Counter(stored_per_key or {}), report)
-    kept = _clean(_split(kept, config), config, names, report)
+    kept = _clean(_split(kept, config, stored_splits or {}, report), config, names, report)
     # Redaction can make two prompts equal, or equal to a redacted one that is stored.
     kept = _deduplicate(kept, config, stored_prefixes, report)
     report.kept, report.dropped = len(kept), +report.dropped
     return kept, report
 
 
-def prefix_of(text: str, length: int) -> str:
-    """What prompts are compared by: the first `length` characters after normalisation, hashed."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return _hash(plain[:length])
-
-
-def expand_few_shot(prompt: IncomingPrompt) -> list[tuple[Prompt, Demonstration]]:
-    """An instruction with K query / response pairs as K examples, each with the other K − 1 as context.
-
-    The instruction opens the text, whichever piece comes first. The demonstration is the labeler's own response.
-    """
-    expanded = []
-    for k, (query, response) in enumerate(prompt.examples):
-        others = [pair for i, pair in enumerate(prompt.examples) if i != k]
-        text = query
-        if others:
-            others[0] = (f"{prompt.instruction}\n\n{others[0][0]}", others[0][1])
-        else:
-            text = f"{prompt.instruction}\n\n{query}"
-        id = f"{prompt.id}{PART}{k}"
-        plain = prompt.plain().model_copy(update={"id": id, "text": text, "examples": tuple(others)})
-        demonstration = Demonstration(id=f"d{id}", prompt_id=id, text=response, labeler=prompt.user)
-        expanded.append((plain, demonstration))
-    return expanded
+def prefix_of(text: str, length: int, system: str = "") -> str:
+    """What prompts are compared by: the first `length` characters after normalisation, under this `system`; hashed."""
+    plain = [" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in (system, text)]
+    return hashed(f"{plain[0]}\n{plain[1][:length]}")
 
 
 def import_prompts(
@@ -216,10 +161,10 @@ def import_prompts(
 
     def work(connection: Connection) -> IntakeReport:
         fresh, known, erased = _sort_out(connection, rows)
-        prefixes, per_key = _stored(connection, fresh, config)
-        kept, report = take_in(fresh, config, names, prefixes, per_key)
+        prefixes, per_key, splits = _stored(connection, [*fresh, *known], config, names)
+        kept, report = take_in(fresh, config, names, prefixes, per_key, splits)
         # Prompts that are there already passed dedup and cap then; insert finds them equal or says what changed.
-        again = _clean(_split(known, config), config, names, IntakeReport())
+        again = _clean(_split(known, config, splits, IntakeReport()), config, names, IntakeReport())
         _store(connection, [*kept, *again], config, pool, round, report)
         report.read = len(rows)
         report.dropped.update({"erased on request": erased, "already in the store": len(known)})
@@ -234,7 +179,7 @@ def _deduplicate(
 ) -> list[IncomingPrompt]:
     seen, kept = set(stored), []
     for row in rows:
-        prefix = prefix_of(_full_text(row), config.prefix)
+        prefix = prefix_of(full_text(row), config.prefix, row.system)
         if prefix not in seen:
             seen.add(prefix)
             kept.append(row)
@@ -255,11 +200,17 @@ def _cap(
     return kept
 
 
-def _split(rows: Sequence[IncomingPrompt], config: IntakeConfig) -> list[IncomingPrompt]:
+def _split(
+    rows: Sequence[IncomingPrompt], config: IntakeConfig, stored: Mapping[str, Split], report: IntakeReport
+) -> list[IncomingPrompt]:
     split_of: dict[str, Split] = {}
     done = []
     for row in rows:
-        split = row.split if config.split == "keep" else _split_of(_key(row, config), config)
+        # A split that the file itself gives against the store's is refused when it is stored.
+        brings = config.split == "keep" and "split" in row.model_fields_set
+        rule = row.split if config.split == "keep" else _split_of(_key(row, config), config)
+        split = rule if brings else stored.get(row.user, rule)
+        report.resplit += split != rule
         if split_of.setdefault(row.user, split) != split:
             mend = "give each user one split" if config.split == "keep" else "use key: user"
             raise InputError(f"prompt {row.id}: user {row.user} falls into {split_of[row.user]} and {split}; {mend}")
@@ -291,7 +242,8 @@ def _clean(
             continue
         text = clean(row.text)
         pairs = tuple((clean(query), clean(response)) for query, response in row.examples)
-        update = {"text": text, "examples": pairs} | ({"instruction": text} if row.instruction else {})
+        update = {"text": text, "examples": pairs, "system": clean(row.system)}
+        update |= {"instruction": text} if row.instruction else {}
         report.pii.update(found)
         report.prompts_with_pii += bool(found)
         if not found or config.pii == "redact":
@@ -319,17 +271,28 @@ def _sort_out(
 
 
 def _stored(
-    connection: Connection, rows: Sequence[IncomingPrompt], config: IntakeConfig
-) -> tuple[set[str], Counter[str]]:
-    """Prefixes of all stored prompts; how many each user or organisation of the new rows has there."""
-    prefixes = {prefix_of(_full_text(prompt), config.prefix) for prompt in select_records(connection, Prompt)}
+    connection: Connection, rows: Sequence[IncomingPrompt], config: IntakeConfig, names: Names | None
+) -> tuple[set[str], Counter[str], dict[str, Split]]:
+    """Of the store: all prefixes, also those behind a `system` of the rows; how many prompts each user or organisation
+    of the rows has; the splits of the rows' users."""
+    systems = {row.system for row in rows} - {""}
+    openings = systems | {redact(system, find_pii(system, names)) for system in systems}  # as training prompts have it
+    prefixes = set()
+    for prompt in select_records(connection, Prompt):
+        text = full_text(prompt)
+        prefixes.add(prefix_of(text, config.prefix))
+        prefixes |= {prefix_of(own, config.prefix, opening) for opening, own in own_texts(text, openings)}
     per_key: Counter[str] = Counter()
     column = prompts.c[config.key]
     for chunk in chunks(sorted({_key(row, config) for row in rows})):
         found = connection.execute(select(column, prompts.c.id).where(column.in_(chunk)))
         # The examples of one few-shot prompt count once.
         per_key.update(key for key, _ in {(key, id.partition(PART)[0]) for key, id in found})
-    return prefixes, per_key
+    splits: dict[str, Split] = {}
+    for chunk in chunks(sorted({row.user for row in rows})):
+        found = connection.execute(select(prompts.c.user, prompts.c.split).where(prompts.c.user.in_(chunk)))
+        splits.update((user, split) for user, split in found)
+    return prefixes, per_key, splits
 
 
 def _store(
@@ -363,14 +326,3 @@ def _key(row: IncomingPrompt, config: IntakeConfig) -> str:
     if not key:
         raise InputError(f"prompt {row.id} has no {config.key}; add the field or use another key")
     return key
-
-
-def _full_text(prompt: Prompt) -> str:
-    """The prompt with its worked pairs where they stand: before its text, or after a labeler's instruction."""
-    pairs = [text for pair in prompt.examples for text in pair]
-    incoming = isinstance(prompt, IncomingPrompt) and prompt.instruction
-    return "\n".join([prompt.text, *pairs] if incoming else [*pairs, prompt.text])
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
