@@ -111,3 +111,20 @@ def test_close_draws_are_counted() -> None:
     u = torch.tensor([0.25 + 1e-6, 0.5 - 1e-6, 0.6, 0.25 + 1e-4], dtype=torch.float64)
     assert int(draw(logits, same_for(4), u).close) == 2
     assert int(draw(logits, same_for(4, temperature=0.0), u).close) == 0
+
+
+@given(st.integers(1, 400), st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 0.97]))
+def test_blocks_find_the_token_that_one_long_sum_finds(vocabulary: int, seed: int, forbidden: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(vocabulary, generator=generator) * 6
+    logits[torch.rand(vocabulary, generator=generator) < forbidden] = float("-inf")
+    logits[seed % vocabulary] = 0.0
+    weight = (logits - logits.max()).exp()
+    exact = weight.double().cumsum(0) / weight.double().sum()
+    edges = torch.cat([exact, exact - 1e-9, exact + 1e-9])  # at every boundary, where rounding could go astray
+    u = torch.cat([edges.clamp(2.0**-51, 1 - 2.0**-51), grid(97)])
+    drawn = draw(logits.expand(len(u), -1), same_for(len(u)), u)
+    assert (weight[drawn.token] > 0).all()
+    below = torch.cat([torch.zeros(1, dtype=torch.float64), exact])[drawn.token]
+    assert (u >= below - 1e-6).all() and (u <= exact[drawn.token] + 1e-6).all()
+    torch.testing.assert_close(drawn.logprob, logits.log_softmax(0)[drawn.token], atol=1e-5, rtol=1e-5)

@@ -76,5 +76,5 @@ def test_it_works_in_eval_mode_and_in_copies_and_leaves_sampling_alone() -> None
 def test_an_architecture_without_such_layers_is_refused_by_name() -> None:
     trunk = small_model("gpt2").get_decoder()
     trunk.supports_gradient_checkpointing = False
-    with pytest.raises(InputError, match="gpt2.*activation_checkpointing"):
+    with pytest.raises(InputError, match=r"gpt2.*activation_checkpointing"):
         checkpoint_activations(trunk)

@@ -1,5 +1,6 @@
 """Logits → tokens, by inverse CDF: one uniform number per row and a search in the cumulative sum.
 
+The sum is over blocks of the vocabulary first, then within the block that was hit, so that no row is summed up whole.
 The uniform number is a hash of (seed, sample, position), so a response never depends on what else is in the batch.
 Shapes: n rows, V vocabulary.
 """
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 CLOSE = 1e-5  # a draw nearer than this to a boundary between tokens could fall otherwise under fp32 rounding
+BLOCK = 64  # tokens; about the square root of a usual vocabulary
 _BITS = 50  # of the 64 hashed ones: u · total then stays below total in float64
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -62,22 +64,42 @@ def draw(logits: torch.Tensor, how: Sampling, uniform: torch.Tensor) -> Draw:
     """One token per row of logits (n, V), by uniform (n,) float64."""
     if how.temperature is not None:
         logits = logits / how.temperature.to(logits.dtype)
-    highest, likeliest = logits.max(-1, keepdim=True)
+    highest = logits.amax(-1, keepdim=True)
     weight = (logits - highest).exp_()
-    cumulative = weight.cumsum(-1, dtype=torch.float64)
+    blocks, cumulative = in_blocks(weight)
     total = cumulative[:, -1:]
     if how.top_k is not None or how.top_p is not None:
-        weight = truncate(weight, how)
-        cumulative = weight.cumsum(-1, dtype=torch.float64)
-    target = uniform[:, None] * cumulative[:, -1:]
-    token = torch.searchsorted(cumulative, target, right=True)
-    above = cumulative.gather(1, token) - target
-    close = torch.minimum(above, weight.gather(1, token) - above) < CLOSE * cumulative[:, -1:]
+        blocks, cumulative = in_blocks(truncate(weight, how))
+    token, close = search(blocks, cumulative, uniform[:, None])
     if how.greedy is not None:
-        token = torch.where(how.greedy, likeliest, token)
+        token = torch.where(how.greedy, logits.argmax(-1, keepdim=True), token)
         close &= ~how.greedy
     logprob = logits.gather(1, token) - (highest + total.log()).to(logits.dtype)
     return Draw(token.squeeze(1), logprob.squeeze(1), close.sum())
+
+
+def in_blocks(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (n, V) in blocks (n, V / BLOCK, BLOCK), zeros at the end, and the cumulative sum of blocks, float64."""
+    short = -weight.shape[1] % BLOCK
+    blocks = torch.nn.functional.pad(weight, (0, short)) if short else weight
+    blocks = blocks.unflatten(1, (-1, BLOCK))
+    return blocks, blocks.sum(-1).cumsum(-1, dtype=torch.float64)
+
+
+def search(blocks: torch.Tensor, cumulative: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens (n, 1) at `uniform` (n, 1) of all weight, and whether a boundary is CLOSE (n, 1)."""
+    total = cumulative[:, -1:]
+    target = uniform * total
+    block = torch.searchsorted(cumulative, target, right=True)
+    before = torch.nn.functional.pad(cumulative, (1, 0)).gather(1, block)
+    inside = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1)
+    sums = inside.cumsum(-1, dtype=torch.float64)
+    # the block's sum was rounded otherwise: what lies beyond its last token belongs to that
+    rest = torch.minimum(target - before, torch.nextafter(sums[:, -1:], torch.zeros_like(total)))
+    place = torch.searchsorted(sums, rest, right=True)
+    above = sums.gather(1, place) - rest
+    close = torch.minimum(above, inside.gather(1, place) - above) < CLOSE * total
+    return block * BLOCK + place, close
 
 
 def truncate(weight: torch.Tensor, how: Sampling) -> torch.Tensor:
