@@ -15,7 +15,7 @@ import torch
 import typer
 
 from heedful.cli import app
-from heedful.cli.plan import amounts, measure_sizes
+from heedful.cli.plan import Sizes, amounts, measure_sizes
 from heedful.cli.status import planned_steps
 from heedful.cli.talk import Talker
 from heedful.config import RECIPES, read_recipe
@@ -182,6 +182,31 @@ def test_the_plan_counts_what_the_run_did(tiny_run: Path) -> None:
     prompts = read_snapshot(tiny_run / "data" / "ppo").prompts
     lengths = [len(prompt_tokens(prompt, recipe.format, tokenizer)) for prompt in prompts]
     assert sizes.prompt["ppo"] == pytest.approx(sum(lengths) / len(lengths))
+
+
+def test_the_plan_counts_adapters_as_what_trains() -> None:
+    sizes = Sizes(
+        number={pool: {"train": 10, "valid": 0, "test": 0} for pool in ("sft", "reward_model", "ppo", "evaluation")},
+        prompt=dict.fromkeys(("sft", "reward_model", "ppo", "evaluation"), 1.0),
+        **{"demonstration": 1.0, "prefixes": 0, "prefix": 0.0, "document": 10.0, "marks": 1},
+        **{"parameters": 1000, "trunk": 900, "kept": 0.0, "adapters": 10},
+    )
+
+    def size(step: str, **changes: int) -> float:
+        settings = [
+            f"{stage}.{key}={value}" for stage in ("sft", "reward_model", "ppo") for key, value in changes.items()
+        ]
+        return dict(amounts(build(read_recipe(str(TINY), settings)), sizes))[step].size
+
+    assert size("sft") == 16 * 1000
+    assert size("sft", lora_rank=2) == 4 * 1000 + 16 * 2 * 10 + 4 * 1000  # weights, adapters that train, a merged copy
+    assert size("round-1/reward_model") == 16 * 900
+    assert size("round-1/reward_model", lora_rank=2) == 4 * 900 + 16 * 2 * 10 + 4 * 900
+    # policy, value model, reward model, average, reference
+    assert size("round-1/ppo") == 16 * 1000 + 16 * 900 + 4 * 900 + 2 * 4 * 1000
+    adapters = 2 * 10
+    policy, value = 4 * 1000 + 16 * adapters, 4 * 900 + 16 * adapters
+    assert size("round-1/ppo", lora_rank=2) == policy + 4 * 1000 + value + 4 * 900 + 4 * adapters
 
 
 # Where a run stands.

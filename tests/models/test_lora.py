@@ -12,7 +12,7 @@ from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
 from heedful.models.checkpoint import save_policy
 from heedful.models.heads import Policy
-from heedful.models.lora import attach_lora, base_weights
+from heedful.models.lora import attach_lora, base_weights, parameters_per_rank
 from heedful.text.tokenizer import word_tokenizer
 from small_models import FAMILIES, small_model
 
@@ -54,6 +54,21 @@ def test_adapters_train_over_a_base_that_stays(family: str, tmp_path: Path) -> N
     scale = float(now.abs().max())
     torch.testing.assert_close(logits(plain), now, atol=1e-5 * scale, rtol=1e-4)
     assert torch.equal(logits(model), now)
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_parameters_of_adapters_are_counted_without_making_them(family: str) -> None:
+    for model in (small_model(family), small_model(family).get_decoder()):
+        per_rank = parameters_per_rank(model)
+        attach_lora(model, rank=3)
+        assert 3 * per_rank == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_a_rank_above_the_width_is_refused() -> None:
+    model = small_model("llama")
+    with pytest.raises(InputError, match="lora_rank 500 exceeds the model's width"):
+        attach_lora(model, rank=500)
 
 
 def test_the_engine_samples_from_the_adapted_model() -> None:

@@ -18,6 +18,7 @@ from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
 from heedful.models.heads import Policy
 from heedful.models.load import compute_device, from_scratch, load_decoder, load_tokenizer
+from heedful.models.lora import check_rank, parameters_per_rank
 from heedful.models.optimizer import autocast
 from heedful.pipeline.measure import ChooseConfig
 from heedful.pipeline.recipe import Recipe
@@ -56,6 +57,11 @@ class Rates(NamedTuple):
         return work.forward / self.forward + work.trained / self.trained + work.sampled / self.sampled
 
 
+def held(rank: int, parameters: int, adapters: int) -> float:
+    """Bytes of a model's weights and of what trains them: all of them, or adapters of the rank."""
+    return WEIGHT * parameters + TRAINED * rank * adapters if rank else TRAINED * parameters
+
+
 class Sizes(NamedTuple):
     """What the amounts follow from; lengths are means in tokens."""
 
@@ -69,6 +75,14 @@ class Sizes(NamedTuple):
     parameters: int
     trunk: int
     kept: float  # bytes per token of a training pass
+    adapters: int  # parameters that low-rank adapters hold for each unit of rank
+
+    def training(self, rank: int, parameters: int, kept: float) -> float:
+        """Bytes of a model that trains, all of it or adapters of the rank over weights that stay, and is saved.
+
+        `kept` bytes of activations; adapters are saved merged into a copy, while no pass runs.
+        """
+        return held(rank, parameters, self.adapters) + (max(kept, WEIGHT * parameters) if rank else kept)
 
     def total(self, pool: str) -> int:
         return sum(self.number[pool].values())
@@ -97,7 +111,10 @@ def show_plan(recipe: Recipe) -> None:
         f"time: about {duration(seconds)}, an estimate from {rates.trained:,.0f} tokens per second trained, "
         f"{rates.forward:,.0f} scored and {rates.sampled:,.0f} sampled here just now, every response at its longest"
     )
-    say("memory: fp32 weights with gradients and Adam's moments, averages, reference, other models, activations")
+    say(
+        "memory: fp32 weights; gradients and Adam's moments of those that train, averages, reference, other models, "
+        "activations"
+    )
     say("steps that run side by side add up in memory; in time they are added up here")
 
 
@@ -132,7 +149,10 @@ def measure_sizes(recipe: Recipe, source: Source, tokenizer: PreTrainedTokenizer
     prefixes = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in source.prefixes()]
     total = sum(p.numel() for p in model.parameters())
     document, marks = measure_documents(recipe, tokenizer)
-    return Sizes(counts, lengths, demonstration, len(prefixes), mean(prefixes), document, marks, total, trunk, kept)
+    ranks = [config.lora_rank for config in recipe.sft.values()] + [config.lora_rank for config in recipe.ppo.values()]
+    check_rank(model, max([recipe.reward_model.lora_rank if recipe.reward_model else 0, *ranks]))
+    of_texts = (demonstration, len(prefixes), mean(prefixes), document, marks)
+    return Sizes(counts, lengths, *of_texts, total, trunk, kept, parameters_per_rank(model))
 
 
 def measure_documents(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[float, int]:
@@ -172,7 +192,8 @@ def fine_tuning(config: SFTConfig, sizes: Sizes, text: float) -> Work:
     mixed = round(examples * config.pretraining_mix / (1 - config.pretraining_mix))
     row = sizes.prompt["sft"] + sizes.demonstration
     trained = config.epochs * (examples * row + mixed * text)
-    size = TRAINED * sizes.parameters + sizes.kept * min(config.max_tokens, config.batch_size * row)
+    kept = sizes.kept * min(config.max_tokens, config.batch_size * row)
+    size = sizes.training(config.lora_rank, sizes.parameters, kept)
     steps = config.epochs * -(-(examples + mixed) // config.batch_size)
     return Work(f"{config.epochs} epochs, {steps:,} steps", trained=trained, size=size)
 
@@ -193,7 +214,8 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
     if config is not None:
         trained = round * config.epochs * number * k * (row + new)
         steps = config.epochs * -(-int(round * number) // config.batch_size)
-        size = TRAINED * sizes.trunk + sizes.kept * min(config.max_tokens, config.batch_size * k * (row + new))
+        kept = sizes.kept * min(config.max_tokens, config.batch_size * k * (row + new))
+        size = sizes.training(config.lora_rank, sizes.trunk, kept)
         yield f"{here}/reward_model", Work(f"{config.epochs} epochs, {steps:,} steps", trained=trained, size=size)
         held_out = round * (split["valid"] + split["test"]) * k * (row + new)
         yield f"{here}/scores", Work("responses to held-out prompts", held_out, size=WEIGHT * sizes.trunk)
@@ -229,9 +251,12 @@ def optimising(config: PPOConfig, sizes: Sizes, text: float) -> Work:
     texts = max(1, round(config.ptx_examples * config.minibatch_size)) if config.ptx_coef else 0
     forward = episodes * (sizes.prompt["ppo"] + passes * row)
     trained = 2 * config.inner_epochs * episodes * row + updates * texts * text
-    held = TRAINED + WEIGHT + (WEIGHT if config.ema_decay else 0)  # policy, reference, average
-    size: float = held * sizes.parameters + (TRAINED + WEIGHT) * sizes.trunk  # value model, reward model
-    size += sizes.kept * min(config.max_tokens, max(config.minibatch_size * row, texts * text))
+    rank = config.lora_rank
+    kept = sizes.kept * min(config.max_tokens, max(config.minibatch_size * row, texts * text))
+    size = sizes.training(rank, sizes.parameters, kept)
+    size += held(rank, sizes.trunk, sizes.adapters) + WEIGHT * sizes.trunk  # value model, reward model
+    # Average and reference; of adapters the average is theirs alone, and the policy without them is the reference.
+    size += WEIGHT * (rank * sizes.adapters if rank else 2 * sizes.parameters)
     what = f"{episodes:,} episodes, {updates:,} updates"
     return Work(what, forward, trained, episodes * config.max_new_tokens, size)
 

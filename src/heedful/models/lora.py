@@ -3,15 +3,31 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Annotated
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from pydantic import AfterValidator, Field, ValidationInfo
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from heedful.batch import Rows
 from heedful.config import InputError
 from heedful.models.heads import Policy
+
+MAX_RANK = 1024
+
+
+def _needs_rank(alpha: float | None, info: ValidationInfo) -> float | None:
+    if alpha is not None and info.data.get("lora_rank") == 0:
+        raise ValueError("scales adapters, and lora_rank is 0: there are none; set lora_rank, or leave it out")
+    return alpha
+
+
+# A stage's settings `lora_rank` (0: all weights train) and, behind it, `lora_alpha`.
+LoraRank = Annotated[int, Field(ge=0, le=MAX_RANK)]
+LoraAlpha = Annotated[float | None, Field(gt=0), AfterValidator(_needs_rank)]
 
 
 def attach_lora(
@@ -26,8 +42,9 @@ def attach_lora(
     `alpha` None means 2 · rank. "all-linear" means every linear module but the language-model head.
 
     Raises:
-        InputError: no module of that name.
+        InputError: no module of that name, or a rank above the model's width.
     """
+    check_rank(model, rank)
     named = modules if isinstance(modules, str) else list(modules)
     alpha = 2 * rank if alpha is None else alpha
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=named, bias="none", task_type="CAUSAL_LM")
@@ -37,6 +54,22 @@ def attach_lora(
             model.add_adapter(config)
     except ValueError as error:
         raise InputError(f"lora: {str(error).splitlines()[0]}") from None
+
+
+def check_rank(model: PreTrainedModel, rank: int) -> None:
+    """Raises InputError for a rank above the model's width, where adapters hold more than the weights they adapt."""
+    width = model.config.get_text_config().hidden_size
+    if rank > width:
+        raise InputError(
+            f"lora_rank {rank} exceeds the model's width, {width}; lower it, or set 0 to train all weights"
+        )
+
+
+def parameters_per_rank(model: PreTrainedModel) -> int:
+    """Parameters that adapters on every linear module but the language-model head hold for each unit of rank."""
+    head = model.get_output_embeddings()
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
+    return sum(sum(module.weight.shape) for module in linear)
 
 
 @contextmanager

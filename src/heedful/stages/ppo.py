@@ -32,7 +32,7 @@ from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
 from heedful.models.checkpoint import load_policy, load_reward_model, save_policy
 from heedful.models.ema import Ema
 from heedful.models.heads import Policy, ValueModel
-from heedful.models.lora import BasePolicy, attach_lora
+from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, set_lr
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Inexact, Run
@@ -73,8 +73,8 @@ class PPOConfig(Config):
     normalize_score: bool = False  # scale the reward model to mean 0, sd 1 on the starting policy (Ziegler et al.)
     logprobs: Literal["trainer", "engine"] = "trainer"  # engine: taken from sampling; saves a pass, mismatch logged
     max_grad_norm: float = Field(default=1.0, gt=0)
-    lora_rank: int = Field(default=0, ge=0)  # low-rank adapters on every linear module; 0: all weights train
-    lora_alpha: float | None = Field(default=None, gt=0)  # null: 2 · lora_rank
+    lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
+    lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
 

@@ -25,7 +25,7 @@ from heedful.losses.ranking import best_of_k_loss, hinge_ranking_loss, ranking_a
 from heedful.models.checkpoint import load_policy, save_reward_model
 from heedful.models.heads import RewardModel
 from heedful.models.load import context_length, reinitialized
-from heedful.models.lora import attach_lora
+from heedful.models.lora import LoraAlpha, LoraRank, attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
@@ -49,8 +49,8 @@ class RewardModelConfig(Config):
     weight_decay: float = Field(default=0.0, ge=0)
     margin: float = Field(default=1.0, ge=0)  # of the hinge objective
     max_grad_norm: float = Field(default=1.0, gt=0)
-    lora_rank: int = Field(default=0, ge=0)  # low-rank adapters on every linear module; 0: all weights train
-    lora_alpha: float | None = Field(default=None, gt=0)  # null: 2 · lora_rank
+    lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
+    lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; a ranking is never split
     precision: Precision = "auto"
 

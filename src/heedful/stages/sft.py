@@ -23,7 +23,7 @@ from heedful.losses.sft import sft_loss
 from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.heads import Policy
 from heedful.models.load import context_length, set_residual_dropout
-from heedful.models.lora import attach_lora
+from heedful.models.lora import LoraAlpha, LoraRank, attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
@@ -43,8 +43,8 @@ class SFTConfig(Config):
     window: int = Field(default=256, ge=2)  # most tokens in a pretraining row
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    lora_rank: int = Field(default=0, ge=0)  # low-rank adapters on every linear module; 0: all weights train
-    lora_alpha: float | None = Field(default=None, gt=0)  # null: 2 · lora_rank
+    lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
+    lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
 
