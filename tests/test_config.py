@@ -1,11 +1,12 @@
 """Recipes: reading, overriding, and errors that name the key, what is known and what is near."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.config import RECIPES, Config, InputError, nearest, parse, read_recipe
@@ -62,6 +63,13 @@ def test_an_unknown_key_far_from_all_gets_no_suggestion() -> None:
         ("ppo.lr=.nan", ["ppo.lr", "nan"]),
         ("ppo.iterations=2.5", ["ppo.iterations", "integer", "2.5"]),
         ("seed=x", ["seed", "integer", "'x'"]),
+        ("seed=2024-13-45", ["seed", "integer", "'2024-13-45'"]),
+        ("seed=0b_", ["--set seed=0b_", "YAML"]),
+        ("sft.lora_rank=2000", ["sft.lora_rank", "1024", "2000"]),
+        ("reward_model.lora_alpha=4", ["reward_model.lora_alpha", "lora_rank is 0", "found 4"]),
+        ("ppo.lora_alpha=4", ["ppo.lora_alpha", "lora_rank is 0"]),
+        ("ppo.lr=fast", ["ppo.lr", "number", "'fast'"]),
+        ("name=[1]", ["name", "string"]),
         ("sft.residual_dropout=1", ["sft.residual_dropout", "less than 1"]),
         ("rankings.min_k=1", ["rankings.min_k", "greater than or equal to 2", "found 1"]),
         ("rankings.max_k=10", ["rankings.max_k", "9"]),
@@ -101,6 +109,19 @@ def test_overrides_reach_blocks_and_make_them() -> None:
     assert recipe.name == "other"
 
 
+@pytest.mark.parametrize("text", ["007", "1.50", "1e-5", "0x1F", "1_000", "2024-01-01", "2024-13-45", "nan", "12:30"])
+def test_a_text_setting_takes_what_looks_like_a_number_as_it_is_written(text: str) -> None:
+    recipe = build(read_recipe(str(TINY), [f"name={text}", f"intake.salt={text}", f"evaluate.prefixes=[{text}, a]"]))
+    assert (recipe.name, recipe.intake.salt, recipe.evaluate.prefixes) == (text, text, (text, "a"))
+
+
+def test_numbers_of_overrides_are_plain_numbers_in_a_recipe() -> None:
+    recipe = build(read_recipe(str(TINY), ["seed=7", "ppo.lr=1e-5", "pretrain.shape.hidden_size=16"]))
+    assert recipe.pretrain is not None and recipe.pretrain.shape["hidden_size"] == 16
+    assert type(recipe.seed) is int and {type(config.lr) for config in recipe.ppo.values()} == {float}
+    assert json.loads(json.dumps(recipe.model_dump(mode="json")))["pretrain"]["shape"]["hidden_size"] == 16
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -128,6 +149,7 @@ KEYS = st.lists(st.sampled_from(["ppo", "sft", "format", "pools", "seed", "varia
 VALUES = st.one_of(st.text(max_size=8), st.integers().map(str), st.floats().map(str), st.just("{}"), st.just("[]"))
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(max_size=20), st.tuples(KEYS, VALUES).map(lambda kv: ".".join(kv[0]) + "=" + kv[1])))
 def test_whatever_is_set_is_a_recipe_or_one_line(override: str) -> None:
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -23,6 +23,58 @@ class Config(BaseModel):
     """A frozen block of settings; unknown keys and impossible values are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_as_written(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        texts = {name for name, field in cls.model_fields.items() if _takes_text(field.annotation)}
+        return {name: _as_written(value) if name in texts else value for name, value in values.items()}
+
+
+class _Int(int):
+    """An integer of an override, with its characters: 007 may be a name."""
+
+    written: str
+
+
+class _Float(float):
+    """As `_Int`."""
+
+    written: str
+
+
+def _takes_text(annotation: Any) -> bool:
+    kinds = {annotation, *get_args(annotation)}
+    return str in kinds and not kinds & {int, float}
+
+
+def _as_written(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_written(item) for item in value]
+    return value.written if isinstance(value, _Int | _Float) else value
+
+
+class _Overrides(yaml.SafeLoader):
+    """YAML whose numbers know how they were written; no setting is a date."""
+
+    def number(self, node: yaml.ScalarNode) -> _Int | _Float:
+        found: _Int | _Float
+        if node.tag.endswith(":int"):
+            found = _Int(self.construct_yaml_int(node))
+        else:
+            found = _Float(self.construct_yaml_float(node))
+        found.written = node.value
+        return found
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        return str(node.value)
+
+
+_Overrides.add_constructor("tag:yaml.org,2002:int", _Overrides.number)
+_Overrides.add_constructor("tag:yaml.org,2002:float", _Overrides.number)
+_Overrides.add_constructor("tag:yaml.org,2002:timestamp", _Overrides.text)
 
 
 C = TypeVar("C", bound=Config)
@@ -109,8 +161,8 @@ def _apply(recipe: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise InputError(f"--set {override}: write --set block.key=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = yaml.load(text, _Overrides)
+    except (yaml.YAMLError, ValueError):
         raise InputError(f"--set {override}: {text!r} is not a YAML value") from None
     set_value(recipe, key, value, f"--set {override}")
 
@@ -136,7 +188,9 @@ def as_number(value: Any) -> Any:
         return [as_number(item) for item in value]
     if isinstance(value, str):
         try:
-            return float(value)
+            number = _Float(value)
         except ValueError:
             return value
+        number.written = value
+        return number
     return value
