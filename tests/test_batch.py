@@ -33,3 +33,6 @@ def test_the_grid_carries_gradients_and_holds_zeros_where_nothing_is() -> None:
     (grid * torch.tensor([[10.0, 20.0], [30.0, 40.0]])).sum().backward()
     assert score.grad.tolist() == [10.0, 20.0, 40.0]
     assert batch.to("cpu").grid(score).tolist() == grid.tolist()
+    assert batch.to("meta").target is batch.to("meta").share is None
+    more = batch._replace(target=torch.zeros(2, 2), share=torch.zeros(2, 2, 2), weight=torch.zeros(2, 2, 2)).to("meta")
+    assert all(x is not None and x.device.type == "meta" for x in more[1:])

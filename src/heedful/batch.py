@@ -81,10 +81,16 @@ class RankedRows(NamedTuple):
     slot: torch.Tensor  # (N,) int64 into B · Kmax
     rank: torch.Tensor  # (B, Kmax) int64, 1 = best, equal = tie
     valid: torch.Tensor  # (B, Kmax) bool
+    target: torch.Tensor | None = None  # (B, Kmax) what each score is to predict; None: nothing but the order is known
+    share: torch.Tensor | None = None  # (B, Kmax, Kmax) of labelers who preferred i to j, ties half; None: unknown
+    weight: torch.Tensor | None = None  # (B, Kmax, Kmax) of the comparison of i with j; None: all are 1
 
     def grid(self, x: torch.Tensor) -> torch.Tensor:
         """x (N,) laid out as (B, Kmax), zero where not valid."""
         return x.new_zeros(self.valid.numel()).index_copy(0, self.slot, x).reshape(self.valid.shape)
 
     def to(self, device: torch.device | str) -> Self:
-        return type(self)(self.rows.to(device), self.slot.to(device), self.rank.to(device), self.valid.to(device))
+        more = (None if x is None else x.to(device) for x in (self.target, self.share, self.weight))
+        return type(self)(
+            self.rows.to(device), self.slot.to(device), self.rank.to(device), self.valid.to(device), *more
+        )

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from heedful.losses.ranking import ranking_loss
 from heedful.report.charts import Series, line_chart
-from heedful.stages.reward_model import validate
+from heedful.stages.reward_model import objective, validate
 from heedful.text.collate import EncodedRanking
 from heedful.types import untied_pairs
 from studies import SEEDS, Prepared, each, new_reward_model, over_seeds, shown, standalone, training
@@ -42,9 +41,9 @@ def learn(world: Prepared, shuffled: bool, lr: float, seed: int) -> tuple[Curve,
     curve: Curve = []
     trained_loss = float("nan")
     for passes, loss in training(model, data, config, world.pad, seed):
-        curve.append((passes, loss, validate(model, valid, world.pad, ranking_loss, config)[0]))
+        curve.append((passes, loss, validate(model, valid, world.pad, objective(config), config)[0]))
         if passes == 1:
-            trained_loss = validate(model, rankings, world.pad, ranking_loss, config)[0]
+            trained_loss = validate(model, rankings, world.pad, objective(config), config)[0]
     return curve, trained_loss
 
 

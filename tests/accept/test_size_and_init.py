@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from heedful.evaluate.statistics import Estimate
-from heedful.losses.ranking import ranking_loss
 from heedful.report.charts import Dot, interval_chart
 from heedful.run import Run
 from heedful.stages import pretrain, sft
-from heedful.stages.reward_model import validate
+from heedful.stages.reward_model import objective, validate
 from studies import SEEDS, Prepared, each, new_reward_model, over_seeds, shown, standalone, training
 
 pytestmark = pytest.mark.accept
@@ -34,8 +33,8 @@ def fit(world: Prepared, start: Path, from_random: bool, lr: float, seed: int) -
     model = new_reward_model(start, seed, from_random)
     for _ in training(model, data, config, world.pad, seed):
         pass
-    loss, _ = validate(model, world.rankings("valid", "train"), world.pad, ranking_loss, config)
-    _, accuracy = validate(model, world.rankings("test", "heldout")[:JUDGED], world.pad, ranking_loss, config)
+    loss, _ = validate(model, world.rankings("valid", "train"), world.pad, objective(config), config)
+    _, accuracy = validate(model, world.rankings("test", "heldout")[:JUDGED], world.pad, objective(config), config)
     return loss, accuracy
 
 

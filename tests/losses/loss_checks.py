@@ -206,6 +206,30 @@ def check_pair_weights(losses: SimpleNamespace):
     same(losses.ranking.hinge_ranking_loss(score, rank, 1.0, weight=weight), [(0.5 * 4 + 2 * 3) / 2])
 
 
+def check_soft_ranking_loss(losses: SimpleNamespace):
+    share = torch.full((5, 4, 4), NAN, dtype=torch.float64)
+    weight = share.clone()
+    expected, weighed = [], []
+    for b, (score, valid) in enumerate(zip(SCORE, VALID, strict=True)):
+        terms = []
+        for i, j in combinations([i for i, v in enumerate(valid) if v], 2):
+            share[b, i, j], weight[b, i, j] = (1 + i) / (3 + j), 2 + i * j
+            gap, p = score[i] - score[j], (1 + i) / (3 + j)
+            terms.append((-p * log_sigmoid(gap) - (1 - p) * log_sigmoid(-gap), 2 + i * j))
+        expected.append(sum(x for x, _ in terms) / max(len(terms), 1))
+        weighed.append(sum(x * w for x, w in terms) / max(len(terms), 1))
+    score = tensor(SCORE).requires_grad_()
+    loss = losses.ranking.soft_ranking_loss(score, share, boolean(VALID))
+    same(loss, expected)
+    assert torch.autograd.grad(loss.sum(), score)[0].isfinite().all()
+    same(losses.ranking.soft_ranking_loss(score, share, boolean(VALID), weight), weighed)
+    # Shares of 1 and 0 are a ranking without ties.
+    sure = torch.tensor([[[0, 1, 1], [0, 0, 0], [0, 1, 0]]], dtype=torch.float64)
+    score = tensor([[0.3, -1, 2]])
+    plain = losses.ranking.ranking_loss(score, torch.tensor([[1, 3, 2]]))
+    same(losses.ranking.soft_ranking_loss(score, sure), plain.tolist())
+
+
 def check_hinge_ranking_loss(losses: SimpleNamespace):
     loss = losses.ranking.hinge_ranking_loss(tensor(SCORE), torch.tensor(RANK), 1.0, boolean(VALID))
     same(loss, pair_means(lambda a, b: max(0, 1 - (a - b))))

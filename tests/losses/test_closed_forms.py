@@ -30,6 +30,7 @@ def random(*shape, seed=0):
 
 
 RANKS = torch.tensor([[1, 2, 2, 4], [3, 1, 2, 9]])
+SHARE = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(1))
 VALID = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]], dtype=torch.bool)
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.bool)
 GRADIENTS = {
@@ -42,6 +43,7 @@ GRADIENTS = {
     "ranking_loss": (lambda s: REAL.ranking.ranking_loss(s, RANKS, VALID), 1),
     "hinge_ranking_loss": (lambda s: REAL.ranking.hinge_ranking_loss(s, RANKS, 0.7, VALID), 1),
     "soft_pair_loss": (lambda a, b: REAL.ranking.soft_pair_loss(a, b, torch.full_like(a, 0.3)), 2),
+    "soft_ranking_loss": (lambda s: REAL.ranking.soft_ranking_loss(s, SHARE, VALID), 1),
     "best_of_k_loss": (lambda s: REAL.ranking.best_of_k_loss(s, RANKS, VALID), 1),
     "regression_loss": (REAL.ranking.regression_loss, 2),
     "policy_loss": (lambda new, old: REAL.ppo.policy_loss(new, old, random(2, 4, seed=7).detach(), 0.2), 2),

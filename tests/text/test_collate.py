@@ -183,6 +183,27 @@ def test_ranked_rows_of_mixed_k_know_whose_is_whose(ranks: list[list[int]], data
             n += 1
 
 
+def test_what_else_is_known_of_responses_lies_on_the_same_grid() -> None:
+    one = [Encoded([1], [2])] * 3
+    small = EncodedRanking(one[:2], (1, 2), "a", target=(0.5, 1.5), share=((0.0, 1.0), (0.25, 0.0)))
+    large = EncodedRanking(one, (1, 1, 1), "b", target=(1.0, 2.0, 3.0), share=((0.0,) * 3,) * 3)
+    batch = to_ranked_rows([small, large], PAD)
+    assert batch.target is not None and batch.target.tolist() == [[0.5, 1.5, 0.0], [1.0, 2.0, 3.0]]
+    assert batch.share is not None and batch.share.tolist() == [
+        [[0.0, 1.0, 0.0], [0.25, 0.0, 0.0], [0.0, 0.0, 0.0]],
+        [[0.0] * 3] * 3,
+    ]
+    assert batch.weight is None
+
+
+def test_all_tied_is_kept_where_ties_are_asked_for() -> None:
+    one = encoder()
+    found = one.ranking(prompt(), [response(1), response(2)], ranking(1, 1), keep_tied=True)
+    assert found is not None and found.rank == (1, 1) and not dropped(one)
+    assert one.ranking(prompt(), [response(1), response(5)], ranking(1, 1), keep_tied=True) is None
+    assert dropped(one) == {"response_too_long": 1, "ranking_without_untied_pair": 1}
+
+
 @few
 @given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 80))
 def test_groups_by_length_hold_every_row_once_within_the_budget(lengths: list[int], max_tokens: int) -> None:

@@ -103,6 +103,25 @@ def soft_pair_loss(score_a: torch.Tensor, score_b: torch.Tensor, probability: to
     return -probability * logsigmoid(margin) - (1 - probability) * logsigmoid(-margin)
 
 
+def soft_ranking_loss(
+    score: torch.Tensor, share: torch.Tensor, valid: torch.Tensor | None = None, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Every two responses: (1/P) Σ₍ᵢ before ⱼ₎ wᵢⱼ·`soft_pair_loss`(sᵢ, sⱼ, pᵢⱼ), one per prompt (B,).
+
+    share (B, Kmax, Kmax) has pᵢⱼ at [b, i, j], how likely i is the better of the two, and 1 − pᵢⱼ at [b, j, i], which
+    is not read. The sum runs over the P = C(K,2) pairs of valid responses, ties among them; fewer than two give 0.
+    weight (B, Kmax, Kmax), if given, has wᵢⱼ at [b, i, j].
+
+    >>> soft_ranking_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[[0.0, 0.5], [0.5, 0.0]]]))
+    tensor([0.8133])
+    """
+    valid = torch.ones_like(score, dtype=torch.bool) if valid is None else valid
+    pairs = (valid.unsqueeze(2) & valid.unsqueeze(1)).triu(1)
+    score = score.masked_fill(~valid, 0)
+    loss = soft_pair_loss(score.unsqueeze(2), score.unsqueeze(1), share.masked_fill(~pairs, 0))
+    return _mean_over_pairs(loss if weight is None else weight * loss, pairs)
+
+
 def best_of_k_loss(score: torch.Tensor, rank: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax cross-entropy of the best response alone: −log(exp s₍best₎ / Σⱼ exp sⱼ), one value per prompt (B,).
 

@@ -48,7 +48,7 @@ def deal(config: FoldsConfig, run: Run, rankings: Path) -> None:
 
 
 def only(data: Snapshot, labelers: list[Labeler]) -> Snapshot:
-    """The rankings of these labelers alone, with what they speak of."""
+    """The rankings of these labelers alone, with what they speak of, their marks of it, and demonstrations of it."""
     ids = {labeler.id for labeler in labelers}
     rankings = tuple(ranking for ranking in data.rankings if ranking.labeler in ids)
     asked = {ranking.prompt_id for ranking in rankings}
@@ -57,5 +57,7 @@ def only(data: Snapshot, labelers: list[Labeler]) -> Snapshot:
         prompts=tuple(prompt for prompt in data.prompts if prompt.id in asked),
         responses=tuple(response for response in data.responses if response.id in shown),
         labelers=tuple(labelers),
+        demonstrations=tuple(d for d in data.demonstrations if d.prompt_id in asked),
         rankings=rankings,
+        ratings=tuple(rating for rating in data.ratings if rating.labeler in ids and rating.response_id in shown),
     )

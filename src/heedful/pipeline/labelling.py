@@ -17,7 +17,7 @@ from heedful.store.erase import without_erased
 from heedful.store.export import export_snapshot
 from heedful.store.labels import add_demonstration, add_labeler, add_ranking, add_rating, add_response
 from heedful.store.progress import Work, progress
-from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Response
+from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Rating, Response
 
 R = TypeVar("R", Prompt, Response, Demonstration)
 
@@ -92,7 +92,14 @@ def rank(config: LabelersConfig, run: Run, store: Store, source: Source, respons
         add_ranking(store, *simulated_rankings(grouped, train, config.overlap, run.seed))
         tested = [item for item in grouped if item[0].split != "train"]
         add_ranking(store, *simulated_rankings(tested, heldout, 1.0, run.seed))
+        if config.ratings:
+            add_rating(store, *simulated_ratings(grouped, train, run.seed))
+        if config.references:
+            written = source.demonstrations([prompt for prompt, _ in grouped])
+            add_demonstration(store, *not_erased(run, store, written))
     wait_for(store, Work("ranking", round=round, pool="reward_model"), responses)
+    for work in () if train else marking_work(config, round):
+        wait_for(store, work, responses)
     snapshot = export_snapshot(store, pools=["reward_model"], heldout="validation")
     write_snapshot(run.folder / "snapshot", snapshot)
     for prompt, group in grouped:
@@ -100,6 +107,13 @@ def rank(config: LabelersConfig, run: Run, store: Store, source: Source, respons
             utility = source.utility(prompt, response.text)
             run.sample(prompt_id=prompt.id, response_id=response.id, utility=utility)
     run.finish(num_rankings=len(snapshot.rankings), num_responses=len(snapshot.responses))
+
+
+def marking_work(config: LabelersConfig, round: int) -> list[Work]:
+    """What people do for a reward model that learns by regression, besides ranking."""
+    works = [Work("rating", round=round, pool="reward_model")] if config.ratings else []
+    turns = (0, round) if config.references else ()  # the prompts of the start, and those that came in since
+    return works + [Work("demonstration", round=turn, pool="reward_model") for turn in turns]
 
 
 def by_prompt(snapshot: Snapshot) -> list[tuple[Prompt, list[Response]]]:
@@ -124,6 +138,17 @@ def simulated_rankings(
         for labeler in draw.sample(list(labelers), number):
             rankings.append(labeler.rank(prompt, responses))
     return rankings
+
+
+def simulated_ratings(
+    items: Iterable[tuple[Prompt, Sequence[Response]]], labelers: Sequence[SimulatedLabeler], seed: int
+) -> list[Rating]:
+    """One labeler marks all responses of an item."""
+    ratings = []
+    for prompt, responses in items:
+        labeler = random.Random(f"{seed} {prompt.id} rating").choice(list(labelers))
+        ratings += [labeler.rate(prompt, response) for response in responses]
+    return ratings
 
 
 def judge(

@@ -52,6 +52,8 @@ class LabelersConfig(Config):
     train: int = Field(default=10, ge=1)  # labelers in the training group
     heldout: int = Field(default=5, ge=0)  # 0: nobody is held out, and the training group judges the evaluation
     overlap: float = Field(default=0.15, ge=0, le=1)  # share of prompts judged twice, for agreement
+    ratings: bool = False  # training labelers also mark each ranked response, for reward_model.target likert, good_bad
+    references: bool = False  # and write a demonstration for each ranked prompt, for reward_model.target bleu, rouge_l
     noise: float = Field(default=0.25, ge=0)  # sd of a sentiment labeler's noise on the utility
 
 
@@ -128,6 +130,7 @@ class Recipe(Config):
         if self.new_prompts and (self.rounds == 1 or self.prompts == "world"):
             raise ValueError("new_prompts are for rounds: 2 or more and prompts from a file, not prompts: world")
         self._folds()
+        self._has_marks()
         if self.pretrain is not None and self.prompts != "world":
             raise ValueError(
                 f"a pretrain block needs prompts: world, found prompts: {self.prompts}; name a model instead: "
@@ -147,6 +150,15 @@ class Recipe(Config):
             )
         if labelers.judge != "people" and folds > labelers.train:
             raise ValueError(f"reward_model_folds is {folds} for {labelers.train} labelers.train; lower it")
+
+    def _has_marks(self) -> None:
+        reward = self.reward_model
+        if reward is None or reward.objective != "regression":
+            return
+        judged = reward.target in ("likert", "good_bad")
+        name, what = ("ratings", "labelers' ratings") if judged else ("references", "demonstrations for ranked prompts")
+        if not getattr(self.labelers, name):
+            raise ValueError(f"reward_model.target {reward.target} needs {what}; set labelers.{name}=true")
 
     def _evaluates(self) -> None:
         wanted = self.evaluate

@@ -4,6 +4,7 @@ All C(K,2) comparisons of one ranking are one batch element: one forward pass pe
 for each pair, and no response takes K − 1 gradient steps, which is what made shuffled pairs overfit within an epoch.
 Tied pairs are left out.
 A bias then makes the demonstrations score 0 on average.
+That is objective `ranking`; the others, in `feedback.objectives`, are losses of the same scores.
 
 The paper does not say how the head starts: here as in Stiennon et al. (arXiv 2009.01325), at scores of order one, so
 that the first loss lies somewhat above ln 2.
@@ -13,15 +14,18 @@ Command: heedful reward RECIPE --dir DIR
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from heedful.config import Config, InputError
+from heedful.batch import RankedRows
+from heedful.config import Config
 from heedful.engine.sample import score_rows
-from heedful.losses.ranking import best_of_k_loss, hinge_ranking_loss, ranking_accuracy, ranking_loss
+from heedful.feedback.objectives import OBJECTIVES, Learned, compared, marked, ordered
+from heedful.losses.ranking import ranking_accuracy
 from heedful.models.checkpoint import load_policy, save_reward_model
 from heedful.models.heads import RewardModel
 from heedful.models.load import context_length, reinitialized
@@ -33,13 +37,14 @@ from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.text.collate import Encoded, EncodedRanking, Encoder, by_length, to_ranked_rows, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.tokenizer import pad_id
-from heedful.types import Demonstration, Prompt
 
-RankingLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # score, rank, valid (B, Kmax) → (B,)
+Loss = Callable[[torch.Tensor, RankedRows], torch.Tensor]  # score (B, Kmax) and its batch → (B,)
 
 
 class RewardModelConfig(Config):
-    objective: Literal["ranking", "hinge", "best_of_k"] = "ranking"  # ranking: InstructGPT's equation 1
+    objective: Literal["ranking", "hinge", "best_of_k", "soft", "regression"] = "ranking"  # ranking: the paper's eq. 1
+    target: Literal["likert", "good_bad", "bleu", "rouge_l"] = "likert"  # the mark that regression is to predict
+    comparison_weight: Literal["equal", "per_pair"] = "equal"  # per_pair: 1/n of one that n labelers made
     init: Literal["sft", "pretrained", "random"] = "sft"  # InstructGPT: similar results from SFT and from pretrained
     epochs: int = Field(default=1, ge=1)  # InstructGPT: 1; more overfit
     batch_size: int = Field(default=64, ge=1)  # rankings per step; InstructGPT: 64, up to 2,304 comparisons
@@ -54,12 +59,16 @@ class RewardModelConfig(Config):
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; a ranking is never split
     precision: Precision = "auto"
 
+    @model_validator(mode="after")
+    def _has_pairs_to_weigh(self) -> Self:
+        if self.comparison_weight != "equal" and self.objective in ("best_of_k", "regression"):
+            raise ValueError(f"comparison_weight weighs comparisons, and {self.objective} has none; take it out")
+        return self
 
-def objective(config: RewardModelConfig) -> RankingLoss:
-    """The loss of one ranking, (B,)."""
-    if config.objective == "hinge":
-        return lambda score, rank, valid: hinge_ranking_loss(score, rank, config.margin, valid)
-    return best_of_k_loss if config.objective == "best_of_k" else ranking_loss
+
+def objective(config: RewardModelConfig) -> Loss:
+    """The objective that the configuration names."""
+    return lambda score, batch: OBJECTIVES[config.objective](score, batch, config.margin)
 
 
 def micro_batches(items: Sequence[EncodedRanking], max_tokens: int) -> list[list[EncodedRanking]]:
@@ -70,37 +79,39 @@ def micro_batches(items: Sequence[EncodedRanking], max_tokens: int) -> list[list
 
 
 def backward(
-    model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: RankingLoss, config: RewardModelConfig
+    model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: Loss, config: RewardModelConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Accumulate the gradient of the mean loss over the rankings; returns that mean and the mean accuracy."""
+    num_ordered = len(ordered(items))
 
     def mean_loss(part: list[EncodedRanking]) -> tuple[torch.Tensor, torch.Tensor]:
-        sums = sum_loss(model, part, pad, loss, config) / len(items)
-        return sums[0], sums.detach()
+        total, right = sum_loss(model, part, pad, loss, config)
+        mean = total / len(items)
+        return mean, torch.stack([mean.detach(), right / max(1, num_ordered)])
 
     mean = torch.stack(accumulate(model, mean_loss, micro_batches(items, config.max_tokens))).sum(0)
     return mean[0], mean[1]
 
 
 def validate(
-    model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: RankingLoss, config: RewardModelConfig
+    model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: Loss, config: RewardModelConfig
 ) -> tuple[float, float]:
     """Mean loss and mean accuracy over the rankings."""
     parts = micro_batches(items, config.max_tokens)
-    sums = in_order(model, lambda part: sum_loss(model, part, pad, loss, config), parts)
-    mean = torch.stack(sums).double().sum(0) / len(items)
-    return float(mean[0]), float(mean[1])
+    sums = in_order(model, lambda part: torch.stack(sum_loss(model, part, pad, loss, config)), parts)
+    total = torch.stack(sums).double().sum(0)
+    return float(total[0] / len(items)), float(total[1] / max(1, len(ordered(items))))
 
 
 def sum_loss(
-    model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: RankingLoss, config: RewardModelConfig
-) -> torch.Tensor:
-    """(2,): the sums over the rankings of their losses and of their accuracies, one forward per response."""
+    model: RewardModel, items: Sequence[EncodedRanking], pad: int, loss: Loss, config: RewardModelConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sums over the rankings of their losses and of their accuracies, one forward per response."""
     batch = to_ranked_rows(items, pad).to(model.device)
     with autocast(batch.rank.device, config.precision):
         score = batch.grid(model(batch.rows))
     accuracy = ranking_accuracy(score.detach(), batch.rank, batch.valid).sum()
-    return torch.stack([loss(score, batch.rank, batch.valid).sum(), accuracy])
+    return loss(score, batch).sum(), accuracy
 
 
 def train(
@@ -169,19 +180,18 @@ def main(
 ) -> None:
     """Read snapshots, train, centre on the demonstrations, write `model/`.
 
-    Training takes the training labelers' rankings of training prompts; validation theirs of validation prompts.
+    Training takes the training labelers' judgements of training prompts; validation theirs of validation prompts.
 
     Raises:
-        InputError: no ranking with an untied pair.
+        InputError: no ranking with an untied pair; for regression, no mark, or all of them equal.
     """
     policy, tokenizer = load_policy(model)
     encoder = Encoder(tokenizer, format, context_length(policy.decoder))
     snapshot = read_snapshot(rankings)
-    data = encoder.rankings(snapshot.rankings_of("train", "train"))
-    valid = encoder.rankings(snapshot.rankings_of("valid", "train"))
-    shown = [] if demonstrations is None else encoder.demonstrations(demonstrated(demonstrations))
-    if not data:
-        raise InputError(f"{rankings}: no ranking of a training prompt with an untied pair; rank some first")
+    written = Snapshot() if demonstrations is None else read_snapshot(demonstrations)
+    learned = learned_from(config, encoder, snapshot, written, rankings)
+    data, valid = learned.train, learned.valid
+    shown = encoder.demonstrations(written.demonstrations_of("train"))
     decoder = reinitialized(policy.decoder, run.seed) if config.init == "random" else policy.decoder
     reward_model = RewardModel.from_decoder(decoder, run.seed)
     if config.lora_rank:
@@ -192,18 +202,26 @@ def main(
     left = center(reward_model, shown, pad_id(tokenizer), config) if shown else None
     after = scores(reward_model, followed, pad_id(tokenizer), config)
     run.sample(ranking_id=followed.id, rank=followed.rank, before=before, after=after)
-    write_snapshot(run.folder / "followed", alone(snapshot, followed.id))
+    if config.objective != "regression":
+        write_snapshot(run.folder / "followed", alone(snapshot, followed.id))
     save_reward_model(run.folder / "model", reward_model, tokenizer, run.manifest["parents"])
-    untied, tied = comparisons(snapshot)
-    for reason, number in (*encoder.dropped.items(), ("comparisons_tied", tied)):
+    for reason, number in (*encoder.dropped.items(), *learned.dropped.items()):
         run.count(reason, number)
-    loss, accuracy = validate(reward_model, valid, pad_id(tokenizer), ranking_loss, config) if valid else (None, None)
-    sizes = {"num_rankings": len(data), "num_comparisons": untied}
-    run.finish(valid_loss=loss, valid_accuracy=accuracy, **sizes, demonstration_score_mean=left)
+    asked = [item._replace(weight=()) for item in ordered(valid)]  # of every objective the same: equation 1
+    loss, accuracy = None, None
+    if asked:
+        loss, accuracy = validate(reward_model, asked, pad_id(tokenizer), objective(RewardModelConfig()), config)
+    run.finish(valid_loss=loss, valid_accuracy=accuracy, **learned.told, demonstration_score_mean=left)
 
 
-def demonstrated(demonstrations: Path) -> list[tuple[Prompt, Demonstration]]:
-    return read_snapshot(demonstrations).demonstrations_of("train")
+def learned_from(
+    config: RewardModelConfig, encoder: Encoder, snapshot: Snapshot, written: Snapshot, place: Path
+) -> Learned:
+    """What the objective reads off the judgements; `written` holds further demonstrations to compare with."""
+    if config.objective == "regression":
+        demonstrations = (*snapshot.demonstrations, *written.demonstrations)
+        return marked(encoder, replace(snapshot, demonstrations=demonstrations), place, config.target)
+    return compared(encoder, snapshot, place, config.objective == "soft", config.comparison_weight == "per_pair")
 
 
 def alone(snapshot: Snapshot, id: str) -> Snapshot:
@@ -211,10 +229,3 @@ def alone(snapshot: Snapshot, id: str) -> Snapshot:
     prompt, responses, ranking = next(item for item in snapshot.rankings_of("train") if item[2].id == id)
     labeler = snapshot.labeler_by_id()[ranking.labeler]
     return Snapshot(prompts=(prompt,), responses=tuple(responses), labelers=(labeler,), rankings=(ranking,))
-
-
-def comparisons(snapshot: Snapshot) -> tuple[int, int]:
-    """How many comparisons the training rankings hold that train, and how many are ties and do not."""
-    ranks = [ranking.rank for _, _, ranking in snapshot.rankings_of("train", "train")]
-    tied = sum(a == b for rank in ranks for i, a in enumerate(rank) for b in rank[i + 1 :])
-    return sum(len(r) * (len(r) - 1) // 2 for r in ranks) - tied, tied

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -21,11 +21,15 @@ class Encoded(NamedTuple):
 
 
 class EncodedRanking(NamedTuple):
-    """One labeler's ranking; `rank[i]` belongs to `rows[i]`."""
+    """One labeler's ranking; `rank[i]` belongs to `rows[i]`. The other fields stand for themselves in RankedRows."""
 
     rows: list[Encoded]
     rank: tuple[int, ...]
     id: str
+    responses: tuple[str, ...] = ()  # the ids of the rows' responses
+    target: tuple[float, ...] = ()
+    share: tuple[tuple[float, ...], ...] = ()
+    weight: tuple[tuple[float, ...], ...] = ()
 
 
 class Encoder:
@@ -60,24 +64,34 @@ class Encoder:
         """A sampled response by its own tokens where this tokenizer wrote them, else by its text."""
         return self._response(self.prompt(prompt), response)
 
-    def ranking(self, prompt: Prompt, responses: Sequence[Response], ranking: Ranking) -> EncodedRanking | None:
-        """None, counted, when the prompt does not fit or no two comparable responses are left."""
+    def ranking(
+        self, prompt: Prompt, responses: Sequence[Response], ranking: Ranking, keep_tied: bool = False
+    ) -> EncodedRanking | None:
+        """None, counted, when the prompt does not fit or no two comparable responses are left.
+
+        `keep_tied`: two that tie are comparable too.
+        """
+        found = self.responses(prompt, responses)
+        if found is None:
+            return None
+        rank = tuple(ranking.rank[i] for i, _ in found)
+        if not (untied_pairs(rank) or (keep_tied and len(rank) > 1)):
+            self.dropped["ranking_without_untied_pair"] += 1
+            return None
+        return EncodedRanking([row for _, row in found], rank, ranking.id, tuple(responses[i].id for i, _ in found))
+
+    def responses(self, prompt: Prompt, responses: Sequence[Response]) -> list[tuple[int, Encoded]] | None:
+        """The place and the row of each response that fits; None, counted, when the prompt does not."""
         ids = self.prompt(prompt)
         if ids is None:
             return None
-        rows, rank = [], []
-        for response, place in zip(responses, ranking.rank, strict=True):
-            row = self._response(ids, response)
-            if row is not None:
-                rows.append(row)
-                rank.append(place)
-        if not untied_pairs(rank):
-            self.dropped["ranking_without_untied_pair"] += 1
-            return None
-        return EncodedRanking(rows, tuple(rank), ranking.id)
+        found = ((i, self._response(ids, response)) for i, response in enumerate(responses))
+        return [(i, row) for i, row in found if row is not None]
 
-    def rankings(self, items: Iterable[tuple[Prompt, list[Response], Ranking]]) -> list[EncodedRanking]:
-        return [encoded for item in items if (encoded := self.ranking(*item)) is not None]
+    def rankings(
+        self, items: Iterable[tuple[Prompt, list[Response], Ranking]], keep_tied: bool = False
+    ) -> list[EncodedRanking]:
+        return [encoded for item in items if (encoded := self.ranking(*item, keep_tied)) is not None]
 
     def _words(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -123,7 +137,16 @@ def to_ranked_rows(items: Sequence[EncodedRanking], pad: int) -> RankedRows:
     slot = valid.flatten().nonzero().squeeze(1)
     rows = to_rows([row for item in items for row in item.rows], pad)
     group = torch.arange(len(items)).repeat_interleave(valid.sum(1))
-    return RankedRows(rows._replace(group=group), slot, rank, valid)
+    more = (_grids([getattr(item, name) for item in items], kmax) for name in ("target", "share", "weight"))
+    return RankedRows(rows._replace(group=group), slot, rank, valid, *more)
+
+
+def _grids(values: Sequence[Sequence[Any]], width: int) -> torch.Tensor | None:
+    """B vectors or square tables of mixed size as one (B, width, ...), zeros behind; None where nobody brings one."""
+    if not any(values):
+        return None
+    found = [torch.tensor(value, dtype=torch.float) for value in values]
+    return torch.stack([torch.nn.functional.pad(x, [0, width - len(x)] * x.dim()) for x in found])
 
 
 def by_length(length: torch.Tensor, max_tokens: int) -> list[torch.Tensor]:

@@ -1,0 +1,173 @@
+"""What a reward model may learn: the objectives, functions of the same scores, and the judgements each of them reads.
+
+`ranking` is InstructGPT's equation 1 and needs nothing but a labeler's order. `soft` asks for the share of labelers who
+preferred one response to another, and `regression` for a mark of each response, scaled to mean 0 and standard deviation
+1 over the training responses.
+
+Symbols: B rankings of up to Kmax responses; score, rank, valid, target (B, Kmax); share, weight (B, Kmax, Kmax).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import NamedTuple
+
+import torch
+
+from heedful.batch import RankedRows
+from heedful.config import InputError
+from heedful.feedback.marks import MARKS
+from heedful.losses.ranking import (
+    best_of_k_loss,
+    hinge_ranking_loss,
+    ranking_loss,
+    regression_loss,
+    soft_ranking_loss,
+)
+from heedful.snapshot import Snapshot
+from heedful.text.collate import EncodedRanking, Encoder
+from heedful.types import Prompt, Ranking, Response, Split
+
+Objective = Callable[[torch.Tensor, RankedRows, float], torch.Tensor]  # score, its batch, margin → (B,)
+Judged = list[tuple[Prompt, list[Response], Ranking]]
+
+
+# Each function gives one value per ranking, (B,); `margin` is the hinge's.
+
+
+def ranking(score: torch.Tensor, batch: RankedRows, margin: float) -> torch.Tensor:
+    return ranking_loss(score, batch.rank, batch.valid, batch.weight)
+
+
+def hinge(score: torch.Tensor, batch: RankedRows, margin: float) -> torch.Tensor:
+    return hinge_ranking_loss(score, batch.rank, margin, batch.valid, batch.weight)
+
+
+def best_of_k(score: torch.Tensor, batch: RankedRows, margin: float) -> torch.Tensor:
+    return best_of_k_loss(score, batch.rank, batch.valid)
+
+
+def soft(score: torch.Tensor, batch: RankedRows, margin: float) -> torch.Tensor:
+    assert batch.share is not None
+    return soft_ranking_loss(score, batch.share, batch.valid, batch.weight)
+
+
+def regression(score: torch.Tensor, batch: RankedRows, margin: float) -> torch.Tensor:
+    """The mean over the prompt's marked responses."""
+    assert batch.target is not None
+    error = regression_loss(score, batch.target).masked_fill(~batch.valid, 0)
+    return error.sum(1) / batch.valid.sum(1)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "ranking": ranking,
+    "hinge": hinge,
+    "best_of_k": best_of_k,
+    "soft": soft,
+    "regression": regression,
+}
+
+
+# What is learned from.
+
+
+class Learned(NamedTuple):
+    """Items to train on and to validate with; what the results tell of them, and what was left out."""
+
+    train: list[EncodedRanking]
+    valid: list[EncodedRanking]
+    told: Mapping[str, float]
+    dropped: dict[str, int]
+
+
+def compared(encoder: Encoder, snapshot: Snapshot, place: Path, soft: bool, per_pair: bool) -> Learned:
+    """Rankings, one item each; for `soft` those without an untied pair too, since a tie is a share of one half.
+
+    Raises:
+        InputError: no training ranking has an untied pair.
+    """
+
+    def items(split: Split) -> list[EncodedRanking]:
+        judged = snapshot.rankings_of(split, "train")
+        found = encoder.rankings(judged, keep_tied=soft)
+        return with_votes(found, judged, soft, per_pair)
+
+    data, valid = items("train"), items("valid")
+    if not ordered(data):
+        raise InputError(f"{place}: no ranking of a training prompt with an untied pair; rank some first")
+    untied, tied = comparisons(snapshot)
+    told = {"num_rankings": len(data), "num_comparisons": untied + tied * soft}
+    return Learned(data, valid, told, {} if soft else {"comparisons_tied": tied})
+
+
+def with_votes(items: Sequence[EncodedRanking], judged: Judged, soft: bool, per_pair: bool) -> list[EncodedRanking]:
+    """The items with what all labelers together say of each pair: the share who preferred one, 1/n for n labelers."""
+    above: dict[tuple[str, str], float] = defaultdict(float)
+    number: Counter[tuple[str, str]] = Counter()
+    for _, _, ranking in judged if soft or per_pair else ():
+        for (one, a), (other, b) in permutations(zip(ranking.responses, ranking.rank, strict=True), 2):
+            above[one, other] += (a < b) + (a == b) / 2
+            number[one, other] += 1
+
+    def voted(item: EncodedRanking) -> EncodedRanking:
+        pairs = [[(one, other) for other in item.responses] for one in item.responses]
+        share = tuple(tuple(above[pair] / max(1, number[pair]) for pair in row) for row in pairs)
+        weight = tuple(tuple(1 / max(1, number[pair]) for pair in row) for row in pairs)
+        return item._replace(share=share if soft else (), weight=weight if per_pair else ())
+
+    return [voted(item) for item in items]
+
+
+def marked(encoder: Encoder, snapshot: Snapshot, place: Path, target: str) -> Learned:
+    """Responses with a mark of the kind `target`, one item per prompt, whose `rank` is the marks' order.
+
+    Raises:
+        InputError: no training response has a mark, or all have the same.
+    """
+    try:
+        marks = MARKS[target](snapshot)
+    except InputError as error:
+        raise InputError(f"{place}: reward_model.target is {target}, but {error}") from None
+    prompts = snapshot.prompt_by_id()
+    asked: dict[str, list[Response]] = defaultdict(list)
+    for response in snapshot.responses:
+        if prompts[response.prompt_id].split != "test":
+            asked[response.prompt_id].append(response)
+
+    def items(split: Split) -> list[EncodedRanking]:
+        found = []
+        for id, responses in asked.items():
+            known = [response for response in responses if response.id in marks]
+            fitting = encoder.responses(prompts[id], known) if known and prompts[id].split == split else None
+            if fitting:
+                own = tuple(marks[known[i].id] for i, _ in fitting)
+                rank = tuple(1 + sum(other > mine for other in own) for mine in own)
+                found.append(EncodedRanking([row for _, row in fitting], rank, id, target=own))
+        return found
+
+    data, valid = items("train"), items("valid")
+    targets = [mark for item in data for mark in item.target]
+    if len(set(targets)) < 2:
+        raise InputError(f"{place}: the training responses have no two different {target} marks to learn from")
+    mean, sd = fmean(targets), pstdev(targets)
+
+    def scaled(item: EncodedRanking) -> EncodedRanking:
+        return item._replace(target=tuple((mark - mean) / sd for mark in item.target))
+
+    without = sum(response.id not in marks for responses in asked.values() for response in responses)
+    told = {"num_prompts": len(data), "num_marks": len(targets), "target_mean": mean, "target_sd": sd}
+    return Learned(list(map(scaled, data)), list(map(scaled, valid)), told, {"response_without_mark": without})
+
+
+def ordered(items: Sequence[EncodedRanking]) -> list[EncodedRanking]:
+    """Those with an untied pair: only they can be got right or wrong."""
+    return [item for item in items if len(set(item.rank)) > 1]
+
+
+def comparisons(snapshot: Snapshot) -> tuple[int, int]:
+    """How many comparisons the training rankings hold that train, and how many are ties and do not."""
+    ranks = [ranking.rank for _, _, ranking in snapshot.rankings_of("train", "train")]
+    tied = sum(a == b for rank in ranks for i, a in enumerate(rank) for b in rank[i + 1 :])
+    return sum(len(r) * (len(r) - 1) // 2 for r in ranks) - tied, tied
