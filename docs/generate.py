@@ -29,7 +29,7 @@ BLOCK = re.compile(r"(<!-- settings:([\w.]+) -->\n).*?(<!-- /settings -->)", re.
 SHARED = {
     "EvaluateConfig.baseline": "the policy others are compared with",
     "EvaluateConfig.labelers_per_prompt": "held-out labelers who judge each prompt",
-    "LabelersConfig.heldout": "labelers in the held-out group",
+    "LabelersConfig.heldout": "labelers in the held-out group; with people: how many there are; 0: nobody is held out",
     "LabelersConfig.judge": "`people`: the labelling store; the others simulate labelers",
     "PPOConfig.batch_size": "episodes in a rollout; the paper: 512",
     "PPOConfig.clip_range": "ratios beyond 1 ± this get no gradient; the paper: 0.2",

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
+from heedful.cli.status import judged_so_far
 from heedful.config import InputError
+from heedful.evaluate.win_rate import win_rate
 from heedful.models.checkpoint import save_policy
+from heedful.pipeline.labelling import with_empty_last
 from heedful.pipeline.people import PeopleSource, read_documents
 from heedful.pipeline.recipe import Recipe, build
 from heedful.pipeline.start import source_of
-from heedful.snapshot import read_snapshot
+from heedful.snapshot import Snapshot, read_snapshot
 from heedful.store.database import open_store
 from heedful.store.export import export_snapshot
 from heedful.store.incoming import IncomingPrompt
@@ -22,7 +25,7 @@ from heedful.store.intake import take_in
 from heedful.store.labels import add_demonstration, add_labeler, add_ranking
 from heedful.store.pools import prompts_with_pool
 from heedful.store.progress import Work, to_label
-from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Response
+from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Rating, Response
 from tiny import cli, refuse
 from toys import TOKENIZER, WORDS, make_policy
 
@@ -35,7 +38,7 @@ RECIPE: dict[str, Any] = {
         "shares": {"labeler": {"sft": 1}, "customer": {"reward_model": 1, "ppo": 1}},
     },
     "pools": {"evaluation": 6},
-    "labelers": {"judge": "people", "heldout": 1},
+    "labelers": {"judge": "people", "train": 1, "heldout": 1},
     "sft": {"epochs": 1, "batch_size": 8, "lr": 1e-3},
     "rankings": {"min_k": 3, "max_k": 3, "max_new_tokens": 6},
     "reward_model": {"batch_size": 4, "lr": 1e-3},
@@ -83,10 +86,10 @@ def waiting(recipe: Path, folder: Path, given: Path | None = None) -> str:
     result = run(recipe, given or folder)
     assert result.exit_code == 3, result.output
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("waiting for people: ")]
-    forms = line.split(": heedful label work FILE ")[1].split(" writes")[0]
-    forms = forms.replace("NAME", "checks-held" if "--heldout" in forms else "checks")
-    write = cli("label", "work", folder.parent / "forms.jsonl", *forms.split())
-    assert write.exit_code == 0 and int(write.stdout.split(": ")[1].split()[0]) > 0, write.output
+    for forms in line.split(": heedful label work FILE ")[1].split(" writes")[0].split(" and heedful label work FILE "):
+        forms = forms.replace("NAME", "checks-held" if "--heldout" in forms else "checks")
+        write = cli("label", "work", folder.parent / "forms.jsonl", *forms.split(), "--lease", 0)
+        assert write.exit_code == 0 and int(write.stdout.split(": ")[1].split()[0]) > 0, write.output
     command = line.split(", and ")[1].split(" brings")[0]
     assert command == f"heedful label import FILE --store {folder / 'store.db'}"
     assert (folder / "store.db").exists() and line.endswith("then run the same command again")
@@ -98,6 +101,21 @@ def open_work(folder: Path, work: Work, labeler: str) -> list[tuple[Prompt, tupl
         group: LabelerGroup = "heldout" if labeler == "kim" else "train"
         add_labeler(store, Labeler(id=labeler, group=group))
         return to_label(store, work, labeler)
+
+
+def of_train(said: str) -> int:
+    """How many rankings training labelers owe: 20 of "0 of 20 rankings, 0 of 4 rankings by held-out labelers"."""
+    return int(said.split(" rankings")[0].split()[-1])
+
+
+def by_held_out(folder: Path, round: int = 1) -> int:
+    """Kim ranks what held-out labelers are asked to rank for training; returns the number."""
+    todo = open_work(folder, Work("ranking", round=round, pool="reward_model"), "kim")
+    assert {prompt.split for prompt, _ in todo} <= {"valid"}
+    with open_store(folder / "store.db") as store:
+        rankings = [by_w1("kim", item, "train") for item in todo]
+        add_ranking(store, *[ranking.model_copy(update={"id": f"{ranking.id}-{round}"}) for ranking in rankings])
+    return len(todo)
 
 
 def demonstrate(folder: Path, items: Sequence[tuple[Prompt, Any]]) -> None:
@@ -139,20 +157,27 @@ def test_the_loop_waits_for_people_and_goes_on(recipe: Path, tmp_path: Path) -> 
     assert waiting(recipe, folder) == f"8 of {pool} demonstrations"
     demonstrate(folder, todo[5:])
 
-    total = int(waiting(recipe, folder).removeprefix("0 of ").removesuffix(" rankings"))
+    total = of_train(waiting(recipe, folder))
     todo = open_work(folder, Work("ranking", round=1, pool="reward_model"), "ada")
     assert len(todo) == total > 5 and all(2 <= len(responses) <= 3 for _, responses in todo)
     with open_store(folder / "store.db") as store:
         add_ranking(store, *[by_w1("ada", item, "train") for item in todo[:4]])
-    assert waiting(recipe, folder) == f"4 of {total} rankings"
+    held = len(open_work(folder, Work("ranking", round=1, pool="reward_model"), "kim"))
+    both = f"4 of {total} rankings, 0 of {held} rankings by held-out labelers"
+    assert waiting(recipe, folder) == both and 1 <= held < total
+    said = {"train": 1, "heldout": 1, "overlap": 0.15}
+    assert judged_so_far(folder / "store.db", "round-1/rankings", said) == both
     imported = [as_line(item, by_w1("ada", item, "train"), Labeler(id="ada")) for item in todo[4:]]
     (tmp_path / "labels.jsonl").write_text("".join(imported), encoding="utf-8")
     assert cli("label", "import", tmp_path / "labels.jsonl", "--store", folder / "store.db").exit_code == 0
 
+    assert waiting(recipe, folder) == f"0 of {held} rankings by held-out labelers"
+    assert by_held_out(folder) == held
+
     # Now the policies stand, and held-out people compare them; a training labeler's word does not count here.
     wanted = waiting(recipe, folder)
     judged = open_work(folder, Work("ranking", pool="evaluation", group="heldout", purpose="evaluation"), "kim")
-    assert wanted == f"0 of {len(judged)} rankings" and 2 <= len(judged) <= 6
+    assert wanted == f"0 of {len(judged)} rankings by held-out labelers" and 2 <= len(judged) <= 6
     with open_store(folder / "store.db") as store:
         add_ranking(store, *[by_w1("ada", item, "evaluation") for item in judged])
     assert waiting(recipe, folder) == wanted
@@ -179,7 +204,11 @@ def finished(folder: Path, judged: int) -> None:
     counts = json.loads((folder / "data" / "done.json").read_text())["counts"]
     assert counts["same first 200 characters as an earlier prompt"] == 1
     trained = read_snapshot(folder / "round-1" / "rankings" / "snapshot")
-    assert {ranking.labeler for ranking in trained.rankings} == {"ada"} and len(trained.rankings) >= judged
+    assert {ranking.labeler for ranking in trained.rankings} == {"ada", "kim"} and len(trained.rankings) >= judged
+    split = {prompt.id: prompt.split for prompt in trained.prompts}
+    assert {split[ranking.prompt_id] for ranking in trained.rankings if ranking.labeler == "kim"} == {"valid"}
+    accuracy = results["reward_model"]["accuracy"]["heldout_labelers"]
+    assert accuracy["mean"] is not None or accuracy["reason"] != "no held-out labeler's comparison was scored"
 
 
 def label_everything(folder: Path, round: int) -> None:
@@ -189,6 +218,7 @@ def label_everything(folder: Path, round: int) -> None:
         add_ranking(
             store, *[by_w1("ada", item, "train").model_copy(update={"id": f"{round}-{item[0].id}"}) for item in todo]
         )
+    by_held_out(folder, round)
 
 
 def test_a_later_round_waits_for_prompts_people_asked_since(recipe: Path, tmp_path: Path) -> None:
@@ -245,8 +275,11 @@ def test_a_later_rounds_prompts_come_in_by_the_rules_of_the_run(recipe: Path, tm
     alone, _ = take_in([IncomingPrompt(**row) for row in rows], wanted)
     by_rule = {prompt.user: prompt.split for prompt in alone}
     assert {user: prompt.split for user, (prompt, _) in came.items()} == by_rule | {u: before[u] for u in users[50:]}
-    assert len(set(by_rule.values())) == 3
-    assert {pool for _, pool in came.values()} == {"reward_model", "ppo", "evaluation"}  # none falls to SFT
+    assert len(set(by_rule.values())) == 3 and {pool for _, pool in came.values()} == {
+        "reward_model",
+        "ppo",
+        "evaluation",
+    }
 
 
 def erase(folder: Path, kind: str, name: str) -> None:
@@ -266,7 +299,8 @@ def test_a_run_goes_on_without_those_who_had_their_data_erased(recipe: Path, tmp
     assert waiting(recipe, folder) == f"0 of {len(left)} demonstrations" and len(left) < total
     demonstrate(folder, open_work(folder, Work("demonstration", pool="sft"), "ada"))
 
-    ranked = int(waiting(recipe, folder).removeprefix("0 of ").removesuffix(" rankings"))
+    ranked = of_train(waiting(recipe, folder))
+    by_held_out(folder)
     todo = open_work(folder, Work("ranking", round=1, pool="reward_model"), "ada")
     with open_store(folder / "store.db") as store:
         add_ranking(store, *[by_w1("ada", item, "train") for item in todo[:2]])
@@ -284,7 +318,7 @@ def test_a_run_goes_on_without_those_who_had_their_data_erased(recipe: Path, tmp
     judged = open_work(folder, work, "kim")
     erase(folder, "user", str(judged[0][0].user))
     judged = open_work(folder, work, "kim")
-    assert waiting(recipe, folder) == f"0 of {len(judged)} rankings"
+    assert waiting(recipe, folder) == f"0 of {len(judged)} rankings by held-out labelers"
     with open_store(folder / "store.db") as store:
         add_ranking(store, *[by_w1("kim", item, "evaluation") for item in judged])
     assert run(recipe, folder).exit_code == 0
@@ -305,20 +339,26 @@ def test_people_fill_in_forms(recipe: Path, tmp_path: Path) -> None:
     unfilled = cli("label", "import", forms, *store)
     assert unfilled.exit_code == 0 and f"{len(lines)} forms not filled in" in unfilled.stdout
     for line in lines:
-        line["demonstration"]["text"] = "w1 w2 w3"
+        line["text"] = "w1 w2 w3"
     forms.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert cli("label", "import", forms, *store).exit_code == 0
-    assert waiting(recipe, folder).endswith(" rankings")
+    assert " rankings" in waiting(recipe, folder)
     who = ("--labeler", "bea", "--round", 1, "--pool", "reward_model", "--limit", 4)
     assert cli("label", "work", forms, *store, *who).exit_code == 0
     lines = [json.loads(line) for line in forms.read_text(encoding="utf-8").splitlines()]
     for line in lines[:3]:
-        ranking = line["ranking"]
-        assert [response["id"] for response in line["responses"]] == ranking["responses"] == ranking["order"]
-        assert ranking["rank"] == [None] * len(ranking["order"])
-        ranking["rank"] = list(range(1, len(ranking["order"]) + 1))
+        for place, shown in enumerate(line["responses"], start=1):
+            assert shown["rank"] is None and set(shown) == {"alias", "text", "overall", "metadata", "rank"}
+            shown["rank"] = place
     forms.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert cli("label", "import", forms, *store).exit_code == 0
+    lines[0]["responses"][0]["rank"] = 2
+    forms.write_text(json.dumps(lines[0]) + "\n", encoding="utf-8")
+    assert "heedful label edit" in refuse("label", "import", forms, *store)
+    assert ": 1 rankings" in cli("label", "edit", forms, *store).stdout
+    assert "no such file" in refuse("label", "edit", tmp_path / "none.jsonl", *store)
+    again = cli("label", "work", forms, *store, *who)
+    assert again.stdout.split(": ")[1].startswith("4 rankings to fill in")  # one of the first four, and three more
     assert waiting(recipe, folder).startswith("3 of ")
     assert "no store is there" in refuse("label", "work", forms, "--store", tmp_path / "none.db", "--labeler", "ada")
 
@@ -355,6 +395,63 @@ def test_prompts_fall_to_their_pools_and_sizes_are_at_most(recipe: Path) -> None
 
 def test_without_held_out_people_the_training_group_judges(recipe: Path) -> None:
     assert built(recipe, labelers={"judge": "people", "heldout": 0}).labelers.heldout == 0
+
+
+def test_some_prompts_wait_for_a_second_labeler(recipe: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load(recipe.read_text()) | {"labelers": {"judge": "people", "train": 3, "overlap": 0.5}}
+    recipe.write_text(yaml.safe_dump(settings | {"sft": {"epochs": 1, "batch_size": 8, "lr": 1e-3}}), encoding="utf-8")
+    folder = tmp_path / "run"
+    waiting(recipe, folder)
+    demonstrate(folder, open_work(folder, Work("demonstration", pool="sft"), "ada"))
+    result = run(recipe, folder)
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("waiting for people: ")]
+    prompts = read_snapshot(folder / "round-1" / "responses" / "responses").prompts
+    held = sum(prompt.split != "train" for prompt in prompts)
+    assert len(prompts) < of_train(line) < 2 * len(prompts)
+    assert f"0 of {2 * held} rankings by held-out labelers" in line
+    assert "--round 1 --overlap 1.5 and heedful" in line and "--overlap 2 --heldout" in line
+
+
+def test_an_empty_response_comes_last_and_stays_in_the_win_rate() -> None:
+    made = {"a": ("w1", "", "w2"), "b": ("w1", "", ""), "c": ("", " ", ""), "d": ("w1", "w2", "w3")}
+    items = [
+        (
+            Prompt(id=id, text="t", user=id),
+            [Response(id=f"{id}{n}", prompt_id=id, text=text) for n, text in enumerate(dict.fromkeys(texts))],
+        )
+        for id, texts in made.items()
+    ]
+    kim = Labeler(id="kim", group="heldout")
+    rankings = tuple(
+        Ranking(id=id, prompt_id=id, labeler="kim", responses=ids, rank=(1,) * len(ids), order=ids)
+        for id, ids in (("a", ("a0", "a2")), ("d", ("d0", "d1", "d2")))
+    )
+    rating = Rating(id="g", prompt_id="a", response_id="a0", labeler="kim", overall=5)
+    judged = with_empty_last(items, Snapshot(labelers=(kim,), rankings=rankings, ratings=(rating,)))
+    found = {ranking.prompt_id: dict(zip(ranking.responses, ranking.rank, strict=True)) for ranking in judged.rankings}
+    assert found == {
+        "a": {"a0": 1, "a2": 1, "a1": 2},
+        "b": {"b0": 1, "b1": 2},
+        "c": {"c0": 1, "c1": 1},
+        "d": {"d0": 1, "d1": 1, "d2": 1},
+    }
+    assert {labeler.id for labeler in judged.labelers} == {"kim", "empty-last"}
+    assert {(r.response_id, r.overall) for r in judged.ratings} == {
+        ("a0", 5),
+        ("a1", 1),
+        ("b1", 1),
+        ("c0", 1),
+        ("c1", 1),
+    }
+    given = {
+        name: {
+            id: next(r.id for r in group if r.text == made[id][n]) for (_, group), id in zip(items, made, strict=True)
+        }
+        for n, name in enumerate(("talks", "silent", "third"))
+    }
+    wins = win_rate(judged.rankings, given, "talks", "silent")
+    assert (wins.wins, wins.ties, wins.losses) == (2, 2, 0)  # a and b won, c and d tied: every prompt counts
+    assert with_empty_last(items[3:], Snapshot(rankings=rankings[1:])).rankings == rankings[1:]
 
 
 def test_who_judges_must_know_the_prompts(recipe: Path, tmp_path: Path) -> None:

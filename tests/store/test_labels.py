@@ -133,7 +133,7 @@ def test_progress_counts_wanted_judgements_once(filled: Store) -> None:
     assert str(progress(filled, Work("ranking", overlap=2))) == "6 of 6 rankings"
     assert str(progress(filled, Work("ranking", overlap=1))) == "3 of 3 rankings"  # the second ones are extra
     assert str(progress(filled, Work("ranking", overlap=3))) == "6 of 9 rankings"
-    assert str(progress(filled, Work("ranking", group="heldout"))) == "3 of 3 rankings"
+    assert str(progress(filled, Work("ranking", group="heldout"))) == "1 of 1 rankings by held-out labelers"
     assert str(progress(filled, Work("ranking", purpose="evaluation"))) == "0 of 3 rankings"
     assert str(progress(filled, Work("ranking", pool="sft"))) == "0 of 0 rankings"
     edit(filled, ranking("ann-0b", 0, "ann"), "ann-0")

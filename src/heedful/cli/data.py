@@ -1,4 +1,4 @@
-"""Prompts, labels and the store: intake, reports, snapshots, interchange, backup, erasing. Nothing here needs torch."""
+"""Prompts and the store: intake, reports, snapshots, backup, erasing. Nothing here needs torch."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,15 +11,12 @@ from heedful.cli.common import StorePlace, console, existing_store, intake_of, s
 from heedful.config import InputError, nearest, parse
 
 PoolName = Literal["sft", "reward_model", "ppo", "evaluation"]
-KindName = Literal["demonstration", "rating", "ranking"]
 
 StoreArgument = Annotated[
     str, typer.Argument(help="The store: an SQLite file, a run's folder or a postgresql:// URL.", show_default=False)
 ]
-JsonLines = Annotated[Path, typer.Argument(help="A file of JSON lines.", show_default=False)]
 
 prompts = typer.Typer(help="Take prompts in, and show what each pool holds.", no_args_is_help=True)
-label = typer.Typer(help="Carry demonstrations, rankings and ratings in and out.", no_args_is_help=True)
 store = typer.Typer(help="Back up and restore the labelling store, erase a person's data.", no_args_is_help=True)
 
 
@@ -133,71 +130,6 @@ def snapshot(
     if written.dropped:
         say(f"left out: {counted(written.dropped)}")
     say(f"hash {written.hash}")
-
-
-@label.command("work")
-def write_work(
-    file: Annotated[Path, typer.Argument(help="The file to write: a form a line.", show_default=False)],
-    store: StorePlace,
-    labeler: Annotated[str, typer.Option(help="Whose work; added to the store where new.", show_default=False)],
-    task: Annotated[KindName, typer.Option(help="What to judge by.")] = "ranking",
-    pool: Annotated[PoolName | None, typer.Option(help="Prompts of this pool.", show_default="any")] = None,
-    round: Annotated[int, typer.Option(help="The turn of the loop.", min=0)] = 0,
-    purpose: Annotated[Literal["train", "evaluation"], typer.Option(help="What the judgements are for.")] = "train",
-    heldout: Annotated[bool, typer.Option("--heldout", help="A new labeler is of the held-out group.")] = False,
-    overlap: Annotated[int, typer.Option(help="Labelers who judge each item.", min=1)] = 1,
-    limit: Annotated[int | None, typer.Option(help="At most so many.", min=1, show_default="all")] = None,
-) -> None:
-    """Write what a labeler has still to judge, with `rank`, `overall` or `text` to fill in for `label import`.
-
-    In a ranking, `rank` holds a number for each of `responses`: 1 is best, equal numbers tie. A form is not blind: the
-    responses' ids name the model that wrote them; hide them from whoever compares models.
-    """
-    from heedful.store.database import open_store
-    from heedful.store.jsonl import write_forms
-    from heedful.store.labels import add_labeler
-    from heedful.store.progress import Work
-    from heedful.types import Labeler
-
-    if not labeler.strip():
-        raise InputError("--labeler is empty; name the person whose work it is")
-    work = Work(task, round=round, pool=pool, overlap=overlap, purpose=purpose)
-    with open_store(existing_store(store)) as opened:
-        add_labeler(opened, Labeler(id=labeler, group="heldout" if heldout else "train"), round=round)
-        number = write_forms(opened, file, work, labeler, limit)
-    say(f"{file}: {number} {task}s to fill in; heedful label import {file} --store {store} takes them in")
-
-
-@label.command("import")
-def import_labels(file: JsonLines, store: StorePlace) -> None:
-    """Read demonstrations, rankings and ratings with all they speak of; the same file again changes nothing.
-
-    Lines are as `label work` and `label export` write them: schema, prompt, responses, labeler, and the judgement, in
-    which `rank` (1 is best), `overall` (1 to 7) or `text` is what the labeler said. Empty forms are passed over.
-    """
-    from heedful.store.database import open_store
-    from heedful.store.jsonl import import_jsonl
-
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    with open_store(store_place(store)) as opened:
-        added = import_jsonl(opened, file)
-    say(f"new in {store}: {counted(added)}")
-
-
-@label.command("export")
-def export_labels(
-    file: JsonLines,
-    store: StorePlace,
-    kind: Annotated[KindName, typer.Option(help="Which judgements to write.")] = "ranking",
-) -> None:
-    """Write the current judgements of one kind, one a line, each with everything it speaks of."""
-    from heedful.store.database import open_store
-    from heedful.store.jsonl import export_jsonl
-
-    with open_store(existing_store(store)) as opened:
-        number = export_jsonl(opened, file, kind)
-    say(f"{file}: {number} {kind}s")
 
 
 @store.command("backup")

@@ -109,23 +109,24 @@ def read_step(folder: Path, name: str, recipe: Mapping[str, Any], busy: bool) ->
         told = read_json(own / "progress.json") if (own / "progress.json").exists() else None
         return Step(name, "running", result="" if told is None else f"{told['step']} of {told['total']}")
     if recipe["labelers"]["judge"] == "people" and name.endswith(("demonstrations", "rankings")):
-        return Step(name, "waiting", result=judged_so_far(folder / "store.db", name))
+        return Step(name, "waiting", result=judged_so_far(folder / "store.db", name, recipe["labelers"]))
     if name.endswith("/prompts") or (recipe["labelers"]["judge"] == "people" and name.endswith("judgements")):
         return Step(name, "waiting")
     return Step(name, "stopped")
 
 
-def judged_so_far(place: Path, name: str) -> str:
+def judged_so_far(place: Path, name: str, labelers: Mapping[str, Any]) -> str:
     """How many of the wanted judgements people have made for the step: "412 of 500 rankings"."""
     from heedful.store.database import connect
-    from heedful.store.progress import Work, progress
+    from heedful.store.progress import Work, progress, ranking_work
 
-    work = Work("demonstration", pool="sft")
+    works = [Work("demonstration", pool="sft")]
     if name.endswith("rankings"):
-        work = Work("ranking", round=int(name.split("/")[0].removeprefix("round-")), pool="reward_model")
+        round = int(name.split("/")[0].removeprefix("round-"))
+        works = ranking_work(round, labelers["train"], labelers["heldout"], labelers["overlap"])
     store = connect(place)
     try:
-        return str(progress(store, work))
+        return ", ".join(str(progress(store, work)) for work in works)
     finally:
         store.close()
 

@@ -16,10 +16,12 @@ from heedful.store.database import Store
 from heedful.store.erase import without_erased
 from heedful.store.export import export_snapshot
 from heedful.store.labels import add_demonstration, add_labeler, add_ranking, add_rating, add_response
-from heedful.store.progress import Work, progress
+from heedful.store.progress import Work, progress, ranking_work
 from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Rating, Response
 
 R = TypeVar("R", Prompt, Response, Demonstration)
+
+EMPTY_LAST = Labeler(id="empty-last", group="heldout", kind="principles")
 
 
 def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:
@@ -34,7 +36,7 @@ def demonstrate(run: Run, store: Store, source: Source, prompts: Path) -> None:
     authors = sorted({demonstration.labeler for demonstration in written} - simulated.keys())
     add_labeler(store, *simulated.values(), *(Labeler(id=author) for author in authors))
     add_demonstration(store, *written)
-    wait_for(store, Work("demonstration", pool="sft"), prompts)
+    wait_for(store, [Work("demonstration", pool="sft")], prompts)
     snapshot = export_snapshot(store, pools=["sft"])
     write_snapshot(run.folder / "snapshot", snapshot)
     run.finish(num_demonstrations=len(snapshot.demonstrations))
@@ -47,19 +49,21 @@ def not_erased(run: Run, store: Store, records: Sequence[R]) -> list[R]:
     return kept
 
 
-def wait_for(store: Store, work: Work, where: Path) -> None:
-    """Go on where people have judged all that stands in `where`.
+def wait_for(store: Store, works: Sequence[Work], where: Path) -> None:
+    """Go on where people have judged all that is wanted of what stands in `where`.
 
     Raises:
         Waiting: they have not, with the way to bring their judgements in.
     """
-    state = progress(store, work)
-    if state.done < state.total:
+    states = [progress(store, work) for work in works]
+    missing = [state for state in states if state.done < state.total]
+    if missing:
         there = f"--store {store.engine.url.database}"
+        forms = [f"heedful label work FILE {there} --labeler NAME {' '.join(options(state.work))}" for state in missing]
         raise Waiting(
-            f"waiting for people: {state}; what to judge is in {where}: heedful label work FILE {there} --labeler NAME "
-            f"{' '.join(options(work))} writes forms to fill in, and heedful label import FILE {there} brings "
-            "judgements in; then run the same command again"
+            f"waiting for people: {', '.join(map(str, missing))}; what to judge is in {where}: {' and '.join(forms)} "
+            f"writes forms to fill in, and heedful label import FILE {there} brings judgements in; then run the same "
+            "command again"
         )
 
 
@@ -67,7 +71,7 @@ def options(work: Work) -> list[str]:
     """What asks `heedful label work` for this."""
     said = [f"--task {work.task}", f"--pool {work.pool}"]
     said += [f"--round {work.round}"] if work.round else []
-    said += [f"--overlap {work.overlap}"] if work.overlap > 1 else []
+    said += [f"--overlap {work.overlap:g}"] if work.overlap > 1 else []
     said += ["--heldout"] if work.group == "heldout" else []
     return said + (["--purpose evaluation"] if work.purpose == "evaluation" else [])
 
@@ -75,7 +79,7 @@ def options(work: Work) -> list[str]:
 def rank(config: LabelersConfig, run: Run, store: Store, source: Source, responses: Path, round: int) -> None:
     """Every prompt's responses ranked by a training labeler, some by two, held-out prompts by held-out ones as well.
 
-    The snapshot holds the rankings of all rounds so far.
+    People rank the same: see `store.progress.ranking_work`. The snapshot holds the rankings of all rounds so far.
 
     Raises:
         Waiting: people still have to rank some.
@@ -97,9 +101,9 @@ def rank(config: LabelersConfig, run: Run, store: Store, source: Source, respons
         if config.references:
             written = source.demonstrations([prompt for prompt, _ in grouped])
             add_demonstration(store, *not_erased(run, store, written))
-    wait_for(store, Work("ranking", round=round, pool="reward_model"), responses)
-    for work in () if train else marking_work(config, round):
-        wait_for(store, work, responses)
+    else:
+        wanted = ranking_work(round, config.train, config.heldout, config.overlap)
+        wait_for(store, [*wanted, *marking_work(config, round)], responses)
     snapshot = export_snapshot(store, pools=["reward_model"], heldout="validation")
     write_snapshot(run.folder / "snapshot", snapshot)
     for prompt, group in grouped:
@@ -156,6 +160,8 @@ def judge(
 ) -> None:
     """Held-out labelers rank and rate the policies' responses side by side, equal texts judged once.
 
+    The store takes no empty responses, so people are not shown them: each comes last in every ranking of its prompt.
+
     `ranked` holds the last responses that were ranked: the labelers' noise is set on them again, since this process may
     not be the one that ranked them. Writes the judgements' snapshot; samples.jsonl says which response each policy gave
     to each prompt.
@@ -177,10 +183,11 @@ def judge(
         add_rating(store, *[r for r in judged.ratings if r.response_id in known])
     else:
         group: LabelerGroup = "heldout" if recipe.labelers.heldout else "train"
-        overlap = recipe.evaluate.labelers_per_prompt
+        overlap = min(recipe.evaluate.labelers_per_prompt, recipe.labelers.heldout or recipe.labelers.train)
         work = Work("ranking", pool="evaluation", overlap=overlap, group=group, purpose="evaluation")
-        wait_for(store, work, folder)
+        wait_for(store, [work], folder)
         judged = of_group(export_snapshot(store, pools=["evaluation"], purpose="evaluation", heldout="include"), group)
+        judged = with_empty_last(items, judged)
     everything = Snapshot(
         prompts=tuple(prompt for prompt, _ in items),
         responses=tuple(response for _, responses in items for response in responses),
@@ -190,6 +197,37 @@ def judge(
     )
     write_snapshot(run.folder / "snapshot", everything)
     run.finish(num_rankings=len(judged.rankings), num_ratings=len(judged.ratings))
+
+
+def with_empty_last(items: Iterable[tuple[Prompt, Sequence[Response]]], judged: Snapshot) -> Snapshot:
+    """The judgements with each prompt's empty responses, tied, behind all that people ranked.
+
+    Where they leave nothing to ask people for, one ranking of its own says the same, by the labeler `EMPTY_LAST`. Where
+    people rated as well, an empty response gets the lowest mark.
+    """
+    rankings = list(judged.rankings)
+    by_rule, marks = [], []
+    for prompt, responses in items:
+        empty = tuple(response.id for response in responses if not response.text.strip())
+        asked = tuple(response.id for response in responses if response.text.strip())
+        common = {"prompt_id": prompt.id, "labeler": EMPTY_LAST.id, "purpose": "evaluation"}
+        for id in empty if judged.ratings else ():
+            mark = {"id": f"{EMPTY_LAST.id}/{id}", "response_id": id, "overall": 1}
+            marks.append(Rating.model_validate(common | mark))
+        if empty and len(asked) < 2 and len(responses) > 1:
+            rank = (1,) * len(asked) + (1 + len(asked),) * len(empty)
+            order = {"id": f"{EMPTY_LAST.id}/{prompt.id}", "responses": asked + empty, "rank": rank}
+            by_rule.append(Ranking.model_validate(common | order))
+        elif empty:
+            rankings = [behind(ranking, empty) if ranking.prompt_id == prompt.id else ranking for ranking in rankings]
+    labelers = judged.labelers + ((EMPTY_LAST,) if by_rule or marks else ())
+    return replace(judged, labelers=labelers, rankings=(*rankings, *by_rule), ratings=(*judged.ratings, *marks))
+
+
+def behind(ranking: Ranking, last: tuple[str, ...]) -> Ranking:
+    """The ranking with further responses, tied, behind its last; they were not on the page, so `order` is unknown."""
+    rank = ranking.rank + (max(ranking.rank) + 1,) * len(last)
+    return ranking.model_copy(update={"responses": ranking.responses + last, "rank": rank, "order": ()})
 
 
 def of_group(judged: Snapshot, group: LabelerGroup) -> Snapshot:

@@ -46,12 +46,15 @@ class StoriesConfig(Config):
 
 
 class LabelersConfig(Config):
-    """Who judges. `people`: the labelling store; the others are simulated labelers over an exact utility."""
+    """Who judges. `people`: the labelling store; the others are simulated labelers over an exact utility.
+
+    With people, `train` and `heldout` say how many there are: no prompt waits for more labelers than that.
+    """
 
     judge: Literal["people", "world", "sentiment"] = "people"
-    train: int = Field(default=10, ge=1)  # labelers in the training group
+    train: int = Field(default=10, ge=1)  # labelers in the training group; with people: how many there are
     heldout: int = Field(default=5, ge=0)  # 0: nobody is held out, and the training group judges the evaluation
-    overlap: float = Field(default=0.15, ge=0, le=1)  # share of prompts judged twice, for agreement
+    overlap: float = Field(default=0.15, ge=0, le=1)  # share of prompts judged twice, for agreement; with people too
     ratings: bool = False  # training labelers also mark each ranked response, for reward_model.target likert, good_bad
     references: bool = False  # and write a demonstration for each ranked prompt, for reward_model.target bleu, rouge_l
     noise: float = Field(default=0.25, ge=0)  # sd of a sentiment labeler's noise on the utility

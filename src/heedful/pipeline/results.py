@@ -132,8 +132,8 @@ def reward_model(round_folder: Path) -> Json:
     trained = read_done(done.parent)["results"] if done.exists() else {}
     found = {
         "accuracy": {
-            "train_labelers": interval(by_group["train"]),
-            "heldout_labelers": interval(by_group["heldout"]),
+            "train_labelers": interval(by_group["train"], "no training labeler's comparison was scored"),
+            "heldout_labelers": interval(by_group["heldout"], "no held-out labeler's comparison was scored"),
             "scorer": interval(accuracy(exact)),
         },
         "num_comparisons": len(items),
@@ -213,11 +213,11 @@ def win_rate_json(wins: WinRate) -> Json:
     return interval(wins.estimate) | {"num_prompts": wins.estimate.num_clusters} | counts
 
 
-def interval(estimate: Estimate) -> Json:
-    """Mean and 95 % interval; null with a reason where there were too few clusters."""
+def interval(estimate: Estimate, none: str = "there is nothing to estimate from") -> Json:
+    """Mean and 95 % interval; null with a reason where there were too few clusters, `none` where there was no value."""
     found: Json = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
     if estimate.mean is None or estimate.low is None:
-        found["reason"] = "fewer than two prompts to estimate from"
+        found["reason"] = "fewer than two prompts to estimate from" if estimate.num else none
     return found
 
 

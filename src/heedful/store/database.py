@@ -17,7 +17,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, OperationalError
 
 from heedful.config import InputError
@@ -52,6 +52,11 @@ class Store:
                     raise
                 time.sleep(0.01 * 2**attempt * (1 + random.random()))
         raise AssertionError("unreachable")
+
+    def take_turns(self, connection: Connection, table: Table) -> None:
+        """Let no other transaction that calls this for the table run until this one ends; call it first in `write`."""
+        if self.engine.dialect.name == "postgresql":  # SQLite's writers take turns anyway
+            connection.exec_driver_sql(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE")
 
     def _connect(self, write: bool) -> Connection:
         connection = self.engine.connect()

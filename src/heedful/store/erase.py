@@ -18,6 +18,7 @@ from heedful.store.schema import (
     TABLE_OF,
     demonstrations,
     labelers,
+    leases,
     prompts,
     rankings,
     ratings,
@@ -117,6 +118,9 @@ def _erase(connection: Connection, table: Table, ids: Select[tuple[str]], reason
         if table.name in CHILD_OF:
             child, owner = CHILD_OF[table.name]
             connection.execute(delete(child).where(child.c[owner].in_(chunk)))
+        if table in (labelers, prompts, responses):
+            own = leases.c.labeler if table is labelers else leases.c.item
+            connection.execute(delete(leases).where(own.in_(chunk)))
     if "supersedes" in table.c:
         # A chain belongs to one labeler and one prompt, so it goes whole; its links would forbid any order.
         for chunk in chunks(found):

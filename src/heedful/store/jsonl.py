@@ -5,12 +5,12 @@
 
 The objects are the records of `heedful.types`. A line stands alone: it can be cut out, mailed, and read into an empty
 store. Lines come in order of id, so equal stores give equal bytes, and importing an export reproduces it. Only the
-current view is written; history and tombstones travel in a backup.
+current view is written; history and tombstones travel in a backup. Forms that labelers fill in (`heedful.store.forms`)
+are read too.
 """
 
 import json
 import os
-import random
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,12 +20,11 @@ from typing import Any, Literal, TypeVar, get_args
 from sqlalchemy import Connection, select
 
 from heedful.config import InputError
-from heedful.run import write_atomic
 from heedful.snapshot import read_lines
 from heedful.store.database import Store
-from heedful.store.labels import check_references
+from heedful.store.forms import FORMS, Form, judgements, read_book, read_form
+from heedful.store.labels import check_references, revise
 from heedful.store.pools import Pool, insert_prompts
-from heedful.store.progress import Work, to_label
 from heedful.store.records import Entry, chunks, insert, is_current, make_record, select_entries, select_records
 from heedful.store.schema import TABLE_OF, Stored, prompts, responses
 from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response
@@ -57,65 +56,76 @@ def export_jsonl(store: Store, path: Path, kind: Kind) -> int:
     return number
 
 
-def write_forms(store: Store, path: Path, work: Work, labeler: str, limit: int | None = None) -> int:
-    """Write what the labeler can still judge, a line each, with `rank`, `overall` or `text` left to fill in.
-
-    The responses to rank stand in a random order of the labeler's own, which the ranking's `order` keeps.
-
-    Raises:
-        InputError: no such labeler.
-    """
-    with store.read() as connection:
-        people = {record.id: record for record in select_records(connection, Labeler)}
-    lines = []
-    for prompt, answers in to_label(store, work, labeler, limit):
-        shown = random.Random(f"{labeler} {prompt.id}").sample(answers, len(answers))
-        ids = [response.id for response in shown]
-        form: dict[str, Any] = {"prompt_id": prompt.id, "labeler": labeler}
-        if work.task == "ranking":
-            form |= {"purpose": work.purpose, "responses": ids, "order": ids, "rank": [None] * len(ids)}
-        elif work.task == "rating":
-            form |= {"purpose": work.purpose, "response_id": ids[0], "overall": None}
-        else:
-            form |= {"text": None}
-        judged = ids[0] if work.task == "rating" else prompt.id
-        line = {
-            "schema": f"{work.task}/1",
-            "prompt": prompt.model_dump(mode="json"),
-            "responses": [response.model_dump(mode="json") for response in shown],
-            "labeler": people[labeler].model_dump(mode="json"),
-            work.task: {"id": f"{work.task}/{work.purpose}/{work.round}/{labeler}/{judged}"} | form,
-            "pool": work.pool,
-            "round": work.round,
-        }
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    write_atomic(path, "".join(lines))
-    return len(lines)
-
-
 def import_jsonl(store: Store, path: Path) -> Counter[str]:
-    """Read judgements with their prompts, responses and labelers, all or nothing; returns table → new rows.
+    """Read judgements with their prompts, responses and labelers, or forms that labelers filled in, all or nothing;
+    returns table → new rows.
 
     Forms that nobody filled in are passed over, and counted as "forms not filled in".
 
     Raises:
         InputError: a line that is broken or does not fit together, by its number; an id taken by different content.
     """
-    entries: dict[type[Any], list[Entry]] = {kind: [] for kind in (Prompt, Labeler, Response, *KINDS.values())}
-    empty = 0
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            empty += not _read_line(line, f"{path}, line {number}", entries)
+    lines = _read(path)
 
     def work(connection: Connection) -> Counter[str]:
-        added: Counter[str] = Counter({"forms not filled in": empty})
-        for kind, found in entries.items():
-            check_references(connection, [entry.record for entry in found])
+        found, added = _entries(connection, lines)
+        for kind in (Prompt, Labeler, Response, *KINDS.values()):
+            entries = [entry for _, of_line in found for entry in of_line if type(entry.record) is kind]
+            check_references(connection, [entry.record for entry in entries])
             add = insert_prompts if kind is Prompt else insert
-            added[TABLE_OF[kind].name] = add(connection, found)
+            added[TABLE_OF[kind].name] = add(connection, entries)
         return +added
 
     return store.write(work)
+
+
+def edit_jsonl(store: Store, path: Path) -> Counter[str]:
+    """Put the file's judgements, each a new version, in place of those with their ids; all or nothing.
+
+    The old versions stay on record. What a form leaves empty, and what is equal, stays as it was. Returns table → new
+    versions, and how many were "unchanged".
+
+    Raises:
+        InputError: as `import_jsonl`; a judgement that is not in the store, by its line.
+    """
+    lines = _read(path)
+
+    def work(connection: Connection) -> Counter[str]:
+        found, edited = _entries(connection, lines)
+        for where, of_line in found:
+            judged = [entry for entry in of_line if type(entry.record) in KINDS.values()]
+            for number, entry in enumerate(judged):
+                table = TABLE_OF[type(entry.record)]
+                try:
+                    changed = revise(connection, entry, must_exist=number == 0)
+                except InputError as error:
+                    raise InputError(f"{where}: {error}") from None
+                edited[table.name if changed else "unchanged"] += 1
+        return +edited
+
+    return store.write(work)
+
+
+def _read(path: Path) -> list[tuple[str, Form | list[Entry]]]:
+    """Each line that is not blank: where it stands, and what it holds."""
+    numbered = enumerate(read_lines(path), start=1)
+    places = ((f"{path}, line {number}", line) for number, line in numbered if line.strip())
+    return [(where, _read_line(line, where)) for where, line in places]
+
+
+def _entries(
+    connection: Connection, lines: list[tuple[str, Form | list[Entry]]]
+) -> tuple[list[tuple[str, list[Entry]]], Counter[str]]:
+    """The entries of each line, its judgement or a form's judgements among them; the number of empty forms."""
+    forms = [line for _, line in lines if isinstance(line, Form)]
+    book = read_book(connection) if forms else None
+    found = []
+    for where, line in lines:
+        if isinstance(line, Form):
+            assert book is not None
+            line = judgements(line, book, where)
+        found.append((where, line))
+    return found, Counter({"forms not filled in": sum(not entries for _, entries in found)})
 
 
 def _lines(connection: Connection, name: Kind) -> Iterator[str]:
@@ -143,15 +153,19 @@ def _lines(connection: Connection, name: Kind) -> Iterator[str]:
             yield json.dumps(line, ensure_ascii=False)
 
 
-def _read_line(line: str, where: str, entries: dict[type[Any], list[Entry]]) -> bool:
-    """Add the line's records to the entries; False where its form is not filled in."""
+def _read_line(line: str, where: str) -> Form | list[Entry]:
+    """A form, or the line's records, the judgement last."""
     try:
         values = json.loads(line)
     except ValueError as error:
         raise InputError(f"{where}: not valid JSON: {error}") from None
-    name = str(values.get("schema")).removesuffix("/1") if isinstance(values, dict) else ""
+    schema = str(values.get("schema")) if isinstance(values, dict) else ""
+    if schema in FORMS:
+        return read_form(values, where)
+    name = schema.removesuffix("/1")
     if name not in KINDS:
-        raise InputError(f"{where}: schema must be one of {', '.join(f'{kind}/1' for kind in KINDS)}")
+        known = ", ".join([*(f"{kind}/1" for kind in KINDS), *FORMS])
+        raise InputError(f"{where}: schema must be one of {known}")
     round, created, pool = values.get("round", 0), values.get("created"), values.get("pool")
     if type(round) is not int or round < 0 or not _is_time(created):
         raise InputError(f"{where}: round is a whole number and created a text such as 2026-11-21T09:10:57.000000Z")
@@ -160,18 +174,14 @@ def _read_line(line: str, where: str, entries: dict[type[Any], list[Entry]]) -> 
     if not isinstance(values.get("responses", []), list):
         raise InputError(f"{where}: responses is a list of responses")
     columns = {"round": round} | ({"created": created} if created else {})
-    if _is_empty(values.get(name)):
-        return False
     judgement = _part(KINDS[name], values, name, where)
     prompt = _part(Prompt, values, "prompt", where)
     if judgement.prompt_id != prompt.id:
         raise InputError(f"{where}: the {name} is of prompt {judgement.prompt_id}, the line brings {prompt.id}")
-    entries[Prompt].append(Entry(prompt, columns | {"pool": values.get("pool")}))
-    entries[Labeler].append(Entry(_part(Labeler, values, "labeler", where), columns))
+    found = [Entry(prompt, columns | {"pool": pool}), Entry(_part(Labeler, values, "labeler", where), columns)]
     for position, response in enumerate(values.get("responses", [])):
-        entries[Response].append(Entry(make_record(Response, response, f"{where}, responses.{position}"), columns))
-    entries[type(judgement)].append(Entry(judgement, columns))
-    return True
+        found.append(Entry(make_record(Response, response, f"{where}, responses.{position}"), columns))
+    return [*found, Entry(judgement, columns)]
 
 
 def _is_time(text: Any) -> bool:
@@ -180,16 +190,6 @@ def _is_time(text: Any) -> bool:
         return text is None or datetime.fromisoformat(text).tzinfo is not None
     except (TypeError, ValueError):
         return False
-
-
-def _is_empty(form: Any) -> bool:
-    """Whether `write_forms` wrote it and nobody filled it in."""
-    left = [form[key] for key in ("rank", "overall", "text") if key in form] if isinstance(form, dict) else []
-
-    def is_blank(value: Any) -> bool:
-        return value in (None, "") or (isinstance(value, list) and all(place is None for place in value))
-
-    return bool(left) and all(map(is_blank, left))
 
 
 def _part(kind: type[S], values: dict[str, Any], name: str, where: str) -> S:

@@ -69,22 +69,57 @@ def edit(store: Store, record: Judgement, supersedes: str) -> int:
     Raises:
         InputError: no such judgement, another labeler's or prompt's, or one that is superseded already.
     """
+    return store.write(lambda connection: _supersede(connection, record, supersedes))
+
+
+def revise(connection: Connection, entry: Entry, must_exist: bool = True) -> bool:
+    """Put the judgement in place of the current version of the one with its id; False when they are equal.
+
+    Versions are named by the first one's id: k, k/v2, k/v3. One that is not in the store is added, unless it must
+    exist.
+
+    Raises:
+        InputError: no such judgement of this labeler and prompt.
+    """
+    record = entry.record
+    assert isinstance(record, Judgement)
     table = TABLE_OF[type(record)]
-
-    def work(connection: Connection) -> int:
-        found = select_entries(connection, type(record), table.c.id == supersedes)
-        if not found:
-            raise InputError(f"{table.name}: no {supersedes} to supersede")
-        old, row = found[0]
-        if (old.labeler, old.prompt_id) != (record.labeler, record.prompt_id):
-            raise InputError(f"{record.id} cannot supersede {supersedes}: that is another labeler's or prompt's")
-        newer = connection.execute(select(table.c.id).where(table.c.supersedes == supersedes)).scalar()
-        if newer not in (None, record.id):
-            raise InputError(f"{table.name}: {supersedes} was already superseded by {newer}; edit that one")
+    own = select(table.c.id, table.c.supersedes)
+    own = own.where(table.c.labeler == record.labeler, table.c.prompt_id == record.prompt_id)
+    older = {row.id: row.supersedes for row in connection.execute(own)}
+    if record.id not in older:
+        if must_exist:
+            raise InputError(
+                f"{record.labeler} has made no judgement {record.id} of that prompt; heedful label import adds new ones"
+            )
         check_references(connection, [record])
-        return insert(connection, [Entry(record, {"round": row["round"], "supersedes": supersedes})])
+        return bool(insert(connection, [entry]))
+    newer = {old: new for new, old in older.items() if old is not None}
+    first = record.id
+    while older[first] is not None:
+        first = older[first]
+    current, version = first, 1
+    while current in newer:
+        current, version = newer[current], version + 1
+    standing, _ = select_entries(connection, type(record), table.c.id == current)[0]
+    if standing == record.model_copy(update={"id": current}):
+        return False
+    return bool(_supersede(connection, record.model_copy(update={"id": f"{first}/v{version + 1}"}), current))
 
-    return store.write(work)
+
+def _supersede(connection: Connection, record: Judgement, supersedes: str) -> int:
+    table = TABLE_OF[type(record)]
+    found = select_entries(connection, type(record), table.c.id == supersedes)
+    if not found:
+        raise InputError(f"{table.name}: no {supersedes} to supersede")
+    old, row = found[0]
+    if (old.labeler, old.prompt_id) != (record.labeler, record.prompt_id):
+        raise InputError(f"{record.id} cannot supersede {supersedes}: that is another labeler's or prompt's")
+    newer = connection.execute(select(table.c.id).where(table.c.supersedes == supersedes)).scalar()
+    if newer not in (None, record.id):
+        raise InputError(f"{table.name}: {supersedes} was already superseded by {newer}; edit that one")
+    check_references(connection, [record])
+    return insert(connection, [Entry(record, {"round": row["round"], "supersedes": supersedes})])
 
 
 def _add(store: Store, records: Sequence[Any], round: int = 0) -> int:

@@ -110,7 +110,8 @@ def _check_same(entry: Entry, record: Stored, columns: Mapping[str, Any]) -> Non
     if record != entry.record:
         was, now = record.model_dump(), entry.record.model_dump()
         field = next(key for key in was if was[key] != now[key])
-        raise InputError(f"{name} is already stored with another {field}; give the new one its own id")
+        mend = "heedful label edit replaces it" if "supersedes" in columns else "give the new one its own id"
+        raise InputError(f"{name} is already stored with another {field}; {mend}")
     for key in ("pool", "supersedes"):
         wanted = entry.columns.get(key)
         if wanted is not None and wanted != columns[key]:

@@ -131,6 +131,17 @@ tombstones = Table(
     Column("reason", Text, nullable=False),
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("labeler", Text, ForeignKey("labelers.id"), primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("purpose", Text, primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("item", Text, primary_key=True),  # a prompt's id; a response's for ratings
+    Column("expires", Text, nullable=False),  # as `created`: from then on others may have the item
+)
+
 Stored = Prompt | Response | Labeler | Demonstration | Rating | Ranking
 
 TABLE_OF: dict[type, Table] = {
