@@ -8,7 +8,7 @@ import torch
 from heedful.config import InputError
 from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.load import DEVICE_VARIABLE, compute_device
-from heedful.text.collate import by_length
+from heedful.text.parts import by_length
 from toys import TOKENIZER, make_policy
 
 

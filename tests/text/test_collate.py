@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.batch import Rows
-from heedful.text.collate import Encoded, EncodedRanking, Encoder, by_length, texts, to_ranked_rows, to_rows
+from heedful.text.collate import Encoded, EncodedRanking, Encoder, texts, to_ranked_rows, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.tokenizer import fingerprint, word_tokenizer
 from heedful.types import Demonstration, Prompt, Ranking, Response
@@ -202,20 +202,6 @@ def test_all_tied_is_kept_where_ties_are_asked_for() -> None:
     assert found is not None and found.rank == (1, 1) and not dropped(one)
     assert one.ranking(prompt(), [response(1), response(5)], ranking(1, 1), keep_tied=True) is None
     assert dropped(one) == {"response_too_long": 1, "ranking_without_untied_pair": 1}
-
-
-@few
-@given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 80))
-def test_groups_by_length_hold_every_row_once_within_the_budget(lengths: list[int], max_tokens: int) -> None:
-    length = torch.tensor(lengths, dtype=torch.long)
-    groups = by_length(length, max_tokens)
-    assert sorted(i for group in groups for i in group.tolist()) == list(range(len(lengths)))
-    for group in groups:
-        assert len(group) == 1 or len(group) * int(length[group].max()) <= max_tokens
-    longest = [int(length[group].max()) for group in groups]
-    assert longest == sorted(longest, reverse=True)
-    # as few as a budget allows: a group ends only where one more row would not have fitted
-    assert all((len(group) + 1) * int(length[group].max()) > max_tokens for group in groups[:-1])
 
 
 @few

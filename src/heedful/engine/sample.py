@@ -13,7 +13,8 @@ from heedful.engine.slots import Completion
 from heedful.models.heads import Policy, RewardModel
 from heedful.models.optimizer import Precision, autocast
 from heedful.models.threads import hands, in_order
-from heedful.text.collate import Encoded, by_length, to_rows
+from heedful.text.collate import Encoded, to_rows
+from heedful.text.parts import by_length
 from heedful.text.tokenizer import end_id, pad_id
 
 FEWEST = 32  # responses that make a thread of their own worth while

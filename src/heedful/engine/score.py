@@ -21,7 +21,8 @@ from heedful.models.attention import Layout
 from heedful.models.heads import MAX_LOGITS
 from heedful.models.load import context_length, head_logits
 from heedful.models.optimizer import Precision, autocast
-from heedful.text.collate import by_length
+from heedful.models.threads import in_order
+from heedful.text.parts import by_width
 
 MAX_TOKENS = {"cpu": 2048, "cuda": 32768}  # padded tokens of one pass
 
@@ -102,15 +103,21 @@ def score_continuations(
     length = shared_length([prompts[i] for i in asking])
     rows = [_row(prompts[i], length, continuations[i]) for i in asking]
     device = model.device
+    prefix = _Prefix()
     with evaluating(model), torch.inference_mode(), autocast(device, precision):
-        prefix = _Prefix()
         if length:
             _run(model, torch.tensor([prompts[asking[0]][:length]]), torch.arange(length)[None], prefix)
             if len(prefix.key) != model.config.get_text_config().num_hidden_layers:
                 raise InputError(f"architecture {model.config.model_type!r} shares keys between layers")
-        for index in by_length(torch.tensor([len(row.tokens) for row in rows]), MAX_TOKENS[device.type]):
-            part = [(asking[n], rows[n]) for n in index.tolist()]
-            for i, continuation, logprob in _score_pass(model, part, prefix, length):
+
+    def of_part(index: torch.Tensor) -> list[tuple[int, int, float]]:
+        with torch.inference_mode(), autocast(device, precision):  # a thread's modes are its own
+            return _score_pass(model, [(asking[n], rows[n]) for n in index.tolist()], prefix, length)
+
+    with evaluating(model):
+        parts = by_width(torch.tensor([len(row.tokens) for row in rows]), MAX_TOKENS[device.type])
+        for found in in_order(model, of_part, parts):
+            for i, continuation, logprob in found:
                 scores[i][continuation] += logprob
     return scores
 

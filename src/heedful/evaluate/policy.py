@@ -6,7 +6,7 @@ from heedful.batch import Rows
 from heedful.losses.kl import kl_k1
 from heedful.models.heads import Policy
 from heedful.models.optimizer import Precision, autocast
-from heedful.text.collate import by_length
+from heedful.text.parts import by_length
 
 
 @torch.no_grad()

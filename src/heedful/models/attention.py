@@ -3,7 +3,8 @@
 Without a layout it is plain causal attention over right-padded rows: no real token ever sees padding, so there is no
 mask to build. With a layout (an object given to the model as `layout=`) the layout decides what each query sees: cached
 decoding runs through the model's own forward that way, so sampling and training share one definition. With `shared=`
-the model computes sequences of several responses behind one prompt, and attention the rows they stand for.
+the model computes sequences of several responses behind one prompt, with `packed=` rows laid end to end without
+padding, and attention the rows they stand for.
 
 Sliding windows, soft caps (Gemma 2, arXiv 2408.00118) and attention sinks (gpt-oss) are honoured; what cannot be is
 refused by name. Shapes: query (N, H, T, D), key and value (N, Hkv, S, D); H is a multiple of Hkv.
@@ -54,6 +55,18 @@ class Shared(Protocol):
         ...
 
 
+class Laid(Protocol):
+    """Rows that are laid end to end in one sequence of M tokens."""
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries, keys or values (1, H, M, D) as those of the rows (N, H, T, D)."""
+        ...
+
+    def join(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs for the rows (N, T, H, D) as those of the sequence (1, M, H, D)."""
+        ...
+
+
 def attend(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -67,6 +80,7 @@ def attend(
     s_aux: torch.Tensor | None = None,
     layout: Layout | None = None,
     shared: Shared | None = None,
+    packed: Laid | None = None,
     **others: Any,  # transformers hands every attention function whatever its model was called with
 ) -> tuple[torch.Tensor, None]:
     """Attention output (N, T, H, D), and None where other implementations return weights.
@@ -83,6 +97,9 @@ def attend(
         seen = shared.mask(sliding_window, query.dtype)
         responses = _attention(shared.queries(query), shared.rows(key), shared.rows(value), seen, *how)
         return shared.join(prompts, responses), None
+    if packed is not None:
+        q, k, v = (packed.rows(x) for x in (query, key, value))
+        return packed.join(_attention(q, k, v, _window_mask(q, sliding_window), *how)), None
     mask: torch.Tensor | None = None
     if layout is not None:
         key, value, mask = layout.update(module.layer_idx, key, value, sliding_window)  # type: ignore[arg-type]

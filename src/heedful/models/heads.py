@@ -13,23 +13,35 @@ from transformers import PreTrainedModel
 
 from heedful.batch import Rows
 from heedful.models.load import head_logits
+from heedful.models.packed import Packed, pays
 from heedful.models.shared import SharedPrompts
 
 MAX_LOGITS = 1 << 24  # entries of one chunk of logits (64 MB in fp32): positions · V never exists for a whole rollout
 
 
-def hidden_states(trunk: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
-    """The trunk's last hidden states (N, T, D) over right-padded tokens (N, T); those of padding mean nothing."""
-    return trunk(input_ids=tokens, use_cache=False).last_hidden_state
-
-
 def states_at(trunk: PreTrainedModel, rows: Rows, row: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-    """The hidden states (M, D) at positions (M,) of rows (M,); prompts that rows share are computed once."""
+    """The trunk's last hidden states (M, D) at positions (M,) of rows (M,).
+
+    Prompts that rows share are computed once, and padding where it costs less than leaving it out.
+    """
     if rows.group is None:
-        return hidden_states(trunk, rows.tokens)[row, position]
+        return text_states_at(trunk, rows.tokens, rows.length, row, position)
     shared = SharedPrompts(rows)
     output = trunk(input_ids=shared.tokens, position_ids=shared.position, use_cache=False, shared=shared)
     return output.last_hidden_state.flatten(0, 1)[shared.index(row, position)]
+
+
+def text_states_at(
+    trunk: PreTrainedModel, tokens: torch.Tensor, length: torch.Tensor, row: torch.Tensor, position: torch.Tensor
+) -> torch.Tensor:
+    """The same over right-padded tokens (N, T) of which length (N,) are real."""
+    if not pays(length, tokens.shape[1]):
+        return trunk(input_ids=tokens, use_cache=False).last_hidden_state[row, position]
+    packed = Packed(length, tokens.shape[1])
+    output = trunk(
+        input_ids=packed.take(tokens)[None], position_ids=packed.position[None], use_cache=False, packed=packed
+    )
+    return output.last_hidden_state[0, packed.index(row, position)]
 
 
 class Policy(torch.nn.Module):
@@ -59,10 +71,10 @@ class Policy(torch.nn.Module):
 
     def language_loss(self, tokens: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """−log π of every token after the first, in nats (N, T − 1), and which of them are within length (N,), bool."""
-        hidden = hidden_states(self.decoder.get_decoder(), tokens)
         mask = torch.arange(1, tokens.shape[1], device=tokens.device)[None] < length[:, None]
         row, step = mask.nonzero(as_tuple=True)
-        logprob, _ = self._read(hidden[row, step], tokens[row, step + 1], 1.0)
+        hidden = text_states_at(self.decoder.get_decoder(), tokens, length, row, step)
+        logprob, _ = self._read(hidden, tokens[row, step + 1], 1.0)
         return logprob.new_zeros(mask.shape).index_put((row, step), -logprob), mask
 
     def _read(

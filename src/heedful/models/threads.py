@@ -7,8 +7,9 @@ On a GPU, for a large model, with low-rank adapters, or where dropout draws rand
 parts follow one another.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
@@ -55,13 +56,22 @@ def accumulate(
         value, told = loss(part)
         return torch.autograd.grad(value, trained, allow_unused=True), told
 
-    found = []
-    for start in range(0, len(parts), num):  # no more gradients at a time than there are threads
-        for each, told in _pool(num).map(gradients, parts[start : start + num]):
-            for p, gradient in zip(trained, each, strict=True):
-                if gradient is not None:
-                    p.grad = gradient.contiguous() if p.grad is None else p.grad.add_(gradient)
-            found.append(told)
+    found: list[Told] = []
+    waiting: deque[Future[tuple[tuple[torch.Tensor | None, ...], Told]]] = deque()
+
+    def add_first() -> None:
+        each, told = waiting.popleft().result()
+        for p, gradient in zip(trained, each, strict=True):
+            if gradient is not None:
+                p.grad = gradient.contiguous() if p.grad is None else p.grad.add_(gradient)
+        found.append(told)
+
+    for part in parts:
+        waiting.append(_pool(num).submit(gradients, part))
+        if len(waiting) > num:  # no more gradients at a time than threads, and one that is being added
+            add_first()
+    while waiting:
+        add_first()
     return found
 
 

@@ -37,8 +37,9 @@ from heedful.models.optimizer import Precision, adam, autocast, set_lr
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Inexact, Run
 from heedful.snapshot import read_snapshot
-from heedful.text.collate import Encoder, by_length, texts
+from heedful.text.collate import Encoder, texts
 from heedful.text.format import PromptFormat
+from heedful.text.parts import by_length
 from heedful.types import Prompt
 
 LOGGED = ("policy_loss", "entropy", "clip_fraction", "ratio")  # sums over a minibatch's micro-batches

@@ -24,8 +24,9 @@ from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.models.threads import accumulate
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
-from heedful.text.collate import Encoder, by_length, texts
+from heedful.text.collate import Encoder, texts
 from heedful.text.format import PromptFormat
+from heedful.text.parts import by_length, by_width
 
 
 class PretrainConfig(Config):
@@ -58,7 +59,7 @@ def epoch_batches(length: torch.Tensor, batch_tokens: int, seed: int) -> list[to
     """One epoch's batches of row indices: rows of like length together, which ones and in which order drawn anew."""
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(length), generator=generator)
-    batches = [shuffled[index] for index in by_length(length[shuffled], batch_tokens)]
+    batches = [shuffled[index] for index in by_width(length[shuffled], batch_tokens)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 

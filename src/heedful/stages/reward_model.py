@@ -34,8 +34,9 @@ from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
-from heedful.text.collate import Encoded, EncodedRanking, Encoder, by_length, to_ranked_rows, to_rows
+from heedful.text.collate import Encoded, EncodedRanking, Encoder, to_ranked_rows, to_rows
 from heedful.text.format import PromptFormat
+from heedful.text.parts import by_width
 from heedful.text.tokenizer import pad_id
 
 Loss = Callable[[torch.Tensor, RankedRows], torch.Tensor]  # score (B, Kmax) and its batch → (B,)
@@ -74,7 +75,7 @@ def objective(config: RewardModelConfig) -> Loss:
 def micro_batches(items: Sequence[EncodedRanking], max_tokens: int) -> list[list[EncodedRanking]]:
     """Whole rankings grouped by length, each group within max_tokens: a prompt counts once, padding counts."""
     length = [len(item.rows[0].prompt) + sum(len(row.response) for row in item.rows) for item in items]
-    parts = by_length(torch.tensor(length), max_tokens)
+    parts = by_width(torch.tensor(length), max_tokens)
     return [[items[i] for i in part.tolist()] for part in parts]
 
 

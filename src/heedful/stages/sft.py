@@ -28,8 +28,9 @@ from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
-from heedful.text.collate import Encoded, Encoder, by_length, texts, to_rows
+from heedful.text.collate import Encoded, Encoder, texts, to_rows
 from heedful.text.format import PromptFormat
+from heedful.text.parts import by_length
 from heedful.text.tokenizer import pad_id
 
 

@@ -149,22 +149,6 @@ def _grids(values: Sequence[Sequence[Any]], width: int) -> torch.Tensor | None:
     return torch.stack([torch.nn.functional.pad(x, [0, width - len(x)] * x.dim()) for x in found])
 
 
-def by_length(length: torch.Tensor, max_tokens: int) -> list[torch.Tensor]:
-    """Row indices grouped so that rows × longest stays within max_tokens, similar lengths together.
-
-    A single row longer than max_tokens stands alone. The indices are on the CPU, wherever the rows are.
-    """
-    length = length.cpu()
-    groups: list[torch.Tensor] = []
-    order = torch.argsort(length, descending=True, stable=True)
-    start = 0
-    while start < len(order):
-        size = max(1, max_tokens // int(length[order[start]]))
-        groups.append(order[start : start + size])
-        start += size
-    return groups
-
-
 def texts(documents: Sequence[str], encoder: Encoder, width: int) -> Texts:
     """Pretraining text in rows of at most `width` tokens, every document between its begin and end token.
 

@@ -1,0 +1,77 @@
+"""Rows of unequal length as one sequence without padding: nothing is computed for tokens that are not there.
+
+Everything that works token by token sees M real tokens; attention alone sees the rows (N, T) they belong to, padded on
+the right, so every hidden state is that of its row standing alone.
+"""
+
+from typing import Any
+
+import torch
+
+PADDING = 0.04  # share of padding from which laying rows end to end costs less than computing it
+
+
+class Packed:
+    """The places of N rows of at most T tokens in one sequence of M tokens."""
+
+    def __init__(self, length: torch.Tensor, width: int) -> None:
+        """`length` (N,) int64, each at least 1; `width` T."""
+        column = torch.arange(width, device=length.device)[None]
+        real = column < length[:, None]
+        self._shape = real.shape
+        self._place = real.flatten().nonzero().squeeze(1)  # (M,) into N · T
+        self._start = torch.cumsum(length, 0) - length  # (N,) where each row begins
+        self._source = (self._start[:, None] + torch.where(real, column, 0)).flatten()  # (N · T) into M
+        self.position = self._place % width  # (M,) int64
+
+    def index(self, row: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Places in the sequence of positions (…) of rows (…)."""
+        return self._start[row] + position
+
+    def take(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Entries (M,) of (N, T)."""
+        return tokens.flatten()[self._place]
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries, keys or values (1, H, M, D) as those of the rows (N, H, T, D); of padding they mean nothing."""
+        found: torch.Tensor = _Spread.apply(x.squeeze(0).transpose(0, 1), self._source, self._place)
+        return found.unflatten(0, self._shape).transpose(1, 2)
+
+    def join(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs for the rows (N, T, H, D) as those of the sequence (1, M, H, D)."""
+        found: torch.Tensor = _Gather.apply(x.flatten(0, 1), self._place)
+        return found.unsqueeze(0)
+
+
+def pays(length: torch.Tensor, width: int) -> bool:
+    """Whether rows of these lengths, padded to `width`, are worth packing."""
+    return float(length.sum()) < (1 - PADDING) * len(length) * width
+
+
+class _Spread(torch.autograd.Function):
+    """x[source], where entry place[m] of the result is x[m] and no gradient comes from the others (padding)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, source: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(place)
+        return x.index_select(0, source)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (place,) = ctx.saved_tensors
+        return gradient.index_select(0, place), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """x[place], no entry of x more than once; torch's own backward would add where copying will do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(place)
+        ctx.shape = x.shape
+        return x.index_select(0, place)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (place,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.shape).index_copy_(0, place, gradient), None
