@@ -14,13 +14,18 @@ def pad_to(x: torch.Tensor, width: int) -> torch.Tensor:
     return torch.nn.functional.pad(x, (0, width - x.shape[1]))
 
 
+def repeated(group: torch.Tensor) -> torch.Tensor | None:
+    """The groups (N,), or None where no two are equal."""
+    return group if len(group.unique()) < len(group) else None
+
+
 class Rows(NamedTuple):
     """Prompts with their responses, one per row."""
 
     tokens: torch.Tensor  # (N, T) int64, padding on the right
     prompt_length: torch.Tensor  # (N,) int64, at least 1
     length: torch.Tensor  # (N,) int64, prompt + response
-    group: torch.Tensor | None = None  # (N,) int64, equal where rows have the same prompt; None: nothing is known
+    group: torch.Tensor | None = None  # (N,) int64, equal where rows have the same prompt; None: no two have
 
     @property
     def response_length(self) -> torch.Tensor:
@@ -51,7 +56,7 @@ class Rows(NamedTuple):
     def select(self, index: torch.Tensor) -> Self:
         """Some of the rows, cut to their own longest."""
         length = self.length[index]
-        group = None if self.group is None else self.group[index]
+        group = None if self.group is None else repeated(self.group[index])
         return type(self)(self.tokens[index, : int(length.max())], self.prompt_length[index], length, group)
 
     def to(self, device: torch.device | str) -> Self:

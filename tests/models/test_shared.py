@@ -76,7 +76,7 @@ def test_every_token_has_its_place_and_a_prompt_stands_once(groups: list[int], s
         assert shared.position.flatten()[place].equal(torch.arange(length))
     real = sum({g: int(n) for g, n in zip(groups, rows.prompt_length, strict=True)}.values())
     places = {int(p) for row in range(len(groups)) for p in shared._place[row, : rows.length[row]]}
-    assert len(places) == real + int(rows.response_length.sum())
+    assert len(places) == real + int(rows.response_length.sum()) == shared.tokens.numel()  # and no padding
 
 
 def test_rows_stand_behind_their_prompt_and_come_back() -> None:
@@ -85,9 +85,9 @@ def test_rows_stand_behind_their_prompt_and_come_back() -> None:
     assert shared.tokens.tolist() == [[5, 6, 7, 8]]
     assert shared.position.tolist() == [[0, 1, 2, 2]]
     x = shared.tokens[:, None, :, None]
-    assert shared.num_prompt == 2 and shared.rows(x)[:, 0, :, 0].equal(rows.tokens)
+    assert shared.rows(x)[:, 0, :, 0].equal(rows.tokens) and shared.prompts(x)[:, 0, :, 0].tolist() == [[5, 6]]
     assert shared.queries(x)[:, 0, :, 0].tolist() == [[7], [8]]
-    joined = shared.join(x[:, :, :2].transpose(1, 2), shared.queries(x).transpose(1, 2))
+    joined = shared.join(shared.prompts(x).transpose(1, 2), shared.queries(x).transpose(1, 2))
     assert joined[:, :, 0, 0].equal(shared.tokens)
     assert shared.mask(None, torch.float32).tolist() == [[[[0.0, 0.0, 0.0]]]] * 2
     assert shared.mask(2, torch.float32).tolist() == [[[[-math.inf, 0.0, 0.0]]]] * 2

@@ -59,6 +59,16 @@ def test_adapters_in_every_stage_change_each_matrix_by_their_rank(tmp_path: Path
     assert changed_by(loop.fine_tuned("sft"), loop.reward_model(1), prefix="model.") == {2}
 
 
+def test_recomputed_activations_change_no_bit(tiny_run: Path, tmp_path: Path) -> None:
+    settings = [f"{stage}.activation_checkpointing=true" for stage in ("sft", "reward_model", "ppo")]
+    recipe = build(read_recipe(str(TINY), settings))
+    with at_work(recipe, tmp_path / "run", cores=1) as loop:
+        loop.run(until="ppo")
+        models = [loop.start(), loop.reward_model(1), loop.round_folder(1) / "ppo" / "model"]
+    for model in models:
+        assert weights_hash(model) == weights_hash(tiny_run / model.relative_to(tmp_path / "run")), model
+
+
 def changed_by(before: Path, after: Path, prefix: str = "") -> set[int]:
     """The ranks of the differences between two models' linear modules; nothing else differs."""
     old, new = (load_file(folder / "model.safetensors") for folder in (before, after))

@@ -27,14 +27,15 @@ from heedful.stages.ppo import (
     Rollout,
     Score,
     collect,
-    lay_out,
     pretraining_update,
     prompt_order,
     ptx_batches,
+    responses_by,
     train,
     update,
 )
 from heedful.text.collate import Encoded, to_rows
+from heedful.text.parts import minibatches
 from heedful.types import Prompt
 from toys import (
     BEGIN,
@@ -127,6 +128,7 @@ def with_adapters(rank: int = 2) -> dict[str, Any]:
     [
         ({"kl_target": 6.0, "batch_size": 500, "kl_horizon": 100}, "kl_horizon must exceed a fifth of batch_size"),
         ({"kl_target": 6.0, "kl_coef": 0.0}, "kl_coef, which is 0 and would stay so"),
+        ({"kl_target": 6.0, "kl_coef": 0.0, "responses_per_prompt": 2}, "kl_coef, which is 0"),
     ],
 )
 def test_a_controller_that_could_not_work_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -170,7 +172,7 @@ def test_every_pass_over_the_prompts_asks_each_once(num: int, first: int, number
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_the_layout_holds_every_episode_once(number: int, minibatch: int, max_tokens: int, seed: int) -> None:
     rows = to_rows(make_rows(number, seed), PAD)
-    order, parts = lay_out(rows, changed(minibatch_size=minibatch, max_tokens=max_tokens), seed)
+    order, parts = minibatches(rows, minibatch, max_tokens, seed)
     assert sorted(order.tolist()) == list(range(number))
     assert [sum(end - start for start, end in part) for part in parts] == [
         min(minibatch, number - start) for start in range(0, number, minibatch)
@@ -178,9 +180,12 @@ def test_the_layout_holds_every_episode_once(number: int, minibatch: int, max_to
     spans = [span for part in parts for span in part]
     assert [start for start, _ in spans] == [0, *[end for _, end in spans[:-1]]]
     for start, end in spans:
-        assert end - start == 1 or int(rows.length[order[start:end]].sum()) <= max_tokens
+        part = order[start:end].tolist()
+        prompts = {tuple(rows.tokens[i, : rows.prompt_length[i]].tolist()) for i in part}  # each is computed once
+        tokens = sum(map(len, prompts)) + int(rows.response_length[part].sum())
+        assert end - start == 1 or tokens <= max_tokens
     # which episodes share an update does not depend on what one pass can hold
-    whole, one_part = lay_out(rows, changed(minibatch_size=minibatch, max_tokens=10_000), seed)
+    whole, one_part = minibatches(rows, minibatch, 10_000, seed)
     for mine, theirs in zip(parts, one_part, strict=True):
         (start, end), (first, last) = (mine[0][0], mine[-1][1]), (theirs[0][0], theirs[-1][1])
         assert sorted(order[start:end].tolist()) == sorted(whole[first:last].tolist())
@@ -313,7 +318,7 @@ def plain_train(config: PPOConfig, policy: Policy, value_model: ValueModel, samp
     """One iteration with every formula written out and plain gradient descent."""
     rows = [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows[:3], strict=True)]
     score = count_w1([], sampled)
-    order, parts = lay_out(sampled.rows, config, seed)
+    order, parts = minibatches(sampled.rows, config.minibatch_size, config.max_tokens, seed)
     old = [plain_logprob(policy, row).detach() for row in rows]
     old_value = [plain_value(value_model, row).detach() for row in rows]
     ref = [plain_logprob(make_policy(5), row).detach() for row in rows]
@@ -366,6 +371,27 @@ def test_an_iteration_of_two_epochs_is_the_one_written_out(tmp_path: Path, monke
     assert not torch.allclose(
         weights(policy)["decoder.lm_head.weight"], weights(make_policy())["decoder.lm_head.weight"]
     )
+
+
+def test_responses_to_one_prompt_stand_side_by_side_and_share_its_computation(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="responses_per_prompt must divide batch_size"):
+        changed(responses_per_prompt=5)
+    config = changed(responses_per_prompt=4, minibatch_size=12, max_tokens=10_000)
+    order = prompt_order(len(PROMPTS), 12, 12, 3, 4)
+    assert order == [index for index in prompt_order(len(PROMPTS), 3, 3, 3) for _ in range(4)]
+    policy = make_policy()
+    sample = Sampler(policy.decoder, TOKENIZER, config.max_new_tokens)
+    generate = responses_by(sample, PROMPT_IDS, 4, seed=3)
+    sampled = generate(order, 12)
+    assert sampled.rows.tokens[:, 1].tolist() == [PROMPT_IDS[i][1] for i in order]
+    assert len({tuple(tokens) for tokens in sampled.tokens[:4]}) > 1  # draws of their own
+    seen: list[int] = []
+    policy.decoder.get_decoder().layers[0].register_forward_pre_hook(
+        lambda _, args: seen.append(args[0][..., 0].numel())
+    )
+    collect(policy, make_policy(), make_value_model(), sampled, torch.zeros(12), config, seed=0)
+    assert seen == [3 * 2 + int(sampled.rows.response_length.sum())]
+    learn(open_run(tmp_path), config, policy=policy, generate=generate)  # check_start sees to exactness
 
 
 @pytest.mark.parametrize("max_tokens", [1, 40, 10_000])

@@ -179,8 +179,13 @@ def test_ranked_rows_of_mixed_k_know_whose_is_whose(ranks: list[list[int]], data
         for k, row in enumerate(item.rows):
             assert grid[b, k] == score[n]
             assert batch.rows.tokens[n, : batch.rows.length[n]].tolist() == row.prompt + row.response
-            assert batch.rows.group is not None and batch.rows.group[n] == b
             n += 1
+    prompts = [row.prompt for item in items for row in item.rows]
+    if batch.rows.group is None:
+        assert len(set(map(tuple, prompts))) == len(prompts)
+    else:
+        same = [[a == b for b in prompts] for a in prompts]
+        assert (batch.rows.group[:, None] == batch.rows.group).tolist() == same
 
 
 def test_what_else_is_known_of_responses_lies_on_the_same_grid() -> None:

@@ -17,7 +17,7 @@ from heedful.engine.sample import Sampled
 from heedful.losses.masked import masked_whiten
 from heedful.losses.ppo import gae, kl_penalized_reward
 from heedful.models.heads import Policy, ValueModel
-from heedful.models.lora import BasePolicy
+from heedful.models.lora import Reference
 from heedful.models.optimizer import Precision, autocast
 from heedful.run import Run, read_jsonl, write_atomic
 from heedful.snapshot import read_snapshot
@@ -46,7 +46,7 @@ def write_trace(
     followed: Path,
     encoder: Encoder,
     policy: Policy,
-    ref_policy: Policy | BasePolicy,
+    ref_policy: Reference,
     value_model: ValueModel,
     score: Score,
     config: Learning,
@@ -85,7 +85,7 @@ def as_sampled(
 @torch.no_grad()
 def arithmetic(
     policy: Policy,
-    ref_policy: Policy | BasePolicy,
+    ref_policy: Reference,
     value_model: ValueModel,
     sampled: Sampled,
     score: torch.Tensor,
@@ -120,5 +120,9 @@ def record(response: Response, n: int, sampled: Sampled, columns: dict[str, torc
     """The n-th response, token by token (the end token included), as JSON."""
     num = int(sampled.rows.response_length[n])
     found = {"response_id": response.id, "tokens": sampled.tokens[n], "score": round(float(columns["score"][n]), 6)}
-    by_token = {name: x for name, x in columns.items() if name != "score"}
-    return found | {name: [round(v, 6) for v in x[n, :num].tolist()] for name, x in by_token.items()}
+    return found | by_token({name: x for name, x in columns.items() if name != "score"}, n, num)
+
+
+def by_token(columns: dict[str, torch.Tensor], n: int, num: int) -> dict[str, list[float]]:
+    """The first `num` entries of row n of each (N, R), as JSON."""
+    return {name: [round(v, 6) for v in x[n, :num].tolist()] for name, x in columns.items()}

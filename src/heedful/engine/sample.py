@@ -14,7 +14,7 @@ from heedful.models.heads import Policy, RewardModel
 from heedful.models.optimizer import Precision, autocast
 from heedful.models.threads import hands, in_order
 from heedful.text.collate import Encoded, to_rows
-from heedful.text.parts import by_length
+from heedful.text.parts import by_length, by_prompt
 from heedful.text.tokenizer import end_id, pad_id
 
 FEWEST = 32  # responses that make a thread of their own worth while
@@ -90,14 +90,18 @@ class Sampler:
         return found
 
 
-def prompt_order(num_prompts: int, first: int, number: int, seed: int) -> list[int]:
-    """Indices of episodes first … first + number − 1: every pass over the prompts is a fresh shuffle."""
+def prompt_order(num_prompts: int, first: int, number: int, seed: int, each: int = 1) -> list[int]:
+    """Indices of episodes first … first + number − 1: every pass over the prompts is a fresh shuffle.
+
+    `each` (a divisor of first and number) episodes in a row have the same prompt.
+    """
+    first, number = first // each, number // each
     order: list[int] = []
     while len(order) < number:
         round, place = divmod(first + len(order), num_prompts)
         shuffled = torch.randperm(num_prompts, generator=torch.Generator().manual_seed(seed * 1000 + round)).tolist()
         order += shuffled[place : place + number - len(order)]
-    return order
+    return [index for index in order for _ in range(each)]
 
 
 def tokens_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -120,7 +124,7 @@ def score_rows(model: RewardModel, rows: Rows, max_tokens: int, precision: Preci
             return model(rows.select(index).to(model.device))
 
     score = torch.zeros(len(rows.length), device=model.device)
-    parts = by_length(rows.length, max_tokens)
+    parts = by_prompt(rows, max_tokens)
     for index, found in zip(parts, in_order(model, of_part, parts), strict=True):
         score[index] = found
     return score

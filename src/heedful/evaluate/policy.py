@@ -6,7 +6,7 @@ from heedful.batch import Rows
 from heedful.losses.kl import kl_k1
 from heedful.models.heads import Policy
 from heedful.models.optimizer import Precision, autocast
-from heedful.text.parts import by_length
+from heedful.text.parts import by_prompt
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def response_kl(
     """
     kl = torch.zeros(len(rows.length), device=policy.device)
     with autocast(policy.device, precision):
-        for index in by_length(rows.length, max_tokens):
+        for index in by_prompt(rows, max_tokens):
             part = rows.select(index).to(policy.device)
             logprob, ref_logprob = (model.logprob(part, temperature)[0] for model in (policy, ref_policy))
             kl[index] = (kl_k1(logprob, ref_logprob) * part.mask).sum(1)

@@ -34,16 +34,18 @@ class Layout(Protocol):
 
 
 class Shared(Protocol):
-    """Sequences in which several responses stand behind one prompt of at most `num_prompt` tokens."""
+    """Responses that stand behind prompts they share, all in one sequence of M tokens."""
 
-    num_prompt: int
+    def prompts(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries, keys or values (1, H, M, D) of the prompts alone (G, H, P, D)."""
+        ...
 
     def rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Keys or values (G, H, W, D) as those of the rows alone (N, H, T, D)."""
+        """Keys or values (1, H, M, D) as those of the rows alone (N, H, T, D)."""
         ...
 
     def queries(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries (G, H, W, D) of the response tokens alone (N, H, R, D)."""
+        """Queries (1, H, M, D) of the response tokens alone (N, H, R, D)."""
         ...
 
     def mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
@@ -51,7 +53,7 @@ class Shared(Protocol):
         ...
 
     def join(self, prompts: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
-        """Outputs for prompts (G, P, H, D) and responses (N, R, H, D) as those of the sequences (G, W, H, D)."""
+        """Outputs for prompts (G, P, H, D) and responses (N, R, H, D) as those of the sequence (1, M, H, D)."""
         ...
 
 
@@ -92,7 +94,7 @@ def attend(
         _refuse_unknown(module, query, key, attention_mask, sliding_window, others)
     how = (query.shape[-1] ** -0.5 if scaling is None else scaling, dropout, softcap, s_aux)
     if shared is not None:
-        q, k, v = (x[:, :, : shared.num_prompt] for x in (query, key, value))
+        q, k, v = (shared.prompts(x) for x in (query, key, value))
         prompts = _attention(q, k, v, _window_mask(q, sliding_window), *how)
         seen = shared.mask(sliding_window, query.dtype)
         responses = _attention(shared.queries(query), shared.rows(key), shared.rows(value), seen, *how)

@@ -28,7 +28,7 @@ def states_at(trunk: PreTrainedModel, rows: Rows, row: torch.Tensor, position: t
         return text_states_at(trunk, rows.tokens, rows.length, row, position)
     shared = SharedPrompts(rows)
     output = trunk(input_ids=shared.tokens, position_ids=shared.position, use_cache=False, shared=shared)
-    return output.last_hidden_state.flatten(0, 1)[shared.index(row, position)]
+    return output.last_hidden_state[0, shared.index(row, position)]
 
 
 def text_states_at(

@@ -94,6 +94,9 @@ class BasePolicy:
             return self._policy.logprob(rows, temperature)
 
 
+Reference = Policy | BasePolicy
+
+
 def merged(model: PreTrainedModel) -> PreTrainedModel:
     """The model itself, or, when it has adapters, a copy with them added into its weights."""
     if not any(isinstance(module, LoraLayer) for module in model.modules()):

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from heedful.batch import Rows, Texts, pad_to
 from heedful.config import Config, InputError
-from heedful.engine.follow import write_trace
+from heedful.engine.follow import Score, by_token, write_trace
 from heedful.engine.sample import Sampled, Sampler, prompt_order, score_rows
 from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
 from heedful.losses.masked import explained_variance, masked_mean, masked_whiten
@@ -32,14 +32,15 @@ from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
 from heedful.models.checkpoint import load_policy, load_reward_model, save_policy
 from heedful.models.ema import Ema
 from heedful.models.heads import Policy, ValueModel
-from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, attach_lora
+from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, set_lr
+from heedful.models.recompute import checkpoint_activations
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Inexact, Run
 from heedful.snapshot import read_snapshot
 from heedful.text.collate import Encoder, texts
 from heedful.text.format import PromptFormat
-from heedful.text.parts import by_length
+from heedful.text.parts import by_length, minibatches
 from heedful.types import Prompt
 
 LOGGED = ("policy_loss", "entropy", "clip_fraction", "ratio")  # sums over a minibatch's micro-batches
@@ -49,6 +50,7 @@ MAX_CLIPPED_AT_START = 0.01  # share of tokens that the engine's log-probabiliti
 class PPOConfig(Config):
     iterations: int = Field(default=500, ge=1)  # InstructGPT: 256,000 episodes in rollouts of 512
     batch_size: int = Field(default=512, ge=1)  # episodes per iteration
+    responses_per_prompt: int = Field(default=1, ge=1)  # InstructGPT: 1; with more, their prompt is computed once
     minibatch_size: int = Field(default=64, ge=1)  # episodes per update
     inner_epochs: int = Field(default=1, ge=1)
     lr: float = Field(default=5e-6, gt=0)  # InstructGPT: swept 2.55e-6 … 2.55e-5; without ptx 8.05e-6 diverged
@@ -76,13 +78,16 @@ class PPOConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
 
     @model_validator(mode="after")
-    def _controller_works(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.kl_target is not None and self.batch_size >= 5 * self.kl_horizon:
             raise ValueError("kl_horizon must exceed a fifth of batch_size, or a low KL turns kl_coef to 0 or below")
+        if self.batch_size % self.responses_per_prompt:
+            raise ValueError("responses_per_prompt must divide batch_size")
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target scales kl_coef, which is 0 and would stay so; start from a positive one")
         return self
@@ -102,25 +107,8 @@ class Rollout(NamedTuple):
     score: torch.Tensor  # (N,)
 
 
-Reference = Policy | BasePolicy
 MicroBatch = tuple[Rows, tuple[slice, slice]]  # rows, and their places in the rollout's (N, R)
 Generate = Callable[[Sequence[int], int], Sampled]  # prompt indices, number of the first episode
-Score = Callable[[list[Prompt], Sampled], torch.Tensor]  # any function of prompts and responses: (N,)
-
-
-def lay_out(rows: Rows, config: PPOConfig, seed: int) -> tuple[torch.Tensor, list[list[tuple[int, int]]]]:
-    """A shuffle into minibatches, each in micro-batches of similar length: the order (N,) and the row ranges."""
-    shuffled = torch.randperm(len(rows.length), generator=torch.Generator().manual_seed(seed))
-    order: list[torch.Tensor] = []
-    parts: list[list[tuple[int, int]]] = []
-    start = 0
-    for minibatch in shuffled.split(config.minibatch_size):
-        parts.append([])
-        for index in by_length(rows.length[minibatch], config.max_tokens):
-            order.append(minibatch[index])
-            parts[-1].append((start, start + len(index)))
-            start += len(index)
-    return torch.cat(order), parts
 
 
 @torch.no_grad()
@@ -134,7 +122,7 @@ def collect(
     seed: int,
 ) -> Rollout:
     """Log-probabilities, reference log-probabilities and values of the sampled episodes, in the trainer's layout."""
-    order, parts = lay_out(sampled.rows, config, seed)
+    order, parts = minibatches(sampled.rows, config.minibatch_size, config.max_tokens, seed)
     micro = [sampled.rows.select(order[start:end]) for part in parts for start, end in part]
     width = sampled.logprob.shape[1]
 
@@ -242,7 +230,7 @@ def first_episode(
     columns |= {"reward": reward, "advantage": advantage, "returns": returns}
     num = int(rollout.mask[row].sum())
     found = {"text": sampled.text[0], "tokens": sampled.tokens[0], "score": float(rollout.score[row])}
-    return found | {name: [round(v, 6) for v in x[row, :num].tolist()] for name, x in columns.items()}
+    return found | by_token(columns, row, num)
 
 
 def train(
@@ -271,7 +259,7 @@ def train(
         set_lr(value_optimizer, config.value_lr * warm)
         # 1. sample prompts and respond with the current policy
         first = iteration * config.batch_size
-        index = prompt_order(len(prompts), first, config.batch_size, run.seed)
+        index = prompt_order(len(prompts), first, config.batch_size, run.seed, config.responses_per_prompt)
         sampled = generate(index, first)
         # 2. score the responses; log-probabilities and values in the trainer's layout
         scores = score([prompts[i] for i in index], sampled).to(policy.device)
@@ -337,6 +325,16 @@ def check_start(iteration: int, stats: dict[str, float], first: dict[str, float]
         )
 
 
+def responses_by(sampler: Sampler, tokens: Sequence[list[int]], each: int, seed: int) -> Generate:
+    """Samples `each` responses to every prompt (token ids) side by side; an episode's number decides its draws."""
+
+    def generate(index: Sequence[int], first: int) -> Sampled:
+        seeds = [(seed << 32) + first + n for n in range(0, len(index), each)]
+        return sampler([tokens[i] for i in index[::each]], seeds, [each] * len(seeds))
+
+    return generate
+
+
 def main(
     config: PPOConfig,
     run: Run,
@@ -369,19 +367,17 @@ def main(
         if not len(pretraining.length):
             raise InputError(f"{documents}: no row of {config.window} tokens; add text or lower ppo.window")
     sampler = Sampler(policy.decoder, tokenizer, config.max_new_tokens, config.temperature)
-
-    def generate(index: Sequence[int], first: int) -> Sampled:
-        seeds = [(run.seed << 32) + first + n for n in range(len(index))]
-        return sampler([tokens[i] for i in index], seeds)
-
+    generate = responses_by(sampler, tokens, config.responses_per_prompt, run.seed)
     if config.normalize_score:
-        order = prompt_order(len(kept), 0, config.batch_size, run.seed)
+        order = prompt_order(len(kept), 0, config.batch_size, run.seed, config.responses_per_prompt)
         rows = generate(order, 0).rows  # of the starting policy
         reward_model.normalize(score_rows(reward_model, rows, config.max_tokens, config.precision))
     value_model = ValueModel.from_reward_model(reward_model)
-    if config.lora_rank:
-        for each in (policy.decoder, value_model.trunk):
+    for each in (policy.decoder, value_model.trunk):
+        if config.lora_rank:
             attach_lora(each, config.lora_rank, config.lora_alpha, seed=run.seed)
+        if config.activation_checkpointing:
+            checkpoint_activations(each)
     ref_policy: Reference = BasePolicy(policy) if config.lora_rank else load_policy(policy_folder)[0]
 
     def by_reward_model(prompts: Sequence[Prompt], sampled: Sampled) -> torch.Tensor:

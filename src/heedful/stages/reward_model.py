@@ -31,12 +31,13 @@ from heedful.models.heads import RewardModel
 from heedful.models.load import context_length, reinitialized
 from heedful.models.lora import LoraAlpha, LoraRank, attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
+from heedful.models.recompute import checkpoint_activations
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.text.collate import Encoded, EncodedRanking, Encoder, to_ranked_rows, to_rows
 from heedful.text.format import PromptFormat
-from heedful.text.parts import by_width
+from heedful.text.parts import by_length
 from heedful.text.tokenizer import pad_id
 
 Loss = Callable[[torch.Tensor, RankedRows], torch.Tensor]  # score (B, Kmax) and its batch → (B,)
@@ -57,6 +58,7 @@ class RewardModelConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; a ranking is never split
     precision: Precision = "auto"
 
@@ -73,9 +75,9 @@ def objective(config: RewardModelConfig) -> Loss:
 
 
 def micro_batches(items: Sequence[EncodedRanking], max_tokens: int) -> list[list[EncodedRanking]]:
-    """Whole rankings grouped by length, each group within max_tokens: a prompt counts once, padding counts."""
+    """Whole rankings in parts of similar length within max_tokens; a prompt counts once."""
     length = [len(item.rows[0].prompt) + sum(len(row.response) for row in item.rows) for item in items]
-    parts = by_width(torch.tensor(length), max_tokens)
+    parts = by_length(torch.tensor(length), max_tokens)
     return [[items[i] for i in part.tolist()] for part in parts]
 
 
@@ -197,6 +199,8 @@ def main(
     reward_model = RewardModel.from_decoder(decoder, run.seed)
     if config.lora_rank:
         attach_lora(reward_model.trunk, config.lora_rank, config.lora_alpha, seed=run.seed)
+    if config.activation_checkpointing:
+        checkpoint_activations(reward_model.trunk)
     followed = max(data, key=lambda item: len(set(item.rank)))  # the first of those with the most ranks
     before = scores(reward_model, followed, pad_id(tokenizer), config)
     train(config, reward_model, data, valid, pad_id(tokenizer), run)

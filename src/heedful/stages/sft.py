@@ -25,6 +25,7 @@ from heedful.models.heads import Policy
 from heedful.models.load import context_length, set_residual_dropout
 from heedful.models.lora import LoraAlpha, LoraRank, attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
+from heedful.models.recompute import checkpoint_activations
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
@@ -46,6 +47,7 @@ class SFTConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
 
@@ -177,6 +179,8 @@ def main(
             raise InputError(f"{documents}: no row of {config.window} tokens; add text or lower sft.window")
     if config.lora_rank:
         attach_lora(policy.decoder, config.lora_rank, config.lora_alpha, seed=run.seed)
+    if config.activation_checkpointing:
+        checkpoint_activations(policy.decoder)
     valid_loss = train(config, policy, data, valid, pretraining, pad_id(tokenizer), run, KeepEpoch(run, tokenizer))
     for reason, number in encoder.dropped.items():
         run.count(reason, number)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from heedful.batch import RankedRows, Rows, Texts
+from heedful.batch import RankedRows, Rows, Texts, repeated
 from heedful.text.format import PromptFormat, prompt_tokens
 from heedful.text.tokenizer import end_id, fingerprint
 from heedful.types import Demonstration, Prompt, Ranking, Response, untied_pairs
@@ -118,12 +118,14 @@ class Encoder:
 
 
 def to_rows(items: Sequence[Encoded], pad: int) -> Rows:
-    """Right-padded rows, in the items' order."""
+    """Right-padded rows, in the items' order, grouped where prompts are equal."""
     length = torch.tensor([len(item.prompt) + len(item.response) for item in items])
     tokens = torch.full((len(items), int(length.max())), pad)
     for i, item in enumerate(items):
         tokens[i, : length[i]] = torch.tensor(item.prompt + item.response)
-    return Rows(tokens, torch.tensor([len(item.prompt) for item in items]), length)
+    number: dict[tuple[int, ...], int] = {}
+    group = torch.tensor([number.setdefault(tuple(item.prompt), len(number)) for item in items])
+    return Rows(tokens, torch.tensor([len(item.prompt) for item in items]), length, repeated(group))
 
 
 def to_ranked_rows(items: Sequence[EncodedRanking], pad: int) -> RankedRows:
@@ -136,9 +138,8 @@ def to_ranked_rows(items: Sequence[EncodedRanking], pad: int) -> RankedRows:
         valid[i, : len(item.rank)] = True
     slot = valid.flatten().nonzero().squeeze(1)
     rows = to_rows([row for item in items for row in item.rows], pad)
-    group = torch.arange(len(items)).repeat_interleave(valid.sum(1))
     more = (_grids([getattr(item, name) for item in items], kmax) for name in ("target", "share", "weight"))
-    return RankedRows(rows._replace(group=group), slot, rank, valid, *more)
+    return RankedRows(rows, slot, rank, valid, *more)
 
 
 def _grids(values: Sequence[Sequence[Any]], width: int) -> torch.Tensor | None:

@@ -2,6 +2,51 @@
 
 import torch
 
+from heedful.batch import Rows
+
+
+def by_prompt(rows: Rows, max_tokens: int) -> list[torch.Tensor]:
+    """Row indices in parts as `by_length` makes them, but rows of one prompt stay together and count it once.
+
+    Only what exceeds max_tokens by itself is divided.
+    """
+    if rows.group is None:
+        return by_length(rows.length, max_tokens)
+    group, prompt, response = rows.group.cpu(), rows.prompt_length.cpu(), rows.response_length.cpu()
+    order = torch.argsort(group, stable=True)
+    members = order.split(torch.unique(group, return_counts=True)[1].tolist())
+    pieces: list[torch.Tensor] = []
+    for rows_of_one in members:
+        room = max(1, max_tokens - int(prompt[rows_of_one[0]]))
+        pieces += rows_of_one.split(_sizes(response[rows_of_one].tolist(), room))
+    length = torch.stack([prompt[piece[0]] + response[piece].sum() for piece in pieces])
+    return [torch.cat([pieces[i] for i in part.tolist()]) for part in by_length(length, max_tokens)]
+
+
+def shuffled(rows: Rows, seed: int) -> torch.Tensor:
+    """A random order (N,) of the rows, on the CPU, in which those of one prompt stand side by side."""
+    order = torch.randperm(len(rows.length), generator=torch.Generator().manual_seed(seed))
+    if rows.group is None:
+        return order
+    _, group = torch.unique(rows.group.cpu(), return_inverse=True)
+    place = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))
+    first = torch.full_like(order, len(order)).scatter_reduce(0, group, place, "amin")  # of each group
+    return torch.argsort(first[group] * len(order) + place)
+
+
+def minibatches(rows: Rows, size: int, max_tokens: int, seed: int) -> tuple[torch.Tensor, list[list[tuple[int, int]]]]:
+    """A shuffle into minibatches, each in parts as `by_prompt` makes them: the order (N,) and the parts' row ranges."""
+    order: list[torch.Tensor] = []
+    parts: list[list[tuple[int, int]]] = []
+    start = 0
+    for minibatch in shuffled(rows, seed).split(size):
+        parts.append([])
+        for index in by_prompt(rows.select(minibatch), max_tokens):
+            order.append(minibatch[index])
+            parts[-1].append((start, start + len(index)))
+            start += len(index)
+    return torch.cat(order), parts
+
 
 def by_length(length: torch.Tensor, max_tokens: int) -> list[torch.Tensor]:
     """Row indices in parts of similar lengths, at most max_tokens real tokens in each.
