@@ -50,7 +50,7 @@ def transformers_greedy(model: PreTrainedModel, prompt: list[int], max_new_token
 def full_logprob(model: PreTrainedModel, prompt: list[int], tokens: list[int], temperature: float) -> torch.Tensor:
     rows = Rows(torch.tensor([prompt + tokens]), torch.tensor([len(prompt)]), torch.tensor([len(prompt) + len(tokens)]))
     with torch.no_grad():
-        return Policy(model).logprob(rows, temperature)[0][0]
+        return Policy(model).logprob(rows, temperature)[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -187,7 +187,7 @@ def test_the_live_weights_are_used_and_left_trainable() -> None:
     assert model.training
     assert not model.get_decoder().layers[0].training
     assert before == engine.generate([request])
-    logprob, _ = Policy(model).logprob(
+    logprob = Policy(model).logprob(
         Rows(torch.ones(2, 8, dtype=torch.long), torch.tensor([3, 3]), torch.tensor([8, 5]))
     )
     logprob.sum().backward()
@@ -202,7 +202,7 @@ def test_a_callers_autocast_keeps_its_gradients() -> None:
     policy = Policy(model)
     with torch.autocast("cpu", torch.bfloat16):
         Engine(model, [END], precision="bf16").generate([Request([1, 5, 7], 2, 5)])
-        policy.logprob(TWO_ROWS)[0].sum().backward()
+        policy.logprob(TWO_ROWS).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
 

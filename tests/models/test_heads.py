@@ -36,7 +36,7 @@ def test_logprob_and_gradient_equal_the_naive_computation(
     monkeypatch.setattr(heads, "MAX_LOGITS", chunk)
     policy, rows = Policy(small_model(family)), some_rows()
     weight = torch.randn(rows.mask.shape, generator=torch.Generator().manual_seed(1))
-    logprob, entropy = policy.logprob(rows, temperature=0.7)
+    logprob, entropy = policy.logprob_and_entropy(rows, temperature=0.7)
     (logprob * weight).sum().backward()
     gradients = {name: p.grad.clone() for name, p in policy.named_parameters()}
     policy.zero_grad()
@@ -62,10 +62,10 @@ def test_heads_compute_in_fp32_under_autocast() -> None:
     policy, rows = Policy(small_model("llama")), some_rows()
     reward = RewardModel.from_decoder(small_model("llama"))
     with torch.autocast("cpu", torch.bfloat16):
-        logprob, entropy = policy.logprob(rows)
+        logprob, entropy = policy.logprob_and_entropy(rows)
         score = reward(rows)
     assert logprob.dtype == entropy.dtype == score.dtype == torch.float32
-    torch.testing.assert_close(logprob, policy.logprob(rows)[0], atol=0.3, rtol=0.1)
+    torch.testing.assert_close(logprob, policy.logprob(rows), atol=0.3, rtol=0.1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -33,7 +33,7 @@ def test_values_and_gradients_are_those_of_rows_alone(family: str, head: str) ->
         if head == "language":
             found = model.language_loss(rows.tokens, rows.length)[0]
         else:
-            found = model.logprob(rows, 0.7)[0] if head == "policy" else model(rows)
+            found = model.logprob(rows, 0.7) if head == "policy" else model(rows)
         place = torch.arange(found[0].numel()) + 1.0
         weight = place.sin() * (index[:, None] + 1) if found.dim() == 2 else (index + 1.0)
         return found, (found * weight).sum()

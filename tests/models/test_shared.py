@@ -39,7 +39,7 @@ def test_values_and_gradients_are_those_of_rows_alone(family: str, head: str) ->
     model = {"policy": Policy, "reward": RewardModel.from_decoder, "value": ValueModel.from_decoder}[head](decoder)
 
     def values(rows: Rows) -> torch.Tensor:
-        return model.logprob(rows, 0.7)[0] if head == "policy" else model(rows)
+        return model.logprob(rows, 0.7) if head == "policy" else model(rows)
 
     found, expected = values(rows), values(alone)
     weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
@@ -60,9 +60,7 @@ def test_past_a_sliding_window_too(family: str) -> None:
     rows = some_rows([0, 0, 1], longest=40)
     policy = Policy(small_model(family))
     assert policy.decoder.config.get_text_config().sliding_window < int(rows.length.max())
-    torch.testing.assert_close(
-        policy.logprob(rows)[0], policy.logprob(rows._replace(group=None))[0], atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(policy.logprob(rows), policy.logprob(rows._replace(group=None)), atol=1e-5, rtol=1e-5)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -101,7 +101,7 @@ def arithmetic(
 
     def read(rows: Rows) -> list[torch.Tensor]:
         with autocast(score.device, config.precision):
-            logprob, ref_logprob = (model.logprob(rows, config.temperature)[0] for model in (policy, ref_policy))
+            logprob, ref_logprob = (model.logprob(rows, config.temperature) for model in (policy, ref_policy))
             return [pad_to(x, mask.shape[1]) for x in (logprob, ref_logprob, value_model(rows))]
 
     one_by_one = [read(sampled.rows.select(torch.tensor([n]))) for n in range(len(mask))]  # whatever fits PPO fits here

@@ -21,6 +21,6 @@ def response_kl(
     with autocast(policy.device, precision):
         for index in by_prompt(rows, max_tokens):
             part = rows.select(index).to(policy.device)
-            logprob, ref_logprob = (model.logprob(part, temperature)[0] for model in (policy, ref_policy))
+            logprob, ref_logprob = (model.logprob(part, temperature) for model in (policy, ref_policy))
             kl[index] = (kl_k1(logprob, ref_logprob) * part.mask).sum(1)
     return kl

@@ -55,52 +55,61 @@ class Policy(torch.nn.Module):
     def device(self) -> torch.device:
         return self.decoder.device
 
-    def logprob(self, rows: Rows, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """log π(token) and the entropy of π(·) in nats, both (N, R) and zero where rows.mask is False.
+    def logprob(self, rows: Rows, temperature: float = 1.0) -> torch.Tensor:
+        """log π(token) at the temperature, in nats, (N, R); zero where rows.mask is False.
 
-        Both are of the distribution at the temperature. Only real response positions pass through the language-model
-        head. The entropy is a measurement: it carries no gradient.
+        Only real response positions pass through the language-model head.
         """
+        return self._at_responses(rows, temperature, with_entropy=False)[0]
+
+    def logprob_and_entropy(self, rows: Rows, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and the entropy of π(·), both (N, R). The entropy is a measurement: it carries no gradient."""
+        logprob, entropy = self._at_responses(rows, temperature, with_entropy=True)
+        return logprob, entropy
+
+    def _at_responses(self, rows: Rows, temperature: float, with_entropy: bool) -> list[torch.Tensor]:
         mask = rows.mask
         row, step = mask.nonzero(as_tuple=True)
         position = rows.prompt_length[row] + step
         hidden = states_at(self.decoder.get_decoder(), rows, row, position - 1)
-        logprob, entropy = self._read(hidden, rows.tokens[row, position], temperature)
-        zeros = logprob.new_zeros(mask.shape)
-        return zeros.index_put((row, step), logprob), zeros.index_put((row, step), entropy)
+        found = self._read(hidden, rows.tokens[row, position], temperature, with_entropy)
+        return [x.new_zeros(mask.shape).index_put((row, step), x) for x in found]
 
     def language_loss(self, tokens: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """−log π of every token after the first, in nats (N, T − 1), and which of them are within length (N,), bool."""
         mask = torch.arange(1, tokens.shape[1], device=tokens.device)[None] < length[:, None]
         row, step = mask.nonzero(as_tuple=True)
         hidden = text_states_at(self.decoder.get_decoder(), tokens, length, row, step)
-        logprob, _ = self._read(hidden, tokens[row, step + 1], 1.0)
+        [logprob] = self._read(hidden, tokens[row, step + 1], 1.0, with_entropy=False)
         return logprob.new_zeros(mask.shape).index_put((row, step), -logprob), mask
 
     def _read(
-        self, hidden: torch.Tensor, target: torch.Tensor, temperature: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability of target (M,) and entropy (M,) from hidden states (M, D), chunk by chunk."""
+        self, hidden: torch.Tensor, target: torch.Tensor, temperature: float, with_entropy: bool
+    ) -> list[torch.Tensor]:
+        """Log-probability of target (M,), and entropy (M,) where asked for, from hidden states (M, D), by chunks."""
         size = max(1, MAX_LOGITS // self.decoder.get_output_embeddings().weight.shape[0])
         if len(target) <= size:
-            return _read_chunk(self.decoder, hidden, target, temperature)
+            return _read_chunk(self.decoder, hidden, target, temperature, with_entropy)
         parts = [
-            checkpoint(_read_chunk, self.decoder, h, t, temperature, use_reentrant=False)
+            checkpoint(_read_chunk, self.decoder, h, t, temperature, with_entropy, use_reentrant=False)
             for h, t in zip(hidden.split(size), target.split(size), strict=True)
         ]
-        return torch.cat([logprob for logprob, _ in parts]), torch.cat([entropy for _, entropy in parts])
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
 def _read_chunk(
-    decoder: PreTrainedModel, hidden: torch.Tensor, target: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    decoder: PreTrainedModel, hidden: torch.Tensor, target: torch.Tensor, temperature: float, with_entropy: bool
+) -> list[torch.Tensor]:
     logits = head_logits(decoder, hidden)
     if temperature != 1.0:
         logits = logits / temperature
     logprobs = logits.log_softmax(-1)
+    logprob = logprobs.gather(1, target[:, None]).squeeze(1)
+    if not with_entropy:
+        return [logprob]
     with torch.no_grad():
         entropy = torch.special.entr(logprobs.exp()).sum(-1)
-    return logprobs.gather(1, target[:, None]).squeeze(1), entropy
+    return [logprob, entropy]
 
 
 class _ScalarModel(torch.nn.Module):

@@ -88,7 +88,7 @@ class BasePolicy:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
-    def logprob(self, rows: Rows, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    def logprob(self, rows: Rows, temperature: float = 1.0) -> torch.Tensor:
         """As `Policy.logprob`, of the base weights."""
         with base_weights(self._policy.decoder):
             return self._policy.logprob(rows, temperature)

@@ -128,9 +128,9 @@ def collect(
 
     def read(rows: Rows) -> tuple[torch.Tensor, ...]:
         with autocast(score.device, config.precision):
-            found = [ref_policy.logprob(rows, config.temperature)[0], value_model(rows)]
+            found = [ref_policy.logprob(rows, config.temperature), value_model(rows)]
             if config.logprobs == "trainer":
-                found.append(policy.logprob(rows, config.temperature)[0])
+                found.append(policy.logprob(rows, config.temperature))
         return tuple(pad_to(x, width) for x in found)
 
     ref_logprob, value, *logprob = (torch.cat(columns) for columns in zip(*in_order(policy, read, micro), strict=True))
@@ -161,7 +161,7 @@ def update(
         rows, at = part
         mask, old_logprob = rollout.mask[at], rollout.old_logprob[at]
         with autocast(mask.device, config.precision):
-            logprob, entropy = policy.logprob(rows, config.temperature)
+            logprob, entropy = policy.logprob_and_entropy(rows, config.temperature)
         loss = masked_mean(policy_loss(logprob, old_logprob, advantage[at], config.clip_range), mask, total)
         ratio = torch.exp(logprob.detach() - old_logprob)
         off = (ratio - 1).abs()

@@ -55,7 +55,7 @@ class SFTConfig(Config):
 def response_loss(policy: Policy, rows: Rows, precision: Precision) -> torch.Tensor:
     """Sum over the rows' response tokens of −log π(token), in nats."""
     with autocast(rows.tokens.device, precision):
-        logprob, _ = policy.logprob(rows)
+        logprob = policy.logprob(rows)
     return (sft_loss(logprob) * rows.mask).sum()
 
 
