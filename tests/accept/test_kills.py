@@ -3,6 +3,7 @@
 import functools
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,12 @@ pytestmark = pytest.mark.accept
 SETTINGS = ("rounds=2", "ppo.iterations=4", "ppo.normalize_score=true", "ppo.kl_target=0.5")
 TWO_ROUNDS = ("--cores", 2, *(word for setting in SETTINGS for word in ("--set", setting)))
 KILLS = 10
+# Parts of more than a thousand tokens in fp32: two threads round their products otherwise than one does.
+ALONE = ("sft.variants={sft: {epochs: 4}}", "sft.residual_dropout=0.3", "sft.precision=fp32", "ppo_start=sft")
+ALONE += ("pools.sft=384", "sft.batch_size=64", "sft.max_tokens=1600")
+ALONE += ("ppo.variants={ppo: {ptx_coef: 0}}", "evaluate.prompted=false", "world.document_tokens=6000")
+DROPOUT = ("--cores", 2, *(word for setting in ALONE for word in ("--set", setting)))
+DROPOUT_KILLS = 6
 
 
 def at_work(folder: Path) -> str:
@@ -69,6 +76,42 @@ def test_random_kills_of_a_run_with_workers_change_no_byte(seed: int, tmp_path: 
     )
     assert found == []
     assert moments.total() >= KILLS and with_workers >= 1
+
+
+def test_kills_under_dropout_on_two_threads_change_no_byte(tmp_path: Path, record_property: Any) -> None:
+    """The stage is alone, so that both threads are its own. Training draws for dropout, one part after the other, and
+    validation goes over several parts side by side: a new process has to take up the same threads and draws."""
+    record_property("claim", f"{DROPOUT_KILLS} kills -9 in SFT under dropout, alone on two threads, change no byte")
+    output, folder, whole = tmp_path / "output.txt", tmp_path / "run", tmp_path / "whole"
+    arguments, log = ("run", TINY, *DROPOUT, "--dir"), folder / "sft" / "metrics.jsonl"
+    assert start(output, *arguments, whole).wait() == 0, output.read_text()[-3000:]
+    draw = random.Random(2)
+    at: list[int] = []
+    for _ in range(DROPOUT_KILLS):
+        goal = lines(log) + draw.randint(1, 3)
+        process = start(output, *arguments, folder)
+        wait_until(functools.partial(ended_or_logged, process, log, goal), 3600)
+        time.sleep(draw.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, output.read_text()[-3000:]
+        assert at_work(folder) == "sft"
+        at.append(lines(log))
+    assert start(output, *arguments, folder).wait() == 0, output.read_text()[-3000:]
+    found = list(differences(folder, whole))
+    record_property(
+        "measured",
+        f"kills after steps {', '.join(map(str, at))} of {lines(log)}; {len(files(whole))} files compared, "
+        f"{len(found)} differ",
+    )
+    assert found == []
+
+
+def ended_or_logged(process: subprocess.Popen[bytes], log: Path, goal: int) -> bool:
+    return process.poll() is not None or lines(log) >= goal
+
+
+def lines(log: Path) -> int:
+    return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
 def nobody_alive(pids: list[int]) -> bool:
