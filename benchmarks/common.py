@@ -86,6 +86,23 @@ def count_tokens() -> Callable[[], Counted]:
     return tell
 
 
+def count_head(model: PreTrainedModel) -> Callable[[], Counted]:
+    """Likewise, the positions that go through the model's language head."""
+    counts = [0, 0]
+
+    def count(_: torch.nn.Module, args: Any, logits: torch.Tensor) -> None:
+        counts[torch.is_grad_enabled()] += logits.numel() // VOCABULARY
+
+    model.get_output_embeddings().register_forward_hook(count)
+
+    def tell() -> Counted:
+        found = Counted(*counts)
+        counts[:] = [0, 0]
+        return found
+
+    return tell
+
+
 def flops(counted: Counted, read: float = 0.0, read_trained: float = 0.0) -> float:
     """Floating-point operations of products with weights; `read`: positions that went through the language head."""
     layers = LAYER_WEIGHTS * (2 * counted.forward + 6 * counted.trained)

@@ -61,6 +61,7 @@ def peer(name: str) -> Work:
         tokens = tokens[:80] if trial else tokens
         tell()
         seconds, _ = score(tokens, layout)
-        return Done(seconds, len(tokens), sum(tell()))
+        counted = tell()
+        return Done(seconds, len(tokens), sum(counted), flops(counted, len(tokens)))
 
     return Work((2, 4, 8, 16, 40), run, lambda: summary(score(prompts(0), 8)[1]))

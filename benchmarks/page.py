@@ -109,12 +109,23 @@ def section(row: Row, detail: dict[str, Any], grown: list[float]) -> list[str]:
             f"heedful reaches {detail['flops'] / 1e9:.1f} GFLOP/s in products with weights, "
             f"{detail['share_of_peak']:.0%} of the peak of {detail['peak_flops'] / 1e9:.0f}."
         )
+        if detail.get("arithmetic"):
+            parts.append(bound(detail["arithmetic"], detail["peer_share_of_peak"]))
         parts.append(f"Layouts: {layouts(detail)}.")
     if len(grown) == 2:
         parts.append(f"Memory above the imports: {grown[0]:,.0f} MB, the peer's {grown[1]:,.0f} MB.")
     if "profile" in detail:
         parts += profile(detail["profile"])
     return parts
+
+
+def bound(arithmetic: float, share: float) -> str:
+    """How far the ratio could go with the work there is."""
+    return (
+        f"The peer computes {arithmetic:.2f} times as many products, at {share:.0%} of the peak. heedful at the whole "
+        f"peak would be {arithmetic / share:.2f} times as fast as the peer was; for more, there would have to be less "
+        "work, not a faster way to do it."
+    )
 
 
 def layouts(detail: dict[str, Any]) -> str:

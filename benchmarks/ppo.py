@@ -13,6 +13,7 @@ from common import (
     Done,
     Work,
     clock,
+    count_head,
     count_tokens,
     decoder,
     flops,
@@ -109,6 +110,7 @@ def peer(name: str) -> Work:
     reward_model = sequence_model(decoder(), score_head())
     value_model = sequence_model(decoder(), score_head())
     restore, tell = restorer(policy, value_model), count_tokens()
+    heads = count_head(policy), count_head(ref_policy)
 
     def run(layout: list[int], seed: int, trial: bool) -> Done:
         restore()
@@ -125,10 +127,14 @@ def peer(name: str) -> Work:
         )
         trainer = ppo_trainer(args, (policy, ref_policy, reward_model, value_model), prompts(seed), timer)
         tell()
+        for head in heads:
+            head()
         trainer.train()
+        read = [head() for head in heads]
         counted, first = tell(), trainer.state.log_history[0]
         losses = {f"{key}_loss": float(first[f"loss/{key}_avg"]) for key in ("policy", "value")}
         lengths = [n for tokens in generated for n in response_lengths(tokens[:, PROMPT:])]
-        return Done(timer.seconds, ITERATIONS * EPISODES, sum(counted), notes=spread(lengths) | losses)
+        work = flops(counted, sum(x.forward for x in read), sum(x.trained for x in read))
+        return Done(timer.seconds, ITERATIONS * EPISODES, sum(counted), work, spread(lengths) | losses)
 
     return Work(([8, 64], [16, 64], [32, 64], [64, 64], [16, 32]), run)

@@ -102,7 +102,7 @@ def peer(name: str) -> Work:
         data = pairs(PROMPTS * updates, seed)
         data, steps = (data[:96], 1) if trial else (data, updates)
         _, seconds, counted = train(layout, data, steps)
-        return Done(seconds, len(data), sum(counted))
+        return Done(seconds, len(data), sum(counted), flops(counted))
 
     @torch.no_grad()
     def check() -> dict[str, float]:

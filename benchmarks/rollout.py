@@ -10,6 +10,7 @@ from common import (
     Done,
     Work,
     clock,
+    count_head,
     count_tokens,
     decoder,
     flops,
@@ -61,7 +62,7 @@ def peer(name: str) -> Work:
     num, length, samples = size(name)
     model = decoder()
     make_it_end(model)
-    tell = count_tokens()
+    tell, head = count_tokens(), count_head(model)
     how = GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -76,12 +77,12 @@ def peer(name: str) -> Work:
     def run(layout: int, seed: int, trial: bool) -> Done:
         torch.manual_seed(seed)
         prompts = random_tokens((num, length), seed)
-        tell()
+        tell(), head()
         began = clock()
         parts = prompts.split(max(1, layout // samples))
         found = [model.generate(part, attention_mask=torch.ones_like(part), generation_config=how) for part in parts]
         seconds, counted = clock() - began, tell()
         lengths = [n for tokens in found for n in response_lengths(tokens[:, length:])]
-        return Done(seconds, sum(lengths), sum(counted), notes=spread(lengths))
+        return Done(seconds, sum(lengths), sum(counted), flops(counted, *head()), spread(lengths))
 
     return Work((32, 64, 128, 256) if samples == 1 else (72, 144, 288, 576), run)

@@ -108,6 +108,10 @@ def timed(session: Session, row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
         "pairs": [rate(a) / rate(b) for a, b in zip(mine, theirs, strict=False)],
         "flops": reached,
         "share_of_peak": reached / session.peak,
+        "arithmetic": work_per_unit(theirs) / work_per_unit(mine) if theirs else None,
+        "peer_share_of_peak": median([done["flops"] / done["seconds"] for done in theirs]) / session.peak
+        if theirs
+        else None,
     }
     return entry, detail
 
@@ -163,6 +167,11 @@ def agree(ours: dict[str, float], peer: dict[str, float]) -> bool | None:
 
 def median_of(runs: list[dict[str, Any]], key: str) -> int:
     return int(median(done[key] for done in runs))
+
+
+def work_per_unit(runs: list[dict[str, Any]]) -> float:
+    """Floating-point operations in products with weights."""
+    return median([done["flops"] / done["units"] for done in runs])
 
 
 def mean_notes(runs: list[dict[str, Any]]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from common import LR, Done, Work, clock, count_tokens, decoder, flops, random_tokens, restorer
+from common import LR, Done, Work, clock, count_head, count_tokens, decoder, flops, random_tokens, restorer
 
 BATCH, UPDATES = 32, 6
 SHORTEST, LONGEST = 8, 256
@@ -64,7 +64,7 @@ def peer(name: str) -> Work:
     from peer import sft_trainer
 
     model = decoder()
-    restore, tell = restorer(model), count_tokens()
+    restore, tell, head = restorer(model), count_tokens(), count_head(model)
     packed = name == "sft_packed"
 
     def train(layout: list[Any], data: list[Demonstration], updates: int) -> tuple[float, float]:
@@ -77,8 +77,10 @@ def peer(name: str) -> Work:
 
     def run(layout: list[Any], seed: int, trial: bool) -> Done:
         data = demonstrations(BATCH * UPDATES, seed)
+        head()
         seconds, _ = train(layout, data, UPDATES)
-        return Done(seconds, num_tokens(data), sum(tell()))
+        counted = tell()
+        return Done(seconds, num_tokens(data), sum(counted), flops(counted, *head()))
 
     def check() -> dict[str, float]:
         return {"loss": train(layouts[0], demonstrations(BATCH, 0), 1)[1]}
