@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rows import FLAT, MEMORY, TIMED, Row, met, target_text
+from rows import FLAT, MEMORY, TIMED, WHOLE, Row, met, target_text
 
 RULES = """
 What a figure on this page has to meet:
@@ -49,13 +49,13 @@ def text(entries: dict[str, Any], details: dict[str, Any]) -> str:
         if row.name in entries:
             grown = details.get(f"memory_{row.name}", {}).get("grown", [])
             parts += section(row, details.get(row.name, {}), grown)
-    parts += long_run(details)
+    parts += [*long_run(details), *whole(details)]
     return "\n\n".join(parts) + "\n"
 
 
 def tables(entries: dict[str, Any]) -> list[str]:
     head = ["| name | ours | peer | unit | ratio | target | | tokens ours | tokens peer |", "|---" * 9 + "|"]
-    groups = TIMED, (*MEMORY, *FLAT)
+    groups = TIMED, (*MEMORY, *FLAT, WHOLE)
     return ["\n".join([*head, *(line(row, entries.get(row.name)) for row in rows)]) for rows in groups]
 
 
@@ -158,6 +158,18 @@ def profile(found: dict[str, Any]) -> list[str]:
         f"`{name}` {each['share']:.0%} ({each['calls']:,} calls)" for name, each in found["operations"].items()
     )
     return [f"Where the time goes (profiled on one thread): {kinds}.", f"Largest operations: {largest}."]
+
+
+def whole(details: dict[str, Any]) -> list[str]:
+    if WHOLE.name not in details:
+        return []
+    mine, plain = details[WHOLE.name]["notes"]
+    rows = [f"| {name} | {mine[name]:.0f} | {plain[name]:.0f} |" for name in sorted(plain, key=plain.get, reverse=True)]
+    return [
+        "## quickstart",
+        f"The whole run of `make quickstart`, and {WHOLE.peer}; steps that run side by side share the cores.",
+        "\n".join(["| seconds | heedful | plain |", "|---|---|---|", *rows]),
+    ]
 
 
 def long_run(details: dict[str, Any]) -> list[str]:

@@ -55,12 +55,12 @@ def ours(name: str) -> Work:
     restore, tell = restorer(policy, value_model), count_tokens()
     sampler = Sampler(policy.decoder, tokenizer(), MAX_RESPONSE)
 
-    def config(max_tokens: int) -> stage.PPOConfig:
+    def config(max_tokens: int, trial: bool) -> stage.PPOConfig:
         return stage.PPOConfig(
             iterations=ITERATIONS,
             batch_size=EPISODES,
             minibatch_size=EPISODES,
-            inner_epochs=epochs,
+            inner_epochs=1 if trial else epochs,
             lr=LR,
             value_lr=LR,
             warmup_iterations=0,
@@ -90,7 +90,7 @@ def ours(name: str) -> Work:
         log = new_run("ppo")
         tell()
         began = clock()
-        stage.train(config(layout), policy, ref_policy, value_model, asked, generate, score, None, log)
+        stage.train(config(layout, trial), policy, ref_policy, value_model, asked, generate, score, None, log)
         seconds, counted = clock() - began, tell()
         read = sum(lengths)
         work = flops(counted, 2 * read, epochs * read)  # sampled, read by the reference, and trained on
@@ -121,7 +121,7 @@ def peer(name: str) -> Work:
             gradient_accumulation_steps=EPISODES // batch,
             local_rollout_forward_batch_size=rollout_batch,
             total_episodes=ITERATIONS * EPISODES,
-            num_ppo_epochs=epochs,
+            num_ppo_epochs=1 if trial else epochs,
             response_length=MAX_RESPONSE,
             kl_coef=KL_COEF,
         )

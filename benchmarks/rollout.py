@@ -79,10 +79,11 @@ def peer(name: str) -> Work:
         prompts = random_tokens((num, length), seed)
         tell(), head()
         began = clock()
+        prompts = prompts[: num // 2] if trial and samples > 1 else prompts
         parts = prompts.split(max(1, layout // samples))
         found = [model.generate(part, attention_mask=torch.ones_like(part), generation_config=how) for part in parts]
         seconds, counted = clock() - began, tell()
         lengths = [n for tokens in found for n in response_lengths(tokens[:, length:])]
         return Done(seconds, sum(lengths), sum(counted), flops(counted, *head()), spread(lengths))
 
-    return Work((32, 64, 128, 256) if samples == 1 else (72, 144, 288, 576), run)
+    return Work((32, 64, 128, 256) if samples == 1 else (36, 72, 144, 288), run)

@@ -111,7 +111,17 @@ FLAT = (
         needs_trl=False,
     ),
 )
-ROWS = {row.name: row for row in (*TIMED, *MEMORY, *FLAT)}
+WHOLE = Row(
+    "quickstart",
+    "quickstart",
+    "s",
+    1.0,
+    "the whole quickstart",
+    "itself with padded batches, no shared prompts, no threads by parts, and model.generate",
+    most=True,
+    needs_trl=False,
+)
+ROWS = {row.name: row for row in (*TIMED, *MEMORY, *FLAT, WHOLE)}
 
 
 def met(row: Row, ratio: float) -> bool:

@@ -23,8 +23,9 @@ from statistics import median
 from typing import Any
 
 from page import write_page
+from quickstart import seconds
 from rich.console import Console
-from rows import FLAT, MEMORY, ROWS, TIMED, Row, met, target_text
+from rows import FLAT, MEMORY, ROWS, TIMED, WHOLE, Row, met, target_text
 from timing import Worker, WorkerFailed, choose, interleave, rate, result
 
 HERE = Path(__file__).parent
@@ -147,6 +148,15 @@ def flat(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
     return entries, {row.name: session.about | {"notes": [done["notes"], {}]} for row in FLAT}
 
 
+def quickstart(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One run of each kind; both sides' seconds by stage stand beside the entry."""
+    with Console(stderr=True).status("quickstart"):
+        by_stage = seconds(plain=False), seconds(plain=True)
+    mine, theirs = ([side["total"]] for side in by_stage)
+    entry = result(mine, theirs, WHOLE.unit, WHOLE.target, [0, 0])
+    return entry, session.about | {"notes": by_stage}
+
+
 def profiled(session: Session, row: Row, layout: Any) -> dict[str, Any]:
     """Where one repeat of ours spends its time, on one thread: the profiler follows only the one it runs on."""
     worker = session.worker("ours", row, threads=1)
@@ -262,6 +272,10 @@ def measure(session: Session, names: list[str]) -> None:
             entry, detail = memory(session, row, layouts)
             session.keep({row.name: entry}, {row.name: detail})
             tell(row, entry, detail)
+    if WHOLE.name in names:
+        entry, detail = quickstart(session)
+        session.keep({WHOLE.name: entry}, {WHOLE.name: detail})
+        tell(WHOLE, entry, detail)
     if any(row.name in names for row in FLAT):
         entries, found = flat(session)
         session.keep(entries, found)

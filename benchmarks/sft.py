@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from common import LR, Done, Work, clock, count_head, count_tokens, decoder, flops, random_tokens, restorer
 
-BATCH, UPDATES = 32, 6
+BATCH, UPDATES, TRIAL = 32, 6, 2  # demonstrations per update; updates of a repeat and of a trial
 SHORTEST, LONGEST = 8, 256
 
 Demonstration = tuple[list[int], list[int]]  # prompt, response
@@ -49,7 +49,7 @@ def ours(name: str) -> Work:
         return clock() - began, log.first("loss")["loss"]
 
     def run(layout: int, seed: int, trial: bool) -> Done:
-        data = demonstrations(BATCH * UPDATES, seed)
+        data = demonstrations(BATCH * (TRIAL if trial else UPDATES), seed)
         seconds, _ = train(data, layout)
         counted, read = tell(), sum(len(r) for _, r in data)
         return Done(seconds, num_tokens(data), sum(counted), flops(counted, read_trained=read))
@@ -76,9 +76,10 @@ def peer(name: str) -> Work:
         return timer.seconds, loss
 
     def run(layout: list[Any], seed: int, trial: bool) -> Done:
-        data = demonstrations(BATCH * UPDATES, seed)
+        updates = TRIAL if trial else UPDATES
+        data = demonstrations(BATCH * updates, seed)
         head()
-        seconds, _ = train(layout, data, UPDATES)
+        seconds, _ = train(layout, data, updates)
         counted = tell()
         return Done(seconds, num_tokens(data), sum(counted), flops(counted, *head()))
 

@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from heedful.config import InputError
 from heedful.environment import environment
+from heedful.interrupt import stop_if_asked
 
 WALL_CLOCK = ("seconds", "tokens_per_second")
 LOGS = ("metrics.jsonl", "samples.jsonl")
@@ -157,6 +158,7 @@ class Run:
         with Progress(*columns, TimeRemainingColumn(), console=console, disable=not shown) as progress:
             task = progress.add_task(label or self.folder.name, total=total)
             for step in steps:
+                stop_if_asked()
                 progress.update(task, completed=step)
                 if time.monotonic() - told >= PROGRESS_SECONDS:
                     told = time.monotonic()

@@ -67,7 +67,8 @@ def test_stories_over_seeds(runs: Path, record_property: Any) -> None:
         "claim",
         "stories, every seed, 300 held-out prompts: PPO beats the start in ≥ 88 % by VADER with KL ≤ 5 nats and "
         "distinct-2 ≥ 0.8 of the start's; the control without KL penalty fails distinct-2; the reward model orders "
-        "held-out pairs as VADER does in ≥ 75 %; best-of-64 beside them",
+        "held-out pairs as VADER does, and as noisy held-out labelers do, in ≥ 75 %; labelers agree within 2 points of "
+        "77 %; best-of-64 beside them",
     )
     if not (MODEL.exists() and STORIES.exists()):
         pytest.skip(f"the model and the stories are not here: {MODEL}, {STORIES}")
@@ -84,6 +85,7 @@ def test_stories_over_seeds(runs: Path, record_property: Any) -> None:
         judge: [run["reward_model"]["accuracy"][judge]["mean"] for run in found]
         for judge in ("scorer", "heldout_labelers")
     }
+    agreement = [(run["agreement"]["train"]["mean"] + run["agreement"]["heldout"]["mean"]) / 2 for run in found]
     record_property(
         "measured",
         f"seeds {each(SEEDS, 0)}, {each(prompts, 0)} prompts. Win rate: "
@@ -93,12 +95,13 @@ def test_stories_over_seeds(runs: Path, record_property: Any) -> None:
         + ". Distinct-2, share of the start's: "
         + "; ".join(f"{name} {each(values, 2)}" for name, values in distinct.items())
         + f". Reward accuracy by VADER {each(accuracy['scorer'])}, by held-out labelers, who are noisy, "
-        f"{each(accuracy['heldout_labelers'])}. {minutes(found)}",
+        f"{each(accuracy['heldout_labelers'])}. Agreement {each(agreement)}. {minutes(found)}",
     )
     assert min(prompts) >= 300
     assert min(win["ppo"]) >= 0.88 and max(kl["ppo"]) <= 5
     assert min(distinct["ppo"]) >= 0.8 and max(distinct["ppo_no_kl"]) < 0.8
-    assert min(accuracy["scorer"]) >= 0.75
+    assert min(accuracy["scorer"] + accuracy["heldout_labelers"]) >= 0.75
+    assert all(abs(value - 0.77) <= 0.02 for value in agreement)
 
 
 def minutes(found: list[dict[str, Any]]) -> str:

@@ -250,13 +250,17 @@ def check_soft_pair_loss(losses: SimpleNamespace):
 
 def check_best_of_k_loss(losses: SimpleNamespace):
     score = tensor([[1, 2, 3], [1, 2, NAN]]).requires_grad_()
-    loss = losses.ranking.best_of_k_loss(score, torch.tensor([[3, 2, 1], [2, 3, 1]]), boolean([[1, 1, 1], [1, 1, 0]]))
+    valid = boolean([[1, 1, 1], [1, 1, 0]])
+    best = losses.ranking.best_of(torch.tensor([[3, 2, 1], [2, 3, 1]]), valid)
+    assert best.tolist() == [[False, False, True], [True, False, False]]
+    loss = losses.ranking.best_of_k_loss(score, best, valid)
+    same(losses.ranking.best_of_k_loss(score, torch.tensor([2, 0]), valid), loss.tolist())  # the same by its place
     first = -3 + math.log(sum(math.exp(s) for s in (1, 2, 3)))
     same(loss, [first, -1 + math.log(math.e + math.e**2)])
     (gradient,) = torch.autograd.grad(loss.sum(), score)
     same(gradient[1], [-math.e / (1 + math.e), math.e / (1 + math.e), 0])
-    same(losses.ranking.best_of_k_loss(torch.zeros(1, 4), torch.tensor([[2, 2, 3, 1]])), [math.log(4)])
-    tied = losses.ranking.best_of_k_loss(tensor([[1, 2, 4]]), torch.tensor([[2, 1, 1]]))
+    same(losses.ranking.best_of_k_loss(torch.zeros(1, 4), torch.tensor([3])), [math.log(4)])
+    tied = losses.ranking.best_of_k_loss(tensor([[1, 2, 4]]), losses.ranking.best_of(torch.tensor([[2, 1, 1]])))
     same(tied, [-3 + math.log(sum(math.exp(s) for s in (1, 2, 4)))])
 
 

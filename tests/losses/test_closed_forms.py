@@ -44,7 +44,7 @@ GRADIENTS = {
     "hinge_ranking_loss": (lambda s: REAL.ranking.hinge_ranking_loss(s, RANKS, 0.7, VALID), 1),
     "soft_pair_loss": (lambda a, b: REAL.ranking.soft_pair_loss(a, b, torch.full_like(a, 0.3)), 2),
     "soft_ranking_loss": (lambda s: REAL.ranking.soft_ranking_loss(s, SHARE, VALID), 1),
-    "best_of_k_loss": (lambda s: REAL.ranking.best_of_k_loss(s, RANKS, VALID), 1),
+    "best_of_k_loss": (lambda s: REAL.ranking.best_of_k_loss(s, REAL.ranking.best_of(RANKS, VALID), VALID), 1),
     "regression_loss": (REAL.ranking.regression_loss, 2),
     "policy_loss": (lambda new, old: REAL.ppo.policy_loss(new, old, random(2, 4, seed=7).detach(), 0.2), 2),
     "value_loss": (lambda v, r: REAL.ppo.value_loss(v, torch.zeros_like(v), r, 0.2), 2),

@@ -11,6 +11,7 @@ from heedful.losses.logprob import entropy, token_logprob
 from heedful.losses.masked import masked_mean, masked_whiten
 from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
 from heedful.losses.ranking import (
+    best_of,
     best_of_k_loss,
     hinge_ranking_loss,
     ranking_accuracy,
@@ -29,7 +30,7 @@ FORMULAS = {
     "loss": ranking_loss,
     "hinge": lambda score, rank, valid=None: hinge_ranking_loss(score, rank, 0.7, valid),
     "accuracy": ranking_accuracy,
-    "best": best_of_k_loss,
+    "best": lambda score, rank, valid=None: best_of_k_loss(score, best_of(rank, valid), valid),
 }
 each_formula = pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS)
 numbers = st.floats(-20, 20, width=32).map(lambda x: round(x, 3))

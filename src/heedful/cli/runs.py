@@ -17,6 +17,7 @@ from heedful.cli.common import INTERRUPTED, Into, Overrides, Recipe, console, er
 from heedful.cli.results import show_results, show_sweep
 from heedful.cli.status import planned_steps, read_json, read_step, read_steps, status_table
 from heedful.config import InputError, read_recipe
+from heedful.interrupt import remembered
 
 if TYPE_CHECKING:  # these wait for torch
     from heedful.pipeline import recipe as recipes
@@ -138,7 +139,7 @@ def working(settings: "recipes.Recipe", folder: Path, cores: int | None) -> Iter
     from heedful.pipeline.start import at_work
 
     try:
-        with removed_if_vain(folder), at_work(settings, folder, cores) as loop:
+        with remembered(), removed_if_vain(folder), at_work(settings, folder, cores) as loop:
             with watched(folder, settings.model_dump(mode="json")):
                 yield loop
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from heedful.batch import RankedRows
 from heedful.config import InputError
 from heedful.feedback.marks import MARKS
 from heedful.losses.ranking import (
+    best_of,
     best_of_k_loss,
     hinge_ranking_loss,
     ranking_loss,
@@ -46,7 +47,7 @@ def hinge(score: torch.Tensor, batch: RankedRows, margin: float) -> torch.Tensor
 
 
 def best_of_k(score: torch.Tensor, batch: RankedRows, margin: float) -> torch.Tensor:
-    return best_of_k_loss(score, batch.rank, batch.valid)
+    return best_of_k_loss(score, best_of(batch.rank, batch.valid), batch.valid)
 
 
 def soft(score: torch.Tensor, batch: RankedRows, margin: float) -> torch.Tensor:

@@ -117,26 +117,37 @@ def soft_ranking_loss(
     """
     valid = torch.ones_like(score, dtype=torch.bool) if valid is None else valid
     pairs = (valid.unsqueeze(2) & valid.unsqueeze(1)).triu(1)
-    score = score.masked_fill(~valid, 0)
-    loss = soft_pair_loss(score.unsqueeze(2), score.unsqueeze(1), share.masked_fill(~pairs, 0))
+    margin = _margin(score, valid)
+    loss = soft_pair_loss(margin, torch.zeros_like(margin), share.masked_fill(~pairs, 0))
     return _mean_over_pairs(loss if weight is None else weight * loss, pairs)
 
 
-def best_of_k_loss(score: torch.Tensor, rank: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+def best_of(rank: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """Which responses are ranked highest among the valid ones, (B, Kmax) bool: several where they tie for it.
+
+    >>> best_of(torch.tensor([[2, 1, 1, 4]]))
+    tensor([[False,  True,  True, False]])
+    """
+    if valid is not None:
+        rank = rank.masked_fill(~valid, torch.iinfo(rank.dtype).max)
+    return rank == rank.amin(1, keepdim=True)
+
+
+def best_of_k_loss(score: torch.Tensor, best: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax cross-entropy of the best response alone: −log(exp s₍best₎ / Σⱼ exp sⱼ), one value per prompt (B,).
 
-    The sum runs over valid responses, the best is the one of lowest rank among them; several that tie for it share the
-    choice: the mean of their losses. At equal scores the loss is log K.
+    The sum runs over valid responses. best is the place (B,) of the best one, or (B, Kmax) bool where several tie for
+    it and share the choice: the mean of their losses. At equal scores the loss is log K.
 
     Ziegler et al. 2019 (arXiv 1909.08593), equation 1.
 
-    >>> best_of_k_loss(torch.zeros(1, 4), torch.tensor([[4, 2, 1, 2]]))
+    >>> best_of_k_loss(torch.zeros(1, 4), torch.tensor([2]))
     tensor([1.3863])
     """
+    if best.dim() == 1:
+        best = torch.nn.functional.one_hot(best, score.shape[1]).bool()
     if valid is not None:
         score = score.masked_fill(~valid, -torch.inf)
-        rank = rank.masked_fill(~valid, torch.iinfo(rank.dtype).max)
-    best = rank == rank.amin(1, keepdim=True)
     return -torch.log_softmax(score, dim=1).masked_fill(~best, 0).sum(1) / best.sum(1)
 
 
