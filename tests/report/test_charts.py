@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from heedful.report.charts import (
@@ -94,6 +94,60 @@ def test_intervals_lie_where_their_values_say() -> None:
     assert float(str(whiskers[0].attributes["x2"])) == float(str(rule.attributes["x1"]))
 
 
+tenths = st.integers(-30, 30).map(lambda n: n / 10)
+
+
+@settings(deadline=None)
+@given(st.lists(tenths, min_size=3, max_size=3).map(sorted), st.none() | tenths)
+def test_no_interval_is_cut(values: list[float], rule: float | None) -> None:
+    """Whatever the usual range, a value, its interval and the rule lie between name and number, to scale."""
+    low, mean, high = values
+    page = Page(interval_chart([Dot("a", mean, low, high, 0, "25"), Dot("b", 0.0, None, None, 0, "")], "t", 0, 1, rule))
+    at = [float(str(e.attributes["cx"])) for e in page.all("circle")]
+    lines = {str(e.attributes["class"]).split()[0]: e.attributes for e in page.all("line")}
+    ends = [float(str(lines["whisker"][key])) for key in ("x1", "x2")]
+    ruled = [float(str(lines["rule"]["x1"]))] if rule is not None else []
+    texts = {str(e.attributes["class"]): float(str(e.attributes["x"])) for e in page.all("text")}
+    assert all(texts["name"] + 9.9 <= x <= texts["value"] - 7.9 for x in [*at, *ends, *ruled])
+    assert (ends[1] - at[0]) * (mean - low) == pytest.approx((at[0] - ends[0]) * (high - mean), abs=1.3)
+
+
+def test_an_interval_inside_the_usual_range_leaves_it_alone() -> None:
+    page = Page(interval_chart([Dot("a", 0.0, 0.0, 1.0, 0, "25")], "t", 0, 1, rule=0.5))
+    rule = next(e for e in page.all("line") if e.attributes["class"] == "rule")
+    whisker = next(e for e in page.all("line") if str(e.attributes["class"]).startswith("whisker"))
+    ends = [float(str(whisker.attributes[key])) for key in ("x1", "x2")]
+    assert float(str(rule.attributes["x1"])) == pytest.approx(sum(ends) / 2, abs=0.1)
+    name = next(e for e in page.all("text") if e.text == "a")
+    assert ends[0] == pytest.approx(float(str(name.attributes["x"])) + 10, abs=0.1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(tenths, tenths), min_size=1, max_size=5))
+@example([(0.0, 0.0)])
+def test_an_axis_goes_below_zero_only_where_a_value_does(points: list[tuple[float, float]]) -> None:
+    series = Series("a", [x for x, _ in points], [y for _, y in points], 0)
+    scale = str(Page(line_chart([series], "t", "x")).all("svg")[0].attributes["data-scale"])
+    x_low, x_high, y_low, y_high = map(float, scale.split())
+    assert x_low < x_high and y_low < y_high
+    assert (x_low < 0) == (min(series.x) < 0) and (y_low < 0) == (min(series.y) < 0)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 50))
+def test_iterations_are_counted_in_whole_numbers(first: int, number: int) -> None:
+    x = list(range(first, first + number))
+    html = line_chart([Series("a", x, [0.5] * number, 0)], "t", "iteration")
+    shown = [e.text for e in Page(html).all("text") if e.attributes["class"] == "tick"]
+    assert shown and len(set(shown)) == len(shown)
+    assert not any("." in text for text in shown)
+
+
+def test_what_is_no_count_has_fractions_along_its_axis() -> None:
+    page = Page(line_chart([Series("a", [0.0, 1.0], [0.5, 0.5], 0)], "t", "x"))
+    assert "0.2" in [e.text for e in page.all("text") if e.attributes["class"] == "tick"]
+
+
 @settings(deadline=None)
 @given(st.lists(st.text("abcdefgh_", min_size=1, max_size=40), min_size=1, max_size=4))
 def test_no_name_and_no_number_is_cut(names: list[str]) -> None:
@@ -136,6 +190,27 @@ def test_the_words_at_rings_do_not_lie_on_each_other() -> None:
         for other_left, other_below, other_wide in boxes[:n]:
             apart = left >= other_left + other_wide or other_left >= left + wide or abs(below - other_below) >= 11
             assert apart
+
+
+@settings(deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.floats(0.1, 10))
+def test_the_word_at_a_turn_does_not_lie_on_the_line(falls: int, rises: int, steep: float) -> None:
+    """A loss that falls and rises again, and the same upside down: the mark is on its turn."""
+    lengths = [steep * n for n in range(falls, 0, -1)] + [0.0] + [n / steep for n in range(1, rises + 1)]
+    for sign in (1, -1):
+        y = [500 + sign * v for v in lengths]
+        mark = Mark(falls, 500, "lowest loss", 0)
+        page = Page(line_chart([Series("a", list(range(len(y))), y, 0, "both")], "t", "x", marks=[mark]))
+        word = next(e for e in page.all("text") if str(e.attributes["class"]).startswith("mark"))
+        x, below, wide = float(str(word.attributes["x"])), float(str(word.attributes["y"])), 6.4 * len(word.text)
+        left = x - wide * str(word.attributes["class"]).endswith("end")
+        points = str(page.all("polyline")[0].attributes["points"]).split()
+        places = [tuple(map(float, point.split(","))) for point in points]
+        for (x0, y0), (x1, y1) in pairwise(places):
+            for part in range(101):
+                at_x, at_y = x0 + (x1 - x0) * part / 100, y0 + (y1 - y0) * part / 100
+                assert not (left < at_x < left + wide and below - 11 < at_y < below)
+        assert 0 <= left and left + wide <= WIDTH and below <= HEIGHT - BOTTOM
 
 
 def test_bars_share_their_row() -> None:

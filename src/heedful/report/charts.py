@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -30,6 +31,9 @@ ACCENT = 9  # the colour of what is no policy's
 LINE = 11  # the height of a line of text
 BOLD = 1.12  # how much wider bold text is
 LONGEST = 24  # letters of a name beside its row
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class Series(NamedTuple):
@@ -92,25 +96,27 @@ def line_chart(
     """
     kept = [finite(one) for one in series]
     left_out = sum(len(one.x) for one in series) - sum(len(one.x) for one in kept)
+    whole = all(isinstance(x, int) for one in kept for x in one.x)
     kept = [thin(one) for one in kept if one.x]
     if not kept:
         return nothing(title)
     x_low, x_high = x_range or span([v for one in kept for v in one.x])
-    y_low, y_high = y_range or padded(*span([*(v for one in kept for v in one.y), *rules]))
+    share = 0.14 if marks else 0.07  # a word fits below the lowest ring
+    y_low, y_high = y_range or padded(*span([*(v for one in kept for v in one.y), *rules]), share)
     place = Frame(x_low, x_high, y_low, y_high)
     right = WIDTH - 10
-    parts = axes(place, x_label, x_names)
+    parts = axes(place, x_label, x_names, whole)
     parts += [line("rule", place.x(x_low), place.y(v), right, place.y(v)) for v in rules]
     parts += [part for one in kept for part in draw(one, place)]
     parts += end_names(kept, place) if named else []
-    parts += rings(marks, place)
+    parts += rings(marks, place, [pixels(one, place) for one in kept])
     note = Markup('<p class="note">{} points are not finite numbers and left out.</p>').format(left_out)
     return drawing(title, parts, HEIGHT, place) + (note if left_out else "")
 
 
 def draw(one: Series, place: Frame) -> list[Markup]:
     """A series as a line, as points, or as both."""
-    points = [(place.x(x), place.y(y)) for x, y in zip(one.x, one.y, strict=True)]
+    points = pixels(one, place)
     parts = []
     if one.style != "points" and len(points) > 1:
         text = " ".join(f"{x:g},{y:g}" for x, y in points)
@@ -120,6 +126,10 @@ def draw(one: Series, place: Frame) -> list[Markup]:
         radius = 5 if one.style == "points" else 3
         parts += [circle(f"c{one.colour}", x, y, radius) for x, y in points]
     return parts
+
+
+def pixels(one: Series, place: Frame) -> list[Point]:
+    return [(place.x(x), place.y(y)) for x, y in zip(one.x, one.y, strict=True)]
 
 
 def end_names(series: Sequence[Series], place: Frame) -> list[Markup]:
@@ -145,23 +155,24 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
     return [(a + b) / 2 for a, b in zip(down, up, strict=True)]
 
 
-def rings(marks: Sequence[Mark], place: Frame) -> list[Markup]:
-    """A ring and a word for each mark; of the places round the ring the word takes the first that is free."""
+def rings(marks: Sequence[Mark], place: Frame, lines: Sequence[Sequence[Point]]) -> list[Markup]:
+    """A ring and a word for each mark, the word in the first place round the ring that is free.
+
+    Free of words, rings and the drawn lines; where there is no such place, of words and rings.
+    """
     parts, taken = [], [box(place.x(mark.x) - 6, place.y(mark.y) + 6, 12) for mark in marks]
     for mark in marks:
         x, y, wide = place.x(mark.x), place.y(mark.y), text_width(mark.label)
         sides = [(x - 9, True), (x + 9, False)] if x > WIDTH * 0.6 else [(x + 9, False), (x - 9, True)]
-        tries = [(at, y + dy, end) for dy in (-9, 18) for at, end in sides]
+        tries = [(at, y + dy, end) for dy in (-9, 18, -21, 30) for at, end in sides]
         boxes = [box(at - wide * end, below, wide) for at, below, end in tries]
         free = [not any(cross(b, other) for other in taken) and inside(b) for b in boxes]
-        chosen = free.index(True) if True in free else 0
+        clear = [ok and not any(meets(b, line) for line in lines) for b, ok in zip(boxes, free, strict=True)]
+        chosen = clear.index(True) if True in clear else free.index(True) if True in free else 0
         taken.append(boxes[chosen])
         at, below, end = tries[chosen]
         parts += [circle(f"ring c{mark.colour}", x, y, 6), words("mark end" if end else "mark", at, below, mark.label)]
     return parts
-
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def box(left: float, below: float, wide: float) -> Box:
@@ -170,6 +181,23 @@ def box(left: float, below: float, wide: float) -> Box:
 
 def cross(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def meets(a: Box, points: Sequence[Point]) -> bool:
+    """Whether the line through the points passes through the box."""
+    return any(passes(a, start, end) for start, end in pairwise(points))
+
+
+def passes(a: Box, start: Point, end: Point) -> bool:
+    """Whether part of the way from start to end lies in the box: in both of its extents at one time."""
+    began, ended = 0.0, 1.0
+    for axis in (0, 1):
+        low, high, way = a[axis] - start[axis], a[axis + 2] - start[axis], end[axis] - start[axis]
+        if way == 0 and not low <= 0 <= high:
+            return False
+        if way:
+            began, ended = max(began, min(low / way, high / way)), min(ended, max(low / way, high / way))
+    return began <= ended
 
 
 def inside(a: Box) -> bool:
@@ -194,19 +222,21 @@ def histogram(bars: Sequence[Bar], title: str, x_label: str, rules: Sequence[flo
 def interval_chart(
     dots: Sequence[Dot], title: str, low: float, high: float, rule: float | None = None, unit: float = 1
 ) -> Markup:
-    """One row per dot: name, value with interval between low and high, number at the right, a note below.
+    """One row per dot: name, value with interval, number at the right, a note below.
 
+    The axis goes from low to high, and further where a value, an interval or the rule does: nothing is cut.
     `unit` is what the numbers along the bottom are multiplied by (100 for percent).
     """
     if not dots:
         return nothing(title)
+    low, high = widened(low, high, [v for dot in dots for v in (dot.mean, dot.low, dot.high, rule)])
     step = 44 if any(dot.note for dot in dots) else 26
     floor = TOP + step * len(dots)
     left = name_width([dot.label for dot in dots])
     right = WIDTH - 16 - max(text_width(dot.text) for dot in dots) * BOLD
 
     def x(value: float) -> float:
-        return round(left + (min(max(value, low), high) - low) / (high - low) * (right - left), 1)
+        return round(left + (value - low) / (high - low) * (right - left), 1)
 
     parts: list[Markup] = []
     for tick in ticks(low * unit, high * unit, 4):
@@ -225,6 +255,13 @@ def interval_chart(
         if dot.note:
             parts.append(words("below", left, y + 21, dot.note))
     return drawing(title, parts, floor + 22)
+
+
+def widened(low: float, high: float, values: Sequence[float | None]) -> tuple[float, float]:
+    """The axis with a little room beyond the values that lie outside it."""
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    least, most, room = min(known, default=low), max(known, default=high), 0.03 * (high - low)
+    return low if least >= low else least - room, high if most <= high else most + room
 
 
 def stack_chart(rows: Sequence[tuple[str, int, Sequence[int], Sequence[Markup]]], title: str) -> Markup:

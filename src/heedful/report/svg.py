@@ -53,30 +53,38 @@ def rectangle(kind: str, x: float, y: float, width: float, height: float, title:
     return form.format(kind, x, y, width, height, title)
 
 
-def axes(place: Frame, x_label: str, x_names: Sequence[tuple[float, str]] = ()) -> list[Markup]:
-    """Grid lines, numbers beside and below, and what lies along the bottom; `x_names` replace the numbers below."""
+def axes(place: Frame, x_label: str, x_names: Sequence[tuple[float, str]] = (), whole: bool = False) -> list[Markup]:
+    """Grid lines, numbers beside and below, and what lies along the bottom.
+
+    `x_names` replace the numbers below; with `whole` only whole numbers stand there: nothing has a step 0.2.
+    """
     parts = []
     for tick in ticks(place.y_low, place.y_high, 5):
         y = place.y(tick)
         parts.append(line("grid", LEFT, y, WIDTH - RIGHT, y))
         parts.append(words("left", LEFT - 6, y + 4, tick_text(tick, place.y_high - place.y_low)))
     size = place.x_high - place.x_low
-    for value, name in x_names or [(v, tick_text(v, size)) for v in ticks(place.x_low, place.x_high, 5, (1, 2, 5, 10))]:
+    numbers = [v for v in ticks(place.x_low, place.x_high, 5, (1, 2, 5, 10)) if not whole or v == int(v)]
+    for value, name in x_names or [(v, tick_text(v, size)) for v in numbers]:
         parts.append(words("tick", place.x(value), HEIGHT - BOTTOM + 16, name))
     return [*parts, words("axis", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, x_label)]
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:
-    """Smallest and largest, a little apart where they are equal."""
+    """Smallest and largest, a little apart where they are equal; below 0 only where a value is."""
     low, high = min(values), max(values)
     room = 0 if high > low else abs(high) * 0.1 or 0.5
-    return low - room, high + room
+    return lower(low, room), high + room
 
 
-def padded(low: float, high: float) -> tuple[float, float]:
-    """Some room above and below; an axis that starts at 0 stays there."""
-    room = 0.07 * (high - low)
-    return (low if low == 0 else low - room), high + room
+def padded(low: float, high: float, share: float = 0.07) -> tuple[float, float]:
+    """Some room above and below, a share of the whole; an axis without a value below 0 does not go there."""
+    room = share * (high - low)
+    return lower(low, room), high + room
+
+
+def lower(low: float, room: float) -> float:
+    return low - room if low < 0 else max(low - room, 0.0)
 
 
 def ticks(low: float, high: float, about: int, steps: Sequence[float] = (1, 2, 2.5, 5, 10)) -> list[float]:
