@@ -243,6 +243,19 @@ def test_packed_text_is_the_stream_in_full_rows_and_the_rest_counted(pieces: lis
 
 @few
 @given(documents, st.integers(2, 7))
+def test_packed_text_that_is_measured_keeps_its_last_short_row(pieces: list[str], width: int) -> None:
+    one = encoder(pack_documents=True)
+    found = texts(pieces, one, width, rest=True)
+    stream = [id for piece in pieces for id in [BEGIN, *ids(piece), END]]
+    rows = [row[:n].tolist() for row, n in zip(found.tokens, found.length.tolist(), strict=True)]
+    kept = [id for row in rows for id in row]
+    assert kept == stream[: len(kept)] and len(stream) - len(kept) == (len(stream) % width == 1)
+    assert one.dropped["pretraining_tokens_left_over"] == len(stream) - len(kept)
+    assert all(len(row) == width for row in rows[:-1])
+
+
+@few
+@given(documents, st.integers(2, 7))
 def test_unpacked_text_has_a_row_per_document_and_no_row_of_one_token(pieces: list[str], width: int) -> None:
     one = encoder(pack_documents=False)
     found = texts(pieces, one, width)

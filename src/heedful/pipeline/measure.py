@@ -159,11 +159,11 @@ def measure(
 
 
 def heldout_loss(model: Policy, documents: Path | None, encoder: Encoder, config: MeasureConfig) -> float | None:
-    """Nats per held-out pretraining token; None where there is no such text."""
+    """Nats per held-out pretraining token, however little of it there is; None where there is none."""
     if documents is None:
         return None
     width = min(config.window, context_length(model.decoder))
-    data = texts(read_snapshot(documents).documents_of("valid"), encoder, width)
+    data = texts(read_snapshot(documents).documents_of("valid"), encoder, width, rest=True)
     if not len(data.length):
         return None
     return mean_language_loss(model, data, config.max_tokens, config.precision)

@@ -150,25 +150,25 @@ def _grids(values: Sequence[Sequence[Any]], width: int) -> torch.Tensor | None:
     return torch.stack([torch.nn.functional.pad(x, [0, width - len(x)] * x.dim()) for x in found])
 
 
-def texts(documents: Sequence[str], encoder: Encoder, width: int) -> Texts:
+def texts(documents: Sequence[str], encoder: Encoder, width: int, rest: bool = False) -> Texts:
     """Pretraining text in rows of at most `width` tokens, every document between its begin and end token.
 
-    `format.pack_documents` joins them into one stream cut into full rows, what is left over counted; otherwise each
-    document has a row of its own, and a longer one goes on in the next.
+    `format.pack_documents` joins them into one stream cut into full rows; what is left over is counted or, with `rest`,
+    the last, shorter row: measured text should count whole. Otherwise each document has a row of its own, and a longer
+    one goes on in the next.
     """
     begin = [] if encoder.tokenizer.bos_token_id is None else [encoder.tokenizer.bos_token_id]
     encoded = encoder.tokenizer(list(documents), add_special_tokens=False)["input_ids"] if documents else []
     pieces = [begin + ids + [encoder.end] for ids in encoded]
-    if encoder.format.pack_documents:
-        stream = [id for ids in pieces for id in ids]
-        encoder.dropped["pretraining_tokens_left_over"] += len(stream) % width
-        tokens = torch.tensor(stream[: len(stream) // width * width], dtype=torch.long).reshape(-1, width)
-        return Texts(tokens, torch.full((len(tokens),), width))
+    packed = encoder.format.pack_documents
+    if packed:
+        pieces = [[id for ids in pieces for id in ids]]
     cut = [ids[start : start + width] for ids in pieces for start in range(0, len(ids), width)]
-    rows = [row for row in cut if len(row) > 1]  # a lone token has nothing before it to be predicted from
-    encoder.dropped["pretraining_tokens_left_over"] += len(cut) - len(rows)
+    shortest = width if packed and not rest else 2  # a lone token has nothing before it to be predicted from
+    rows = [row for row in cut if len(row) >= shortest]
+    encoder.dropped["pretraining_tokens_left_over"] += sum(map(len, cut)) - sum(map(len, rows))
     length = torch.tensor([len(row) for row in rows], dtype=torch.long)
-    tokens = torch.full((len(rows), max(map(len, rows), default=0)), encoder.end)
+    tokens = torch.full((len(rows), max(map(len, rows), default=width)), encoder.end)
     for i, row in enumerate(rows):
         tokens[i, : len(row)] = torch.tensor(row)
     return Texts(tokens, length)
