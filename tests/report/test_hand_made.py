@@ -98,6 +98,22 @@ def test_a_run_without_demonstrations_or_pretraining_says_what_has_no_place(tmp_
     assert "Utility against √KL" in page.section("frontier")
 
 
+def test_beside_the_rates_of_a_box_stands_of_how_many_ratings_they_are(tmp_path: Path) -> None:
+    def boxes(rate: float, *numbers: int) -> dict[str, Any]:
+        named = dict(zip(("hallucination", "sexual", "opinion"), numbers, strict=True))
+        return {
+            "metadata": dict.fromkeys(named, rate),
+            "metadata_interval": {flag: {"mean": rate, "num_ratings": n} for flag, n in named.items()},
+        }
+
+    names = {"a": policy(0.5, **boxes(1.0, 7, 5, 2)), "b": policy(0.5, **boxes(1.0, 7, 1200, 4))}
+    page = Page(write_report(hand_made(tmp_path / "run", names, ["hello"])).read_text(encoding="utf-8"))
+    told = [e.text for e in page.all("figcaption") if e.text.startswith("n = ")]
+    assert told == [f"n = {n} ratings for each policy." for n in ("7", "5 to 1\u2009200", "2 to 4")]
+    text = page.section("metadata")
+    assert "sexual content100.0 % n = 5100.0 % n = 1 200" in text and text.count("n = 7") == 3
+
+
 def test_equal_responses_share_a_row(tmp_path: Path) -> None:
     folder = hand_made(tmp_path / "run", {"a": policy(0.5), "b": policy(0.6), "c": policy(0.7)}, ["hello"])
     path = folder / "evaluation" / "judgements" / "samples.jsonl"

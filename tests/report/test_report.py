@@ -18,6 +18,7 @@ from heedful.report.folder import RunFolder, pointer
 from heedful.report.page import render
 from heedful.report.trace import ranking_trace
 from heedful.run import read_jsonl
+from heedful.snapshot import read_snapshot
 from report.page import Page
 
 
@@ -128,6 +129,27 @@ def test_every_policy_and_every_ppo_variant_has_its_place(page: Page, results: d
     assert {"ppo", "ppo_ptx", "training", "training rankings"} <= lines
     assert "Score" in page.section("curves") and "Engine mismatch" in page.section("curves")
     assert page.section("configuration").count("data/ppo") >= 2
+
+
+def test_every_rate_says_how_many_ratings_answered_its_box(results: dict[str, Any], tiny_run: Path) -> None:
+    judged = tiny_run / "evaluation/judgements"
+    given = {(row["policy"], row["prompt_id"]): row["response_id"] for row in read_jsonl(judged / "samples.jsonl")}
+    ratings = read_snapshot(judged / "snapshot").ratings
+    for name, found in results["policies"].items():
+        own = [r for r in ratings if given[name, r.prompt_id] == r.response_id]
+        assert own and found["metadata"].keys() == found["metadata_interval"].keys()
+        for flag, rate in found["metadata"].items():
+            answers = [r.flags[flag] for r in own if flag in r.flags]
+            assert found["metadata_interval"][flag]["num_ratings"] == len(answers)
+            assert rate == pytest.approx(sum(answers) / len(answers))
+
+
+def test_several_rounds_are_said_to_count_together(page: Page, tiny_copy: Path) -> None:
+    assert "rounds" not in page.section("reward-model") + page.section("labelers")
+    shutil.copytree(tiny_copy / "round-1", tiny_copy / "round-2")
+    later = Page(render(RunFolder(tiny_copy)))
+    assert "the rankings of all 2 rounds together" in later.section("reward-model")
+    assert "All 2 rounds' rankings count together, here and in agreement" in later.section("labelers")
 
 
 def test_the_followed_ranking_is_the_logged_one(tiny_run: Path) -> None:

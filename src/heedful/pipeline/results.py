@@ -192,6 +192,7 @@ def policy(
         "metadata": {flag: mean_or_null([float(r.flags[flag]) for r in marked]) for flag, marked in flags.items()},
         "metadata_interval": {
             flag: interval(clustered_proportion([r.flags[flag] for r in marked], prompts_of(marked)))
+            | {"num_ratings": len(marked)}
             for flag, marked in flags.items()
         },
     }

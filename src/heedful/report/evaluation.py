@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from heedful.report.charts import Dot, interval_chart, stack_chart
 from heedful.report.folder import Json, RunFolder, pointer
-from heedful.report.numbers import Show
+from heedful.report.numbers import Show, plain
 
 # InstructGPT's figure 4 shows these four, in this order.
 FIGURE_4 = ("fails_instruction", "satisfies_constraint", "hallucination", "inappropriate_assistant")
@@ -128,8 +128,19 @@ def figure_4(run: RunFolder, show: Show) -> tuple[list[Panel], list[str]]:
             text = show(pointer("policies", name, "metadata", flag), 1, percent=True, tag="tspan")
             dots.append(Dot(name, rate, interval.get("low"), interval.get("high"), run.colour(name), text))
         highest = max(max(dot.high or dot.mean or 0 for dot in dots), 0.05)
-        panels.append(Panel(title, interval_chart(dots, title, 0, min(1, highest * 1.08), unit=100)))
+        chart = interval_chart(dots, title, 0, min(1, highest * 1.08), unit=100)
+        panels.append(Panel(title, chart, number_rated(run, flag)))
     return panels, never
+
+
+def number_rated(run: RunFolder, flag: str) -> str:
+    """How many ratings answered the box, by policy: what its rates are shares of; empty where it is not recorded."""
+    places = [pointer("policies", name, "metadata_interval", flag, "num_ratings") for name in run.policies]
+    known = [number for place in places if (number := run.at(place)) is not None]
+    if not known:
+        return ""
+    least, most = plain(min(known)), plain(max(known))
+    return f"n = {least}" + (f" to {most}" if most != least else "") + " ratings for each policy."
 
 
 def likert(run: RunFolder, show: Show) -> Markup | None:
