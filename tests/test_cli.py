@@ -15,7 +15,7 @@ import torch
 import typer
 
 from heedful.cli import app
-from heedful.cli.plan import Sizes, amounts, measure_sizes
+from heedful.cli.plan import Sizes, amounts, measure_documents, measure_sizes
 from heedful.cli.status import planned_steps
 from heedful.cli.talk import Talker
 from heedful.config import RECIPES, read_recipe
@@ -34,6 +34,7 @@ from tiny import TINY, cli, refuse, succeed
 
 HEEDFUL = Path(sys.executable).parent / "heedful"
 ONE_CORE = ("--cores", "1")
+POOLS = ("sft", "reward_model", "ppo", "evaluation")
 
 
 def read(path: Path) -> Any:
@@ -184,13 +185,53 @@ def test_the_plan_counts_what_the_run_did(tiny_run: Path) -> None:
     assert sizes.prompt["ppo"] == pytest.approx(sum(lengths) / len(lengths))
 
 
-def test_the_plan_counts_adapters_as_what_trains() -> None:
-    sizes = Sizes(
-        number={pool: {"train": 10, "valid": 0, "test": 0} for pool in ("sft", "reward_model", "ppo", "evaluation")},
-        prompt=dict.fromkeys(("sft", "reward_model", "ppo", "evaluation"), 1.0),
-        **{"demonstration": 1.0, "prefixes": 0, "prefix": 0.0, "document": 10.0, "marks": 1},
+def plain_sizes(number: int = 10, heldout: float = 0) -> Sizes:
+    """Each pool has so many prompts of one token, all of them for training."""
+    return Sizes(
+        number={pool: {"train": number, "valid": 0, "test": 0} for pool in POOLS},
+        prompt=dict.fromkeys(POOLS, 1.0),
+        **{"demonstration": 1.0, "prefixes": 1, "prefix": 0.0, "document": 10.0, "heldout": heldout, "marks": 1},
         **{"parameters": 1000, "trunk": 900, "kept": 0.0, "adapters": 10},
     )
+
+
+def test_the_plan_counts_held_out_text_where_there_is_some(tmp_path: Path) -> None:
+    recipe = build(read_recipe(str(TINY)))
+    forward = [dict(amounts(recipe, plain_sizes(heldout=n)))["evaluation/sft"].forward for n in (0, 500)]
+    # ten responses of at most 12 tokens behind a prompt of one
+    assert forward == [10 * (1 + 13) + 2 * 10 * 13, forward[0] + 500]
+    tokenizer = word_tokenizer(["a"])
+    assert measure_documents(recipe, tokenizer)[1] > recipe.world.valid_document_tokens  # and the marks
+    (tmp_path / "prompts.txt").write_text("a a\n")
+    rows = [{"text": "a a a a"}, {"text": "a a", "split": "valid"}, {"text": "a", "split": "valid"}]
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = [f"prompts={tmp_path / 'prompts.txt'}"]
+    own += ["sft.variants.ppo_init.pretraining_mix=0", "ppo.variants.ppo_ptx.ptx_coef=0"]
+    some = build(read_recipe("instructgpt", [*own, f"documents={tmp_path / 'text.jsonl'}"]))
+    assert measure_documents(some, tokenizer) == (pytest.approx((6 + 4 + 3) / 3), 4 + 3, 2)
+    none = build(read_recipe("instructgpt", [*own, "documents=null"]))
+    assert measure_documents(none, tokenizer)[:2] == (0, 0)
+
+
+def test_the_plan_says_one_epoch_and_two_epochs() -> None:
+    settings = ["sft.variants.sft.epochs=1", "evaluate.labelers_per_prompt=1"]
+    one, more = (dict(amounts(build(read_recipe(str(TINY), settings)), plain_sizes(number))) for number in (1, 9))
+    assert one["sft"].what == "1 epoch, 1 step" and more["sft"].what == "1 epoch, 2 steps"
+    assert one["demonstrations"].what == "1 demonstration by world"
+    assert more["demonstrations"].what == "9 demonstrations by world"
+    assert one["round-1/choose_epoch"].what == "1 epoch" and more["ppo_init"].what.startswith("1 epoch, ")
+    assert one["evaluation/sft"].what == "1 response" and more["evaluation/sft"].what == "9 responses"
+    assert one["evaluation/judgements"].what == "1 prompt, 1 held-out labeler each"
+    assert more["evaluation/judgements"].what == "9 prompts, 1 held-out labeler each"
+    assert one["evaluation/choose_prefix"].what == "1 few-shot prefix"
+    settings = [*settings, "evaluate.labelers_per_prompt=2"]
+    two = dict(amounts(build(read_recipe(str(TINY), settings)), plain_sizes()._replace(prefixes=2)))
+    assert two["evaluation/judgements"].what == "10 prompts, 2 held-out labelers each"
+    assert two["evaluation/choose_prefix"].what == "2 few-shot prefixes"
+
+
+def test_the_plan_counts_adapters_as_what_trains() -> None:
+    sizes = plain_sizes()
 
     def size(step: str, **changes: int) -> float:
         settings = [

@@ -71,6 +71,7 @@ class Sizes(NamedTuple):
     prefixes: int  # candidate few-shot prefixes
     prefix: float
     document: float  # a pretraining text with the marks around it
+    heldout: float  # all pretraining text that is measured on
     marks: int
     parameters: int
     trunk: int
@@ -148,20 +149,31 @@ def measure_sizes(recipe: Recipe, source: Source, tokenizer: PreTrainedTokenizer
     kept = ACTIVATION * text.hidden_size * text.num_hidden_layers
     prefixes = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in source.prefixes()]
     total = sum(p.numel() for p in model.parameters())
-    document, marks = measure_documents(recipe, tokenizer)
+    document, heldout, marks = measure_documents(recipe, tokenizer)
     ranks = [config.lora_rank for config in recipe.sft.values()] + [config.lora_rank for config in recipe.ppo.values()]
     check_rank(model, max([recipe.reward_model.lora_rank if recipe.reward_model else 0, *ranks]))
-    of_texts = (demonstration, len(prefixes), mean(prefixes), document, marks)
+    of_texts = (demonstration, len(prefixes), mean(prefixes), document, heldout, marks)
     return Sizes(counts, lengths, *of_texts, total, trunk, kept, parameters_per_rank(model))
 
 
-def measure_documents(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[float, int]:
-    """The mean length of a pretraining text, from a few of them, with its begin and end token; how many those are."""
+def measure_documents(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[float, float, int]:
+    """Tokens of a pretraining text on average and of all held-out text, marks around texts included; marks of a text.
+
+    Of the world's text only a little is made to know its length.
+    """
     few = recipe.world.model_copy(update={"document_tokens": SOME_TEXT, "valid_document_tokens": 1})
     documents = source_of(recipe.model_copy(update={"world": few})).documents()
     marks = 1 if tokenizer.bos_token_id is None else 2
     lengths = [len(tokenizer(d.text, add_special_tokens=False)["input_ids"]) + marks for d in documents]
-    return mean(lengths), marks
+    if recipe.prompts == "world":
+        return mean(lengths), recipe.world.valid_document_tokens * around(mean(lengths), marks), marks
+    held_out = [length for length, document in zip(lengths, documents, strict=True) if document.split == "valid"]
+    return mean(lengths), sum(held_out), marks
+
+
+def around(document: float, marks: int) -> float:
+    """What a word of a document comes to with the marks around it."""
+    return document / max(1, document - marks)
 
 
 def text_row(recipe: Recipe, sizes: Sizes, window: int) -> float:
@@ -173,12 +185,11 @@ def amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
     """Every step's work, by the name of its folder."""
     yield "data", Work(", ".join(f"{pool} {sizes.total(pool):,}" for pool in sizes.number) + " prompts")
     if recipe.pretrain is not None:
-        number = recipe.world.document_tokens / max(1, sizes.document - sizes.marks)
-        trained = int(number * sizes.document) * recipe.pretrain.epochs
+        trained = int(recipe.world.document_tokens * around(sizes.document, sizes.marks)) * recipe.pretrain.epochs
         batch = recipe.pretrain.batch_tokens
         size = TRAINED * sizes.parameters + sizes.kept * batch
-        yield "pretrain", Work(f"about {trained // batch:,} steps", trained=trained, size=size)
-    yield "demonstrations", Work(f"{sizes.total('sft'):,} demonstrations by {recipe.labelers.judge}")
+        yield "pretrain", Work(f"about {several(trained // batch, 'step')}", trained=trained, size=size)
+    yield "demonstrations", Work(f"{several(sizes.total('sft'), 'demonstration')} by {recipe.labelers.judge}")
     for name, config in recipe.sft.items():
         yield name, fine_tuning(config, sizes, text_row(recipe, sizes, config.window))
     for round in range(1, recipe.rounds + 1):
@@ -195,7 +206,7 @@ def fine_tuning(config: SFTConfig, sizes: Sizes, text: float) -> Work:
     kept = sizes.kept * min(config.max_tokens, config.batch_size * row)
     size = sizes.training(config.lora_rank, sizes.parameters, kept)
     steps = config.epochs * -(-(examples + mixed) // config.batch_size)
-    return Work(f"{config.epochs} epochs, {steps:,} steps", trained=trained, size=size)
+    return Work(epochs_and_steps(config.epochs, steps), trained=trained, size=size)
 
 
 def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[str, Work]]:
@@ -206,17 +217,17 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
     if round > 1:
         came = f"at least {recipe.new_prompts:,} new" if recipe.new_prompts else "with what came in"
         yield f"{here}/prompts", Work(f"prompts of the rounds before, {came}")
-    what = f"{prompts:,} prompts, {wanted.min_k} to {wanted.max_k} responses each"
+    what = f"{several(prompts, 'prompt')}, {wanted.min_k} to {wanted.max_k} responses each"
     sampling = WEIGHT * sizes.parameters
     yield f"{here}/responses", Work(what, prompts * row, sampled=prompts * k * new, size=sampling)
     number = split["train"] * (1 + recipe.labelers.overlap)
-    yield f"{here}/rankings", Work(f"at least {prompts:,} rankings by {recipe.labelers.judge}")
+    yield f"{here}/rankings", Work(f"at least {several(prompts, 'ranking')} by {recipe.labelers.judge}")
     if config is not None:
         trained = round * config.epochs * number * k * (row + new)
         steps = config.epochs * -(-int(round * number) // config.batch_size)
         kept = sizes.kept * min(config.max_tokens, config.batch_size * k * (row + new))
         size = sizes.training(config.lora_rank, sizes.trunk, kept)
-        yield f"{here}/reward_model", Work(f"{config.epochs} epochs, {steps:,} steps", trained=trained, size=size)
+        yield f"{here}/reward_model", Work(epochs_and_steps(config.epochs, steps), trained=trained, size=size)
         held_out = round * (split["valid"] + split["test"]) * k * (row + new)
         yield f"{here}/scores", Work("responses to held-out prompts", held_out, size=WEIGHT * sizes.trunk)
         folds = recipe.reward_model_folds if round == recipe.rounds else 0
@@ -226,7 +237,7 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
             yield f"{here}/folds/scores-{fold}", Work("as above", held_out, size=WEIGHT * sizes.trunk)
         if wanted.policy in recipe.sft:
             epochs = recipe.sft[wanted.policy].epochs
-            yield f"{here}/choose_epoch", choosing(epochs, "epochs", new, sizes)
+            yield f"{here}/choose_epoch", choosing(epochs, "epoch", new, sizes)
     for name, ppo in recipe.ppo.items():
         yield f"{here}/{name}", optimising(ppo, sizes, text_row(recipe, sizes, ppo.window))
 
@@ -236,7 +247,7 @@ def choosing(candidates: int, what: str, new: int, sizes: Sizes, prefix: float =
     prompts = min(sizes.number["reward_model"]["valid"], ChooseConfig.model_fields["num_prompts"].default) * candidates
     forward = prompts * (2 * (prefix + sizes.prompt["reward_model"]) + new)
     size = WEIGHT * (sizes.parameters + sizes.trunk)
-    return Work(f"{candidates} {what}", forward, sampled=prompts * new, size=size)
+    return Work(several(candidates, what), forward, sampled=prompts * new, size=size)
 
 
 def optimising(config: PPOConfig, sizes: Sizes, text: float) -> Work:
@@ -257,7 +268,7 @@ def optimising(config: PPOConfig, sizes: Sizes, text: float) -> Work:
     size += held(rank, sizes.trunk, sizes.adapters) + WEIGHT * sizes.trunk  # value model, reward model
     # Average and reference; of adapters the average is theirs alone, and the policy without them is the reference.
     size += WEIGHT * (rank * sizes.adapters if rank else 2 * sizes.parameters)
-    what = f"{episodes:,} episodes, {updates:,} updates"
+    what = f"{several(episodes, 'episode')}, {several(updates, 'update')}"
     return Work(what, forward, trained, episodes * config.max_new_tokens, size)
 
 
@@ -269,15 +280,14 @@ def evaluation_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work
         number = float(prompts)
         if wanted.best_of and name == f"evaluation/best_of_{wanted.best_of}":
             number *= wanted.best_of
-        forward = number * (sizes.prompt["evaluation"] + row) + 2 * prompts * row + recipe.world.valid_document_tokens
+        forward = number * (sizes.prompt["evaluation"] + row) + 2 * prompts * row + sizes.heldout
         size = WEIGHT * (2 * sizes.parameters + sizes.trunk)
-        what = f"{number:,.0f} responses"
-        yield name, Work(what, forward, sampled=number * wanted.max_new_tokens, size=size)
-    judged = f"{prompts:,} prompts, {wanted.labelers_per_prompt} held-out labelers each"
+        yield name, Work(several(number, "response"), forward, sampled=number * wanted.max_new_tokens, size=size)
+    judged = f"{several(prompts, 'prompt')}, {several(wanted.labelers_per_prompt, 'held-out labeler')} each"
     yield "evaluation/judgements", Work(judged)
     if "evaluation/choose_prefix" in names:
         new = recipe.rankings.max_new_tokens
-        yield "evaluation/choose_prefix", choosing(sizes.prefixes, "few-shot prefixes", new, sizes, sizes.prefix)
+        yield "evaluation/choose_prefix", choosing(sizes.prefixes, "few-shot prefix", new, sizes, sizes.prefix)
 
 
 def measure_rates(model: PreTrainedModel) -> Rates:
@@ -319,6 +329,16 @@ def seconds_of(work: Callable[[], object], times: int = 2) -> float:
 def every_so_many(prompts: Sequence[Prompt], most: int) -> Sequence[Prompt]:
     """At most so many of them, evenly from first to last."""
     return prompts[:: -(-len(prompts) // most) or 1]
+
+
+def epochs_and_steps(epochs: int, steps: int) -> str:
+    return f"{several(epochs, 'epoch')}, {several(steps, 'step')}"
+
+
+def several(amount: float, what: str) -> str:
+    """1 epoch, 2 epochs."""
+    ending = "es" if what.endswith("x") else "s"
+    return f"{amount:,.0f} {what}" + ("" if round(amount) == 1 else ending)
 
 
 def mean(values: Sequence[float]) -> float:
