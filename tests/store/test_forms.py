@@ -84,7 +84,8 @@ def test_a_filled_form_becomes_what_the_labeler_said(asked: Store, tmp_path: Pat
         shown["rank"] = {"hi ft": 1, "hi po": 2, "hi pt": 2}[shown["text"]]
     marked = forms[0]["responses"][1]
     marked["overall"] = 3
-    marked["metadata"] |= {"hallucination": True, "violent": False}
+    assert set(marked["metadata"].values()) == {False}
+    marked["metadata"] |= {"hallucination": True, "satisfies_constraint": None}
     forms[0] |= {"seconds": 41.5}
     forms[0]["responses"].reverse()  # the order in the file is the labeler's business
     added = import_jsonl(asked, save(path, forms))
@@ -98,7 +99,9 @@ def test_a_filled_form_becomes_what_the_labeler_said(asked: Store, tmp_path: Pat
     assert [texts[id] for id in ranking.order] == order
     assert (ranking.labeler, ranking.purpose, ranking.guideline, ranking.seconds) == ("ada", "evaluation", "v2", 41.5)
     assert (texts[rating.response_id], rating.overall) == (order[1], 3)
-    assert rating.flags == {"hallucination": True, "violent": False}
+    unticked = dict.fromkeys(METADATA_FLAGS, False)
+    del unticked["satisfies_constraint"]  # where no constraint was set there is none to satisfy
+    assert rating.flags == unticked | {"hallucination": True}
     assert (rating.guideline, rating.seconds, rating.purpose) == ("v2", None, "evaluation")
     assert (progress(asked, RANKING).done, progress(asked, RATING).done) == (1, 0)
 
@@ -115,7 +118,8 @@ def test_ratings_and_demonstrations_by_form(asked: Store, tmp_path: Path) -> Non
     forms[0]["seconds"] = 8
     assert import_jsonl(asked, save(path, forms)) == {"ratings": 1, "forms not filled in": 5}
     (rating,) = current(asked, Rating)
-    assert (rating.overall, rating.flags, rating.seconds) == (7, {"opinion": True}, 8)
+    assert (rating.overall, rating.seconds) == (7, 8)
+    assert rating.flags == dict.fromkeys(METADATA_FLAGS, False) | {"opinion": True}  # what is left out is not ticked
     forms = forms_of(asked, path, DEMONSTRATION)
     forms[0]["text"], forms[1]["text"] = "Hello!", " \n"
     assert import_jsonl(asked, save(path, forms)) == {"demonstrations": 1, "forms not filled in": 1}
@@ -153,13 +157,24 @@ def rank_all(form: dict[str, Any]) -> None:
             "no box violence, did you mean violent",
         ),
         (lambda form: form["responses"][0]["metadata"].update(violent=True), "line 2, .*: boxes without overall"),
-        (lambda form: form["responses"][0].update(alias="zz"), "line 2: no response 'zz' in this store"),
-        (lambda form: form["prompt"].update(alias="zz"), "line 2: no prompt 'zz' in this store"),
-        (lambda form: form.update(labeler="zoe"), "line 2: no labeler zoe in this store"),
+        (lambda form: form["responses"][0].update(alias="zz"), "line 2, responses: not as handed out"),
+        (lambda form: form["responses"][0].update(text="Better"), "line 2, responses: not as handed out"),
+        (lambda form: form["prompt"].update(alias="zz"), "line 2, prompt: not as handed out"),
+        (lambda form: form["prompt"].update(text="Say less"), "line 2, prompt: not as handed out"),
+        (lambda form: form["prompt"].update(examples=[["Say A", "B"]]), "line 2, prompt: not as handed out"),
+        (lambda form: form.update(labeler="zoe"), "line 2, labeler: not as handed out"),
+        (
+            lambda form: form.update(labeler="hal"),
+            "line 2, labeler: not as handed out",
+        ),  # held out, of a training prompt
+        (lambda form: form.update(purpose="evaluation"), "line 2, purpose: not as handed out"),
+        (lambda form: form.pop("seal"), r"line 2, seal\.prompt: not as handed out; put back"),
         (lambda form: form.update(seconds=-1), "line 2: seconds: "),
         (lambda form: form.update(colour="red"), "line 2: colour: "),
-        (lambda form: form.update(responses=form["responses"][:1]), "line 2: responses: .*at least 2"),
-        (lambda form: form.update(responses=form["responses"][:1] * 2), "line 2: a response stands twice"),
+        (lambda form: form["responses"].pop(), "line 2, responses: not as handed out"),
+        (lambda form: form.update(responses=form["responses"][:1]), "line 2, responses: not as handed out"),
+        (lambda form: form.update(responses=[]), "line 2, responses: not as handed out"),
+        (lambda form: form["responses"].append(form["responses"][0]), "line 2, responses: not as handed out"),
         (lambda form: form.update(schema="ranking-form/2"), "line 2: schema must be one of .*ranking-form/1"),
     ],
 )
@@ -184,12 +199,14 @@ def test_a_response_under_another_prompt_or_erased_since_is_refused(asked: Store
         rank_all(form)
     mixed = json.loads(json.dumps(forms))
     mixed[0]["responses"][0]["alias"] = forms[1]["responses"][0]["alias"]
-    with pytest.raises(InputError, match=r"line 1: response \w+ answers another prompt"):
+    with pytest.raises(InputError, match="line 1, responses: not as handed out"):
         import_jsonl(asked, save(tmp_path / "m.jsonl", mixed))
     erase_user(asked, "u0")
-    with pytest.raises(InputError, match=r"line 1: no prompt .* what it shows was erased"):
+    with pytest.raises(InputError, match=r"line 1: no prompt .* in this store; .* what it shows was erased"):
         import_jsonl(asked, save(tmp_path / "f.jsonl", forms))
-    assert import_jsonl(asked, save(tmp_path / "f.jsonl", forms[1:])) == {"rankings": 1}
+    with open_store(tmp_path / "other.db") as other, pytest.raises(InputError, match=r"no labeler .ada.*another store"):
+        import_jsonl(other, save(tmp_path / "f.jsonl", forms[1:]))
+    assert import_jsonl(asked, tmp_path / "f.jsonl") == {"rankings": 1}
 
 
 # Corrections.

@@ -39,7 +39,8 @@ def write_work(
 
     A form shows texts under opaque aliases: not who wrote a response, nor which split a prompt is of. To fill in are
     `text` of a demonstration, `overall` (1 to 7) of a rating, `rank` of each response of a ranking (1 is best, equal
-    ranks tie); if you like, `metadata` boxes (true or false), `overall` of ranked responses, `seconds` taken.
+    ranks tie); if you like, `overall` of ranked responses and `seconds` taken. Beside `overall` stand the `metadata`
+    boxes: set to true what applies, and to null a box that cannot apply. What was handed out must come back as it was.
 
     What is handed out is the labeler's for the hours of the lease: others get it only where more of them are to judge
     it, and asking again gives the same forms. Held-out labelers get no training prompts to judge for training.

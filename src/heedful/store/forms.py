@@ -1,12 +1,13 @@
 """Forms: what a labeler is to judge, a JSON line each, to be filled in with any editor or script.
 
     {"schema": "ranking-form/1", "prompt": {"alias": "3f…", "text": "…", "examples": []}, "labeler": "ada",
-     "guideline": "v2", "seconds": null, "purpose": "train",
-     "responses": [{"alias": "9c…", "text": "…", "overall": null, "metadata": {"violent": null, …}, "rank": null}, …]}
+     "guideline": "v2", "seconds": null, "seal": {"prompt": "b2…", …}, "purpose": "train",
+     "responses": [{"alias": "9c…", "text": "…", "overall": null, "metadata": {"violent": false, …}, "rank": null}, …]}
 
 A form is blind: it shows texts, and nothing that tells which policy wrote a response or which split a prompt is of. An
 alias is a hash of the record's id and of the moment it was stored, which the labeler knows neither of; the store that
-wrote the form finds the record by it. The rules, for each of the three schemas, stand at `judgements`.
+wrote the form finds the record by it. `seal` holds a hash of each thing that must come back as it was handed out. The
+rules, for each of the three schemas, stand at `judgements`.
 """
 
 import hashlib
@@ -36,6 +37,8 @@ from heedful.types import (
     Response,
 )
 
+BLANK_BOXES: dict[str, bool | None] = dict.fromkeys(METADATA_FLAGS, False)
+
 
 class ShownPrompt(Record):
     """A prompt as labelers see it."""
@@ -62,8 +65,9 @@ class RatedResponse(Record):
         return value
 
     def flags(self) -> dict[str, bool]:
-        """The boxes that somebody filled in."""
-        return {box: ticked for box, ticked in self.metadata.items() if ticked is not None}
+        """Whether each box is ticked: one that is not written down is not; null does not apply and is left out."""
+        marks = BLANK_BOXES | self.metadata
+        return {box: ticked for box, ticked in marks.items() if ticked is not None}
 
 
 class RankedResponse(RatedResponse):
@@ -71,12 +75,13 @@ class RankedResponse(RatedResponse):
 
 
 class Form(Record):
-    """What every form holds. `seconds`: how long the labeler took for all of it."""
+    """What every form holds. `seconds`: how long the labeler took for all of it; `seal`: see `seals`."""
 
     prompt: ShownPrompt
     labeler: str
     guideline: str = UNKNOWN_GUIDELINE
     seconds: float | None = Field(default=None, ge=0)
+    seal: dict[str, str] = Field(default_factory=dict)
 
 
 class DemonstrationForm(Form):
@@ -85,12 +90,12 @@ class DemonstrationForm(Form):
 
 class RatingForm(Form):
     purpose: Literal["train", "evaluation"] = "train"
-    responses: tuple[RatedResponse, ...] = Field(min_length=1, max_length=1)
+    responses: tuple[RatedResponse, ...]
 
 
 class RankingForm(Form):
     purpose: Literal["train", "evaluation"] = "train"
-    responses: tuple[RankedResponse, ...] = Field(min_length=2)
+    responses: tuple[RankedResponse, ...]
 
 
 FORMS: dict[str, type[DemonstrationForm | RatingForm | RankingForm]] = {
@@ -147,7 +152,7 @@ def write_forms(
         form = _empty_form(work, prompt, alias_of[prompt.id], [(r, alias_of_response[r.id]) for r in shown])
         form |= {"labeler": labeler, "guideline": guideline}
         blank = FORMS[f"{work.task}-form/1"].model_validate(form)
-        line = {"schema": f"{work.task}-form/1"} | blank.model_dump(mode="json")
+        line = {"schema": f"{work.task}-form/1"} | blank.model_dump(mode="json") | {"seal": seals(blank)}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_atomic(path, "".join(lines))
     return len(lines)
@@ -157,9 +162,17 @@ def _empty_form(work: Work, prompt: Prompt, alias: str, shown: list[tuple[Respon
     form: dict[str, Any] = {"prompt": {"alias": alias, "text": prompt.text, "examples": prompt.examples}}
     if work.task == "demonstration":
         return form
-    boxes = dict.fromkeys(METADATA_FLAGS)
-    marked = [{"alias": alias, "text": response.text, "metadata": boxes} for response, alias in shown]
+    marked = [{"alias": alias, "text": response.text, "metadata": BLANK_BOXES} for response, alias in shown]
     return form | {"purpose": work.purpose, "responses": marked}
+
+
+def seals(form: Form) -> dict[str, str]:
+    """A hash of each thing that must come back as it was handed out; the order of the responses is free."""
+    things: dict[str, Any] = {"prompt": form.prompt.model_dump(mode="json"), "labeler": form.labeler}
+    if isinstance(form, RatingForm | RankingForm):
+        things |= {"responses": sorted([r.alias, r.text] for r in form.responses), "purpose": form.purpose}
+    of_form = [type(form).__name__, form.prompt.alias]
+    return {name: hashlib.sha256(json.dumps([*of_form, it]).encode()).hexdigest()[:12] for name, it in things.items()}
 
 
 def _place(labeler: str, response: str) -> float:
@@ -176,14 +189,16 @@ def read_form(values: Mapping[str, Any], where: str) -> Form:
 def judgements(form: Form, book: Book, where: str) -> list[Entry]:
     """What the labeler said in the form, the form's own task first; nothing where they left it empty.
 
-    A demonstration-form wants `text`. A rating-form wants `overall`; boxes left null say nothing. A ranking-form wants
-    `rank` for every response; `overall`, with or without boxes, makes a rating of the response as well.
+    A demonstration-form wants `text`. A rating-form wants `overall`: with it, a box that is not ticked says no, and one
+    set to null does not apply. A ranking-form wants `rank` for every response; `overall` makes a rating of the response
+    as well.
 
     Raises:
-        InputError: an alias or labeler the store does not know, or a form filled in by half.
+        InputError: a form that is not as handed out, is of another store, or was filled in by half.
     """
+    _check_seals(form, where)
     if form.labeler not in book.labelers:
-        raise InputError(f"{where}: no labeler {form.labeler} in this store; write the name as in the form given out")
+        raise InputError(_unknown(where, "labeler", form.labeler))
     if form.prompt.alias not in book.prompts:
         raise InputError(_unknown(where, "prompt", form.prompt.alias))
     prompt = book.prompts[form.prompt.alias]
@@ -195,7 +210,7 @@ def judgements(form: Form, book: Book, where: str) -> list[Entry]:
         values = common | {"id": id, "text": form.text, "seconds": form.seconds}
         return [Entry(make_record(Demonstration, values, where), {"round": prompt.round})]
     assert isinstance(form, RatingForm | RankingForm)
-    rows = [_response(shown, prompt.id, book, where) for shown in form.responses]
+    rows = [_response(shown, book, where) for shown in form.responses]
     common |= {"purpose": form.purpose}
     ratings = [
         _rating(shown, row, common | {"seconds": form.seconds if isinstance(form, RatingForm) else None}, where)
@@ -207,24 +222,28 @@ def judgements(form: Form, book: Book, where: str) -> list[Entry]:
     return _ranking(form, rows, common, bool(ratings), where) + ratings
 
 
-def _response(shown: RatedResponse, prompt_id: str, book: Book, where: str) -> Any:
-    row = book.responses.get(shown.alias)
-    if row is None:
+def _check_seals(form: Form, where: str) -> None:
+    for name, seal in seals(form).items():
+        if form.seal.get(name) != seal:
+            changed = name if name in form.seal else f"seal.{name}"
+            raise InputError(
+                f"{where}, {changed}: not as handed out; put back what stood there, or let heedful label work "
+                "write the form anew"
+            )
+
+
+def _response(shown: RatedResponse, book: Book, where: str) -> Any:
+    if shown.alias not in book.responses:
         raise InputError(_unknown(where, "response", shown.alias))
-    if row.prompt_id != prompt_id:
-        raise InputError(f"{where}: response {shown.alias} answers another prompt; keep each under its own")
-    return row
+    return book.responses[shown.alias]
 
 
-def _unknown(where: str, what: str, alias: str) -> str:
-    return (
-        f"{where}: no {what} {alias!r} in this store; the alias was changed, the form is of another store, or what it "
-        "shows was erased"
-    )
+def _unknown(where: str, what: str, name: str) -> str:
+    return f"{where}: no {what} {name!r} in this store; the form is of another store, or what it shows was erased"
 
 
 def _is_rated(shown: RatedResponse, where: str) -> bool:
-    if shown.overall is None and shown.flags():
+    if shown.overall is None and any(shown.flags().values()):
         raise InputError(f"{where}: boxes without overall; give overall a mark from 1 to 7")
     return shown.overall is not None
 
