@@ -4,6 +4,7 @@ Each stage declares its own `Config` subclass beside its loop; this module holds
 `--set key=value` overrides, and turning validation errors into one clear line.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -108,9 +109,17 @@ def _describe(item: Any, model: type[Config], where: str) -> str:
 
 def said(item: Any) -> str:
     """What one of pydantic's errors says, in our words: "must be greater than 0"."""
+    if item["type"] == "json_invalid":
+        return not_json(item["msg"].removeprefix("Invalid JSON: "))
     plain = {"missing": "is missing", "extra_forbidden": "is no field here"}
-    message = plain.get(item["type"]) or item["msg"].removeprefix("Value error, ")
-    return message.replace("Input should be a valid ", "must be a valid ").replace("Input should ", "must ")
+    message = plain.get(item["type"]) or item["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    return re.sub(r"\b(Input|String|Tuple|List|Dictionary) should ", "must ", message)
+
+
+def not_json(message: str) -> str:
+    """What a JSON parser says of one line of a file, without its own count of lines, and the mend."""
+    plain = re.sub(r":?( at)? line 1 column (\d+)( \(char \d+\))?$", r" at character \2", message)
+    return f"not valid JSON: {plain}; write one whole JSON object on each line"
 
 
 def _block(model: type[Config], path: Iterable[str | int]) -> type[Config]:

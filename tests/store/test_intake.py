@@ -49,9 +49,10 @@ def test_minimal_lines_get_ids_from_their_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"text": "a", "user": "u"}\n{"text": \n', r"p\.jsonl, line 2: .*JSON"),
-        (b'{"text": "a", "user": "u"}\n\n{"text": "", "user": "u"}', r"line 3: text: .*at least 1"),
-        (b'{"text": "  ", "user": "u"}', "line 1: .*text is empty"),
+        (b'{"text": "a", "user": "u"}\n{"text": \n', r"line 2: not valid JSON: \D* at character \d+; write"),
+        (b'{"text": "a", "user": "u"}\n\n{"text": "", "user": "u"}', "line 3: text is empty; write the prompt"),
+        (b'{"text": "  ", "user": "u"}', "line 1: text is empty; write the prompt, or take its line out"),
+        (b'{"instruction": " ", "user": "u", "examples": [["q", "r"]]}', "line 1: text is empty"),
         (b'{"text": "a"}', "line 1: user"),
         (b'{"text": "a", "user": "u", "colour": 1}', "line 1: colour"),
         (b'{"text": "a", "user": "u", "split": "dev"}', "line 1: split"),

@@ -35,6 +35,8 @@ class IncomingPrompt(Prompt):
                 raise ValueError("give text or instruction, not both")
             values["text"] = values["instruction"]
             values = {"kind": "few_shot", "source": "labeler"} | values
+        if isinstance(values.get("text"), str) and not values["text"].strip():
+            raise ValueError("text is empty; write the prompt, or take its line out")
         if not values.get("id"):
             content = [values.get("user"), values.get("text"), values.get("examples") or []]
             content += [values["system"]] if values.get("system") else []
@@ -43,8 +45,6 @@ class IncomingPrompt(Prompt):
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
-        if not self.text.strip():
-            raise ValueError("text is empty")
         if self.instruction and not self.examples:
             raise ValueError("a few-shot prompt needs at least one [query, response] pair in examples")
         if self.instruction and self.system:

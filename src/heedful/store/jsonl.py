@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from sqlalchemy import Connection, select
 
-from heedful.config import InputError
+from heedful.config import InputError, not_json
 from heedful.snapshot import read_lines
 from heedful.store.database import Store
 from heedful.store.forms import FORMS, Form, judgements, read_book, read_form
@@ -158,7 +158,7 @@ def _read_line(line: str, where: str) -> Form | list[Entry]:
     try:
         values = json.loads(line)
     except ValueError as error:
-        raise InputError(f"{where}: not valid JSON: {error}") from None
+        raise InputError(f"{where}: {not_json(str(error))}") from None
     schema = str(values.get("schema")) if isinstance(values, dict) else ""
     if schema in FORMS:
         return read_form(values, where)
