@@ -104,9 +104,12 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'{"text": "a", "user": "u"}\n\n{"text": "b" "user": "u"}\n', ["line 3", "JSON"]),
+        (
+            b'{"text": "a", "user": "u"}\n\n{"text": "b" "user": "u"}\n',
+            ["line 3: not valid JSON", "at character 14; write"],
+        ),
         (b'{"text": "a", "user": "u"}\n{"text": "b"}\n', ["line 2", "user", "is missing"]),
-        (b'{"text": "", "user": "u"}\n', ["line 1", "text"]),
+        (b'{"text": "", "user": "u"}\n', ["line 1: text is empty", "take its line out"]),
         (b'{"text": "a", "user": "u", "usr": 1}\n', ["line 1", "usr"]),
         (b'{"text": "caf\xe9", "user": "u"}\n', ["line 1", "UTF-8"]),
         (b'{"text": "a", "user": "u"}\n["b"]\n', ["line 2"]),
@@ -119,6 +122,21 @@ def test_a_broken_line_of_prompts_is_named_and_nothing_taken_in(
     path.write_bytes(content)
     words_in(refuse("prompts", "import", path, "--store", tmp_path / "s.db"), [str(path), *words])
     assert not (tmp_path / "s.db").exists()
+
+
+def test_a_file_that_marks_no_prompt_as_a_labelers_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+
+    def take_in(store: str, *options: object) -> str:
+        return succeed("prompts", "import", path, "--store", tmp_path / store, *options)
+
+    rows = [{"text": f"Prompt number {n} of its own", "user": f"u{n}"} for n in range(50)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words_in(take_in("s.db"), ["warning: ", '"source": "labeler"', "--pool sft"])
+    assert "warning" not in take_in("later.db", "--round", 2) and "warning" not in take_in("ppo.db", "--pool", "ppo")
+    rows = [{"text": f"Prompt of a labeler, number {n}", "user": f"l{n}", "source": "labeler"} for n in range(50)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert "warning" not in take_in("s.db")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +186,7 @@ def label_line(texts: list[str], rank: list[int]) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("texts", "rank", "words"),
     [
-        (["a"], [1], ["line 2", "ranking", "responses", "at least 2"]),
+        (["a"], [1], ["line 2", "ranking: responses: must have at least 2 items"]),
         (["a", "b"], [1], ["line 2", "1 entries for 2 responses"]),
         (["a", "b"], [1, 3], ["line 2", "1..2"]),
         (["a", ""], [1, 2], ["response r1 is empty", "leave it out"]),
@@ -188,7 +206,8 @@ def test_impossible_rankings_are_not_taken_in(
 def test_a_broken_line_of_labels_is_named(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text(json.dumps(label_line(["a", "b"], [1, 2])) + "\n{oops\n", encoding="utf-8")
-    words_in(refuse("label", "import", path, "--store", tmp_path / "s.db"), [str(path), "line 2", "JSON"])
+    line = refuse("label", "import", path, "--store", tmp_path / "s.db")
+    words_in(line, [f"{path}, line 2: not valid JSON", "at character 2; write one whole JSON object on each line"])
 
 
 def test_an_all_tied_ranking_is_kept_counted_and_cannot_be_trained_on(tmp_path: Path) -> None:

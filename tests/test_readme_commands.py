@@ -60,7 +60,7 @@ def fill_in(forms: Path) -> int:
 
 def work_on(waiting: str, forms: Path) -> None:
     """Do what a waiting run asks for, by the commands it names."""
-    for work, options in re.findall(r"(heedful label work FILE .*? --labeler )NAME (.*?) (?:and|writes)", waiting):
+    for work, options in re.findall(r"(heedful label work FILE .*? --labeler )NAME (.*)", waiting):
         who = "kim" if "--heldout" in options else "ada"
         ask(f"{work}{who} {options}".replace("FILE", str(forms)))
         assert fill_in(forms) > 0

@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,19 @@ from heedful.models.checkpoint import save_policy
 from heedful.pipeline.labelling import with_empty_last
 from heedful.pipeline.people import PeopleSource, read_documents
 from heedful.pipeline.recipe import Recipe, build
+from heedful.pipeline.results import policy
 from heedful.pipeline.start import source_of
 from heedful.snapshot import Snapshot, read_snapshot
 from heedful.store.database import open_store
 from heedful.store.export import export_snapshot
+from heedful.store.forms import write_forms
 from heedful.store.incoming import IncomingPrompt
 from heedful.store.intake import take_in
-from heedful.store.labels import add_demonstration, add_labeler, add_ranking
-from heedful.store.pools import prompts_with_pool
+from heedful.store.jsonl import import_jsonl
+from heedful.store.labels import add_demonstration, add_labeler, add_ranking, add_response
+from heedful.store.pools import add_prompt, prompts_with_pool
 from heedful.store.progress import Work, to_label
-from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Rating, Response
+from heedful.types import METADATA_FLAGS, Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Rating, Response
 from tiny import cli, refuse
 from toys import TOKENIZER, WORDS, make_policy
 
@@ -85,15 +90,16 @@ def waiting(recipe: Path, folder: Path, given: Path | None = None) -> str:
     """What the command says that it waits for: "3 of 20 rankings"; `given` is --dir where a cell of it waits."""
     result = run(recipe, given or folder)
     assert result.exit_code == 3, result.output
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("waiting for people: ")]
-    for forms in line.split(": heedful label work FILE ")[1].split(" writes")[0].split(" and heedful label work FILE "):
-        forms = forms.replace("NAME", "checks-held" if "--heldout" in forms else "checks")
-        write = cli("label", "work", folder.parent / "forms.jsonl", *forms.split(), "--lease", 0)
+    lines = result.stdout[result.stdout.index("waiting for people: ") :].splitlines()
+    *ask, take_in = [line.strip() for line in lines if line.startswith("  heedful ")]
+    for command in ask:
+        who = "checks-held" if "--heldout" in command else "checks"
+        filled = command.replace("FILE", str(folder.parent / "forms.jsonl")).replace("NAME", who)
+        write = cli(*shlex.split(filled)[1:], "--lease", 0)
         assert write.exit_code == 0 and int(write.stdout.split(": ")[1].split()[0]) > 0, write.output
-    command = line.split(", and ")[1].split(" brings")[0]
-    assert command == f"heedful label import FILE --store {folder / 'store.db'}"
-    assert (folder / "store.db").exists() and line.endswith("then run the same command again")
-    return line.removeprefix("waiting for people: ").split(";")[0]
+    assert ask and take_in == f"heedful label import FILE --store {folder / 'store.db'}"
+    assert (folder / "store.db").exists() and "then run the same command again" in result.stdout
+    return lines[0].removeprefix("waiting for people: ").split(";")[0]
 
 
 def open_work(folder: Path, work: Work, labeler: str) -> list[tuple[Prompt, tuple[Response, ...]]]:
@@ -194,10 +200,10 @@ def finished(folder: Path, judged: int) -> None:
     wins = results["policies"]["ppo"]["win_rate"]
     assert wins["num_prompts"] <= 6 and wins["wins"] + wins["ties"] + wins["losses"] >= 2
     # Nobody rated, and nobody knows the truth: null with a reason.
-    for name, policy in results["policies"].items():
-        nulls = [key for key in ("likert", "gold", "lm_loss") if policy[key] is None]
+    for name, found in results["policies"].items():
+        nulls = [key for key in ("likert", "gold", "lm_loss") if found[key] is None]
         assert nulls == ["likert", "gold", "lm_loss"], name
-        assert all(policy["reason"][key] for key in nulls)
+        assert all(found["reason"][key] for key in nulls)
     assert results["agreement"]["train"]["mean"] is None and results["agreement"]["train"]["reason"]
     snapshot = read_snapshot(folder / "evaluation" / "judgements" / "snapshot")
     assert {r.labeler for r in snapshot.rankings} == {"kim"} and len(snapshot.rankings) == judged
@@ -363,6 +369,31 @@ def test_people_fill_in_forms(recipe: Path, tmp_path: Path) -> None:
     assert "no store is there" in refuse("label", "work", forms, "--store", tmp_path / "none.db", "--labeler", "ada")
 
 
+def test_a_rate_is_of_all_who_were_shown_the_box(tmp_path: Path) -> None:
+    """Four labelers' marks, one box ticked once, the others left as the form hands them out."""
+    given = {f"p{n}": f"r{n}" for n in range(4)}
+    path = tmp_path / "forms.jsonl"
+    with open_store(tmp_path / "s.db") as store:
+        for n, (prompt, response) in enumerate(given.items()):
+            add_prompt(store, Prompt(id=prompt, text=f"Say {n}", user=prompt, split="test"), pool="evaluation")
+            add_response(store, Response(id=response, prompt_id=prompt, text=f"{n}"))
+        add_labeler(store, Labeler(id="kim", group="heldout"))
+        write_forms(store, path, Work("rating", pool="evaluation", purpose="evaluation"), "kim")
+        forms = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for form in forms:
+            form["responses"][0]["overall"] = 4
+        forms[0]["responses"][0]["metadata"]["hallucination"] = True
+        forms[1]["responses"][0]["metadata"]["satisfies_constraint"] = None
+        path.write_text("".join(json.dumps(form) + "\n" for form in forms), encoding="utf-8")
+        assert import_jsonl(store, path) == {"ratings": 4}
+        judged = export_snapshot(store, pools=["evaluation"], purpose="evaluation", heldout="include")
+    (tmp_path / "done.json").write_text('{"results": {}, "counts": {}, "seconds": 1}', encoding="utf-8")
+    found = policy(tmp_path, win_rate([], {"a": given, "b": given}, "a", "b"), judged, given, {})
+    assert found["metadata"] == dict.fromkeys(METADATA_FLAGS, 0.0) | {"hallucination": 0.25}
+    number = {flag: interval["num_ratings"] for flag, interval in found["metadata_interval"].items()}
+    assert number == dict.fromkeys(METADATA_FLAGS, 4) | {"satisfies_constraint": 3}
+
+
 def test_people_label_once_for_all_cells_of_a_sweep(recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     settings = yaml.safe_load(recipe.read_text()) | {"matrix": {"sft.lr": [1e-3, 1e-2]}, "matrix_until": "sft"}
@@ -393,6 +424,30 @@ def test_prompts_fall_to_their_pools_and_sizes_are_at_most(recipe: Path) -> None
     assert source.dropped["same first 200 characters as an earlier prompt"] == 1
 
 
+def test_a_file_that_leaves_nothing_to_demonstrate_is_warned_of(recipe: Path, tmp_path: Path) -> None:
+    draw = random.Random(2)
+    rows = [{"text": text(draw), "user": f"customer-{n}"} for n in range(60)]
+    path = tmp_path / "plain.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def warned(**changes: Any) -> str:
+        source = PeopleSource(built(recipe, prompts=str(path), **({"intake": {}} | changes)))
+        pools = source.prompts()
+        assert not source.warning or f": {len(pools['sft'])} of " in source.warning
+        return source.warning
+
+    assert "pool sft" in warned() and '"source": "labeler"' in warned()
+    shares = re.findall(r"set intake\.shares, such as (.*)$", warned())
+    assert not warned(intake={"shares": yaml.safe_load(shares[0])})  # the mend is one
+    dry = cli("run", recipe, "--dry-run", "--set", f"prompts={path}", "--set", "intake.shares={customer: {ppo: 1}}")
+    assert dry.exit_code == 0 and "(pool sft): 0 of " in dry.stdout, dry.output
+    no_sft = {"sft": {"variants": {}}, "ppo_start": "start", "rankings": RECIPE["rankings"] | {"policy": "start"}}
+    assert not warned(**no_sft, evaluate=RECIPE["evaluate"] | {"baseline": "start"})
+    rows[0]["source"] = "labeler"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert not warned()
+
+
 def test_without_held_out_people_the_training_group_judges(recipe: Path) -> None:
     assert built(recipe, labelers={"judge": "people", "heldout": 0}).labelers.heldout == 0
 
@@ -409,7 +464,7 @@ def test_some_prompts_wait_for_a_second_labeler(recipe: Path, tmp_path: Path) ->
     held = sum(prompt.split != "train" for prompt in prompts)
     assert len(prompts) < of_train(line) < 2 * len(prompts)
     assert f"0 of {2 * held} rankings by held-out labelers" in line
-    assert "--round 1 --overlap 1.5 and heedful" in line and "--overlap 2 --heldout" in line
+    assert "--round 1 --overlap 1.5\n" in result.stdout and "--overlap 2 --heldout\n" in result.stdout
 
 
 def test_an_empty_response_comes_last_and_stays_in_the_win_rate() -> None:

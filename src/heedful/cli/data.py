@@ -54,8 +54,9 @@ def import_prompts(
     differs is used, and said. A user who is in the store keeps the split they have there.
     """
     from heedful.store.database import open_store
-    from heedful.store.intake import IntakeConfig, read_prompts
+    from heedful.store.intake import IntakeConfig, few_demonstrations, read_prompts
     from heedful.store.intake import import_prompts as take_in
+    from heedful.store.pools import prompts_with_pool
 
     options = {"prefix": prefix, "cap": cap, "key": key, "split": split, "valid": valid, "test": test}
     options |= {"pii": pii, "names": names, "salt": salt}
@@ -68,8 +69,13 @@ def import_prompts(
     found = read_prompts(file, user)
     with open_store(store_place(store)) as opened:
         report = take_in(opened, found, config, pool, round)
+        # A later round asks for no demonstrations.
+        begun = prompts_with_pool(opened, 0) if round == 0 and pool is None else []
+        warning = few_demonstrations(begun, "import some with --pool sft")
     for line in report.lines():
         say(line)
+    if warning:
+        say(warning)
 
 
 @prompts.command("report")

@@ -21,6 +21,7 @@ from heedful.models.load import compute_device, from_scratch, load_decoder, load
 from heedful.models.lora import check_rank, parameters_per_rank
 from heedful.models.optimizer import autocast
 from heedful.pipeline.measure import ChooseConfig
+from heedful.pipeline.people import PeopleSource
 from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
 from heedful.pipeline.start import source_of
@@ -117,6 +118,8 @@ def show_plan(recipe: Recipe) -> None:
         "activations"
     )
     say("steps that run side by side add up in memory; in time they are added up here")
+    if isinstance(source, PeopleSource) and source.warning:
+        say(source.warning)
 
 
 def plan_table(work: dict[str, Work], rates: Rates) -> Table:

@@ -1,6 +1,7 @@
 """Steps in which somebody judges: simulated labelers answer at once, people through the store and the next command."""
 
 import random
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -58,13 +59,12 @@ def wait_for(store: Store, works: Sequence[Work], where: Path) -> None:
     states = [progress(store, work) for work in works]
     missing = [state for state in states if state.done < state.total]
     if missing:
-        there = f"--store {store.engine.url.database}"
-        forms = [f"heedful label work FILE {there} --labeler NAME {' '.join(options(state.work))}" for state in missing]
-        raise Waiting(
-            f"waiting for people: {', '.join(map(str, missing))}; what to judge is in {where}: {' and '.join(forms)} "
-            f"writes forms to fill in, and heedful label import FILE {there} brings judgements in; then run the same "
-            "command again"
-        )
+        there = f"--store {shlex.quote(str(store.engine.url.database))}"
+        lines = [f"waiting for people: {', '.join(map(str, missing))}; what to judge is in {where}"]
+        lines.append("write it as forms to fill in, for each labeler NAME:")
+        lines += [f"  heedful label work FILE {there} --labeler NAME {' '.join(options(it.work))}" for it in missing]
+        lines.append("take the filled forms in, then run the same command again:")
+        raise Waiting("\n".join([*lines, f"  heedful label import FILE {there}"]))
 
 
 def options(work: Work) -> list[str]:

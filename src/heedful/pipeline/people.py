@@ -16,20 +16,25 @@ from heedful.pipeline.recipe import Recipe
 from heedful.snapshot import read_lines, read_records
 from heedful.store.database import open_store
 from heedful.store.export import export_snapshot
-from heedful.store.intake import import_prompts, read_prompts
+from heedful.store.intake import few_demonstrations, import_prompts, read_prompts
 from heedful.store.pools import Pool, prompts_with_pool, unit
 from heedful.types import Demonstration, Document, LabelerGroup, Prompt, Response
 
+OTHER_SHARES = "set intake.shares, such as {customer: {sft: 1, reward_model: 2, ppo: 2}}"
 VALID_DOCUMENTS = 0.02  # share held out of pretraining text that brings no split of its own
 IN_MEMORY = "sqlite://"
 
 
 class PeopleSource:
-    """Prompts of a .jsonl or .txt file (see `store.intake.read_prompts`); `dropped` counts what the rules left out."""
+    """Prompts of a .jsonl or .txt file (see `store.intake.read_prompts`); `dropped` counts what the rules left out.
+
+    `warning`: what `prompts` found that will hardly be meant so; empty where there is nothing.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.dropped: Counter[str] = Counter()
+        self.warning = ""
         self.rows = read_prompts(Path(recipe.prompts))
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
@@ -45,6 +50,8 @@ class PeopleSource:
         for prompt, pool in taken:
             assert pool is not None
             found[pool].append(prompt)
+        if self.recipe.sft and not 0 < self.recipe.pools.sft <= len(found["sft"]):
+            self.warning = few_demonstrations(taken, OTHER_SHARES)
         return {pool: self.first(pool, prompts) for pool, prompts in found.items()}
 
     def first(self, pool: Pool, prompts: list[Prompt]) -> list[Prompt]:

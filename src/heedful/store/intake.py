@@ -174,6 +174,21 @@ def import_prompts(
     return store.write(work)
 
 
+def few_demonstrations(found: Iterable[tuple[Prompt, Pool | None]], other_mend: str) -> str:
+    """A warning where hardly any prompt falls to the SFT pool because none is said to be a labeler's; else empty.
+
+    By table 6's shares customers' prompts, which all are that say nothing of their source, are ranked and trained on.
+    """
+    training = [(prompt, pool) for prompt, pool in found if prompt.split != "test"]
+    number = sum(pool == "sft" for _, pool in training)
+    if any(prompt.source == "labeler" for prompt, _ in training) or number >= len(training) / 10:
+        return ""
+    return (
+        f"warning: prompts that people write demonstrations for (pool sft): {number} of {len(training)}, for none is "
+        f'marked as a labeler\'s; add "source": "labeler" to those that labelers wrote, or {other_mend}'
+    )
+
+
 def _deduplicate(
     rows: Sequence[IncomingPrompt], config: IntakeConfig, stored: Collection[str], report: IntakeReport
 ) -> list[IncomingPrompt]:
