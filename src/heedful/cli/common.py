@@ -51,7 +51,10 @@ Overrides = Annotated[
     ),
 ]
 StorePlace = Annotated[
-    str, typer.Option("--store", help="The labelling store: an SQLite file or a postgresql:// URL.", show_default=False)
+    str,
+    typer.Option(
+        "--store", help="The store: an SQLite file, a run's folder or a postgresql:// URL.", show_default=False
+    ),
 ]
 
 

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.table import Table
 
 from heedful.cli.common import console, errors, say
-from heedful.config import RECIPES, InputError, nearest
+from heedful.config import RECIPES, InputError, nearest, read_recipe
 
 MIN_PYTHON = (3, 11)
 MIN_SQLITE = (3, 24)
@@ -24,15 +24,49 @@ MIN_FREE_GB = 2.0
 README = """# {name}
 
 A heedful project: from people's judgements of a model's answers to a better model.
-
+{files}
 1. See what the recipe would do:     `heedful run recipe.yaml --dir runs/first --dry-run`
 2. Run it:                           `heedful run recipe.yaml --dir runs/first`
-   The same command goes on after a stop; exit code 3 says that it waits for people.
+   The same command goes on after a stop.
 3. See where it stands:              `heedful status runs/first`
 4. Change `recipe.yaml`, or one setting at a time: `--set ppo.kl_coef=0.05`; another setting needs another `--dir`.
-5. Take the model out:               `heedful export runs/first/round-1/ppo_ptx/model my-model`
+5. Take the model out:               `heedful export runs/first/{policy}/model my-model`
+{people}"""
+WORLD_FILES = """
+The recipe makes its prompts, its text and its labelers itself: there is nothing to bring. A project with prompts and
+people of your own begins with `heedful init FOLDER --recipe instructgpt`.
+"""
+STORY_FILES = """
+Put `{prompts}`, a text file of stories, beside `recipe.yaml`: prompts are cut from it (the setting `prompts`). The
+setting `model` ({model}) is a name on the Hugging Face hub or a folder.
+"""
+PEOPLE_FILES = """
+Put these beside `recipe.yaml`; the run takes them in itself:
 
-Your own prompts: `heedful prompts import FILE --store store.db`, then `heedful prompts report store.db`.
+- `{prompts}` (the setting `prompts`): a prompt a line, `{{"text": "…", "user": "…"}}`. A prompt that a labeler wrote
+  says `"source": "labeler"` as well. By the paper's shares nearly all demonstrations are asked of such prompts, and
+  hardly any of customers' (the setting `intake.shares`).
+- `{documents}` (the setting `documents`): pretraining text, a document a line, `{{"text": "…"}}`.
+- a model: the setting `model` ({model}) is a name on the Hugging Face hub or a folder.
+
+And say in `labelers` how many people there are: the recipe counts on {train}, and {heldout} held-out ones who judge the
+result.
+"""
+PEOPLE = """
+## People's part
+
+Step 2 ends with exit code 3 when it needs people. It prints how many judgements are missing, and the commands that
+write them as forms and take the filled forms in. Demonstrations come first; for the labeler ada:
+
+```
+heedful label work forms.jsonl --store runs/first --labeler ada --task demonstration --pool sft
+heedful label import forms.jsonl --store runs/first
+heedful run recipe.yaml --dir runs/first
+```
+
+Between the first two she fills in `text` of every form, with any editor or script. Rankings come next (`rank` of every
+response, 1 is best), and at the end held-out labelers rank the policies' responses. `heedful prompts report runs/first`
+shows the prompts of each pool; `heedful label edit forms.jsonl --store runs/first` corrects what was taken in.
 """
 GITIGNORE = "runs/\n*.db\n*.db-shm\n*.db-wal\n*.partial\n"
 
@@ -59,12 +93,23 @@ def init(
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "recipe.yaml": source.read_text(encoding="utf-8"),
-        "README.md": README.format(name=folder.resolve().name),
+        "README.md": readme(folder.resolve().name, read_recipe(str(source))),
         ".gitignore": GITIGNORE,
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     say(f"{folder}: {', '.join(texts)}; next: cd {folder} && heedful run recipe.yaml --dir runs/first --dry-run")
+
+
+def readme(name: str, recipe: dict[str, Any]) -> str:
+    """The project's next steps: what the recipe (as in its file) wants brought, and where people come in."""
+    ppo, labelers = recipe["ppo"], recipe["labelers"]
+    # The last policy that pays for KL: one that does not is a control.
+    paying = [name for name, own in ppo["variants"].items() if (ppo | own).get("kl_coef") != 0]
+    policy = f"round-{recipe.get('rounds', 1)}/{paying[-1]}"
+    files = {"world": WORLD_FILES, "sentiment": STORY_FILES, "people": PEOPLE_FILES}[labelers["judge"]]
+    people = PEOPLE if labelers["judge"] == "people" else ""
+    return README.format(name=name, files=files.format(**(recipe | labelers)), policy=policy, people=people)
 
 
 def recipes() -> None:

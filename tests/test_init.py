@@ -1,0 +1,35 @@
+"""A new project's README: what its recipe wants brought, commands that exist, and where people come in."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from heedful.cli.status import planned_steps
+from heedful.config import RECIPES, read_recipe
+from heedful.pipeline.recipe import build
+from test_docs import check_command
+from tiny import succeed
+
+
+@pytest.mark.parametrize("recipe", [path.stem for path in sorted(RECIPES.glob("*.yaml"))])
+def test_a_new_project_says_what_its_recipe_needs(recipe: str, tmp_path: Path) -> None:
+    succeed("init", tmp_path / "mine", "--recipe", recipe)
+    raw = read_recipe(str(tmp_path / "mine" / "recipe.yaml"))
+    page = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    words = " ".join(page.split())
+    assert page.startswith("# mine\n") and "{" not in re.sub(r'\{"text".*?\}', "", page)
+    (last,) = re.findall(r"`heedful export runs/first/(\S+)/model my-model`", page)
+    assert last in planned_steps(build(raw).model_dump(mode="json")) and not last.endswith("no_kl")
+    for file in (raw["prompts"], raw.get("documents"), raw.get("model")):
+        assert file in (None, "world") or file in words, file
+    people = raw["labelers"]["judge"] == "people"
+    for part in ("exit code 3", '"source": "labeler"', "heedful label work", "heedful label import"):
+        assert (part in words) == people, part
+    assert "store.db" not in page  # a run reads its own store, which is in its folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path / "mine")  # where recipe.yaml is
+        commands = re.findall(r"`(heedful [^`]*)`", page) + re.findall(r"^heedful .*", page, re.MULTILINE)
+        for command in commands:
+            check_command(command)
+    assert len(commands) >= 4
