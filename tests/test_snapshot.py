@@ -113,7 +113,7 @@ def test_what_is_no_snapshot_is_said_so(about: str | None, tmp_path: Path) -> No
     [
         (b'{"text": "a"}\n\n{"text": 3}\n', "line 3: text: must be a valid string"),
         (b'{"text": "a"}\n{"txt": "a"}\n', "line 2: text: is missing"),
-        (b'{"text": "a"\n', "line 1: Invalid JSON"),
+        (b'{"text": "a"\n', "line 1: not valid JSON"),
         (b'{"text": "a"}\n{"text": "\xe9"}\n', "line 2: not UTF-8; save the file as UTF-8"),
     ],
 )

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.accept
 SETTINGS = ("rounds=2", "ppo.iterations=4", "ppo.normalize_score=true", "ppo.kl_target=0.5")
 TWO_ROUNDS = ("--cores", 2, *(word for setting in SETTINGS for word in ("--set", setting)))
 KILLS = 10
+GROWTH = 1.15  # of the longest life after one that finished no step: starting workers alone may take longer than it
 # Parts of more than a thousand tokens in fp32: two threads round their products otherwise than one does.
 ALONE = ("sft.variants={sft: {epochs: 4}}", "sft.residual_dropout=0.3", "sft.precision=fp32", "ppo_start=sft")
 ALONE += ("pools.sft=384", "sft.batch_size=64", "sft.max_tokens=1600")
@@ -59,12 +60,15 @@ def test_random_kills_of_a_run_with_workers_change_no_byte(seed: int, tmp_path: 
 
     draw = random.Random(seed)
     moments: Counter[str] = Counter()
-    with_workers = 0
+    with_workers = done = 0
+    longest = 2 * seconds / (KILLS + 8)
     while True:
-        code, workers = one_life(output, folder, arguments, draw.uniform(0, 2 * seconds / (KILLS + 8)))
+        code, workers = one_life(output, folder, arguments, draw.uniform(0, longest))
         if code != -signal.SIGKILL:
             break
         wait_until(functools.partial(nobody_alive, workers), 3600)
+        before, done = done, len(list(folder.rglob("done.json")))
+        longest *= 1.0 if done > before else GROWTH
         moments[at_work(folder)] += 1
         with_workers += bool(workers)
     assert code == 0, output.read_text()[-3000:]
