@@ -155,9 +155,13 @@ class _Server:
         if keep is not None:
             try:
                 await run_in_threadpool(keep)
-            except BaseException:
+            except BaseException as error:
                 self._worker.leave(job)
-                raise
+                if not isinstance(error, OSError):
+                    raise
+                # answered here: an error that nobody handles would cost the client its connection as well
+                log.exception("a prompt could not be kept")
+                raise failed() from error
         if asked.stream:
             return _Events(_written(answer.events()), lambda: self._worker.leave(job))
         return await self._whole(request, answer, job)
@@ -245,5 +249,8 @@ async def _gone(request: Request, error: ClientDisconnect) -> Response:
 
 
 async def _server_error(request: Request, error: Exception) -> Response:
-    found = ApiError(500, "the server failed; its log says why", type="server_error")
-    return JSONResponse(found.body, 500)
+    return JSONResponse(failed().body, 500)
+
+
+def failed() -> ApiError:
+    return ApiError(500, "the server failed; its log says why", type="server_error")
