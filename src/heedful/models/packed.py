@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-PADDING = 0.04  # share of padding from which laying rows end to end costs less than computing it
+PADDING = 0.1  # share of padding from which laying rows end to end costs less than computing it
 
 
 class Packed:
