@@ -33,7 +33,7 @@ few = settings(max_examples=60, deadline=None, derandomize=True)
         ({"order": ("a", "b", "b")}, "order must list the same responses"),
         ({"responses": ("a",), "rank": (1,)}, "at least 2 items"),
         ({"seconds": -1.0}, "greater than or equal to 0"),
-        ({"purpose": "fun"}, "'train' or 'evaluation'"),
+        ({"purpose": "fun"}, "'train', 'evaluation' or 'screening'"),
     ],
 )
 def test_a_ranking_that_cannot_be(changes: dict[str, object], words: str) -> None:

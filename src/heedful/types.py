@@ -15,6 +15,8 @@ Source = Literal["labeler", "customer"]
 LabelerKind = Literal["person", "simulated", "ai", "principles", "metric"]
 LabelerGroup = Literal["train", "heldout"]
 
+Purpose = Literal["train", "evaluation", "screening"]
+
 UNKNOWN_GUIDELINE = "none"
 
 
@@ -84,7 +86,8 @@ class Ranking(Record):
 
     `rank[i]` belongs to `responses[i]`: 1 is best and equal ranks tie. `order` lists the response ids as they were
     presented, so position habits can be measured. `purpose` keeps training judgements (helpfulness first) apart
-    from evaluation judgements (truthfulness and harmlessness first).
+    from evaluation judgements (truthfulness and harmlessness first) and from those that measure the labeler, whose
+    answer is known (screening). `strength` says of two responses how much better one is: 1 slightly, 2 clearly, 3 much.
     """
 
     id: str = Field(min_length=1)
@@ -93,7 +96,8 @@ class Ranking(Record):
     responses: tuple[str, ...] = Field(min_length=2)
     rank: tuple[int, ...]
     order: tuple[str, ...] = ()
-    purpose: Literal["train", "evaluation"] = "train"
+    strength: int | None = Field(default=None, ge=1, le=3)
+    purpose: Purpose = "train"
     guideline: str = UNKNOWN_GUIDELINE
     seconds: float | None = Field(default=None, ge=0)
 
@@ -107,11 +111,16 @@ class Ranking(Record):
             raise ValueError(f"ranks must lie in 1..{len(self.rank)}, found {list(self.rank)}")
         if self.order and sorted(self.order) != sorted(self.responses):
             raise ValueError("order must list the same responses as the ranking")
+        if self.strength is not None and (len(self.rank) != 2 or self.rank[0] == self.rank[1]):
+            raise ValueError("strength is for two responses of which one is better")
         return self
 
 
 class Rating(Record):
-    """One labeler's marks for one response: overall quality 1-7 and the boxes of InstructGPT's table 3."""
+    """One labeler's marks for one response: overall quality 1-7 and the boxes of InstructGPT's table 3.
+
+    `scales` are the marks of tasks that ask for more: toxicity, toxicity relative to the prompt, continuity, ….
+    """
 
     id: str = Field(min_length=1)
     prompt_id: str
@@ -119,7 +128,8 @@ class Rating(Record):
     labeler: str
     overall: int = Field(ge=1, le=7)
     flags: dict[str, bool] = Field(default_factory=dict)
-    purpose: Literal["train", "evaluation"] = "train"
+    scales: dict[str, int] = Field(default_factory=dict)
+    purpose: Purpose = "train"
     guideline: str = UNKNOWN_GUIDELINE
     seconds: float | None = Field(default=None, ge=0)
 
@@ -132,18 +142,9 @@ class Document(Record):
 
 
 # InstructGPT's table 3, in its order; a project may edit the list.
-METADATA_FLAGS: tuple[str, ...] = (
-    "fails_instruction",
-    "inappropriate_assistant",
-    "hallucination",
-    "satisfies_constraint",
-    "sexual",
-    "violent",
-    "encourages_harm",
-    "denigrates_protected",
-    "harmful_advice",
-    "opinion",
-    "moral_judgment",
+METADATA_FLAGS: tuple[str, ...] = tuple(
+    "fails_instruction inappropriate_assistant hallucination satisfies_constraint sexual violent encourages_harm "
+    "denigrates_protected harmful_advice opinion moral_judgment".split()
 )
 
 

@@ -556,6 +556,8 @@ def test_documents_come_from_a_file_with_some_held_out(recipe: Path, tmp_path: P
     assert [document.split for document in read_documents(str(path))] == ["train", "valid"]
     (tmp_path / "d.txt").write_text("one\n\ntwo \n", encoding="utf-8")
     assert [document.text for document in read_documents(str(tmp_path / "d.txt"))] == ["one", "two"]
+    (tmp_path / "few.txt").write_text("\n".join(f"document {i}" for i in range(12)))
+    assert [document.split for document in read_documents(str(tmp_path / "few.txt"))].count("valid") == 1
     assert read_documents(None) == []
     with pytest.raises(InputError, match="no such file"):
         read_documents(str(tmp_path / "none.txt"))

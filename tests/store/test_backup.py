@@ -94,7 +94,7 @@ def newer(lines: list[bytes]) -> bytes:
     import hashlib
     import json
 
-    body = b"".join([lines[0].replace(b'"0002"', b'"0099"'), *lines[1:-1]])
+    body = b"".join([lines[0].replace(b'"0003"', b'"0099"'), *lines[1:-1]])
     return gzip.compress(body + json.dumps({"sha256": hashlib.sha256(body).hexdigest()}).encode() + b"\n")
 
 

@@ -21,7 +21,6 @@ from heedful.models.load import compute_device, from_scratch, load_decoder, load
 from heedful.models.lora import check_rank, parameters_per_rank
 from heedful.models.optimizer import autocast
 from heedful.pipeline.measure import ChooseConfig
-from heedful.pipeline.people import PeopleSource
 from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
 from heedful.pipeline.start import source_of
@@ -118,7 +117,7 @@ def show_plan(recipe: Recipe) -> None:
         "activations"
     )
     say("steps that run side by side add up in memory; in time they are added up here")
-    if isinstance(source, PeopleSource) and source.warning:
+    if source.warning:
         say(source.warning)
 
 

@@ -113,7 +113,8 @@ def run_cells(raw: Mapping[str, Any], folder: Path, dry_run: bool, cores: int | 
     if dry_run:
         from heedful.cli.plan import show_plan
 
-        say(f"{len(sweep.cells)} cells: {' · '.join(cell.name for cell in sweep.cells)}")
+        number = len(sweep.cells)
+        say(f"{number} cell{'s' if number > 1 else ''}: {' · '.join(cell.name for cell in sweep.cells)}")
         say(f"each up to {sweep.config.matrix_until}; the whole loop of the first:")
         show_plan(sweep.cells[0].recipe)
         return
@@ -140,8 +141,12 @@ def working(settings: "recipes.Recipe", folder: Path, cores: int | None) -> Iter
 
     try:
         with remembered(), removed_if_vain(folder), at_work(settings, folder, cores) as loop:
-            with watched(folder, settings.model_dump(mode="json")):
-                yield loop
+            try:
+                with watched(folder, settings.model_dump(mode="json")):
+                    yield loop
+            finally:
+                if loop.source.warning:
+                    errors.print(loop.source.warning, markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         command = shlex.join(["heedful", *sys.argv[1:]])
         fail(f"by Ctrl-C; what is done is kept, go on with: {command}", INTERRUPTED, "stopped")

@@ -26,10 +26,7 @@ IN_MEMORY = "sqlite://"
 
 
 class PeopleSource:
-    """Prompts of a .jsonl or .txt file (see `store.intake.read_prompts`); `dropped` counts what the rules left out.
-
-    `warning`: what `prompts` found that will hardly be meant so; empty where there is nothing.
-    """
+    """Prompts of a .jsonl or .txt file (see `store.intake.read_prompts`); `dropped` counts what the rules left out."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -89,7 +86,7 @@ class PeopleSource:
 def read_documents(name: str | None) -> list[Document]:
     """Pretraining text from a .jsonl file ("text", and "split" if you choose) or a .txt file, a document a line.
 
-    Where the file has no validation text, a fiftieth of its documents becomes it.
+    Where the file has no validation text, a fiftieth of its documents becomes it, one at least.
 
     Raises:
         InputError: no such file, another suffix, wrong encoding or a broken line, by its number.
@@ -105,5 +102,8 @@ def read_documents(name: str | None) -> list[Document]:
         raise InputError(f"documents: {path}: read from .jsonl or .txt files; rename or convert it")
     if any(document.split == "valid" for document in found):
         return found
-    held = {document.text for document in found if unit(document.text, "documents") < VALID_DOCUMENTS}
+    place = {document.text: unit(document.text, "documents") for document in found}
+    held = {text for text, at in place.items() if at < VALID_DOCUMENTS}
+    if not held and len(place) > 1:
+        held = {min(place, key=place.__getitem__)}
     return [d.model_copy(update={"split": "valid"}) if d.text in held else d for d in found]

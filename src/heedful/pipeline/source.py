@@ -17,6 +17,10 @@ class Source(Protocol):
     def dropped(self) -> Mapping[str, int]:
         """What the last call of `prompts` left out, by reason."""
 
+    @property
+    def warning(self) -> str:
+        """What the last call of `prompts` found that will hardly be meant so; empty where there is nothing."""
+
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The tokenizer of a model that is pretrained here; None where a pretrained model brings its own."""
 

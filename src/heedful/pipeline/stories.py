@@ -29,6 +29,7 @@ class StoriesSource:
         self.cut = recipe.stories
         self.stories, self.unfit = read_stories(Path(recipe.prompts), recipe.stories)
         self.dropped: dict[str, int] = {}
+        self.warning = ""
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         return None

@@ -33,6 +33,7 @@ class WorldSource:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.dropped: dict[str, int] = {}
+        self.warning = ""
         self.world = World(recipe.seed)
         settings = recipe.labelers
         self.all_labelers: list[SimulatedLabeler] = []

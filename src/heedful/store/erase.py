@@ -7,7 +7,7 @@ Snapshots, exports and backups written earlier still hold the data: write them a
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, Table, and_, delete, select
 
@@ -16,13 +16,23 @@ from heedful.store.database import Store, timestamp
 from heedful.store.records import CHILD_OF, chunks, erased_ids
 from heedful.store.schema import (
     TABLE_OF,
+    accounts,
+    attempts,
+    chats,
     demonstrations,
+    drafts,
+    events,
+    gold,
+    grades,
     labelers,
-    leases,
     prompts,
     rankings,
     ratings,
     responses,
+    sessions,
+    skips,
+    slots,
+    tokens,
     tombstones,
 )
 from heedful.types import Demonstration, Labeler, Prompt, Response
@@ -109,7 +119,7 @@ def _erase_prompts(connection: Connection, ids: Select[tuple[str]], reason: str)
 
 
 def _erase(connection: Connection, table: Table, ids: Select[tuple[str]], reason: str) -> Counter[str]:
-    found = list(connection.execute(ids).scalars())
+    found: list[Any] = list(connection.execute(ids).scalars())
     erased = timestamp()
     for chunk in chunks(found):
         connection.execute(
@@ -118,9 +128,13 @@ def _erase(connection: Connection, table: Table, ids: Select[tuple[str]], reason
         if table.name in CHILD_OF:
             child, owner = CHILD_OF[table.name]
             connection.execute(delete(child).where(child.c[owner].in_(chunk)))
-        if table in (labelers, prompts, responses):
-            own = leases.c.labeler if table is labelers else leases.c.item
-            connection.execute(delete(leases).where(own.in_(chunk)))
+        if table is labelers:
+            _forget(connection, chunk)
+        if table in (prompts, responses):
+            for kept in (slots, skips, drafts, gold):
+                connection.execute(delete(kept).where(kept.c.item.in_(chunk)))
+        if table is demonstrations:
+            connection.execute(delete(grades).where(grades.c.demonstration_id.in_(chunk)))
     if "supersedes" in table.c:
         # A chain belongs to one labeler and one prompt, so it goes whole; its links would forbid any order.
         for chunk in chunks(found):
@@ -128,6 +142,19 @@ def _erase(connection: Connection, table: Table, ids: Select[tuple[str]], reason
     for chunk in chunks(found):
         connection.execute(delete(table).where(table.c.id.in_(chunk)))
     return Counter({table.name: len(found)} if found else {})
+
+
+def _forget(connection: Connection, labeler: Sequence[str]) -> None:
+    """All that the labelling app keeps of labelers; whatever they held is free for others."""
+    free = {"labeler": None, "expires": None, "done": None}
+    connection.execute(slots.update().where(slots.c.labeler.in_(labeler)).values(free))
+    connection.execute(delete(grades).where(grades.c.grader.in_(labeler)))
+    for table in (skips, drafts, chats):
+        connection.execute(delete(table).where(table.c.labeler.in_(labeler)))
+    for table in (sessions, tokens, events):
+        connection.execute(delete(table).where(table.c.account.in_(labeler)))
+    connection.execute(delete(attempts).where(attempts.c.key.in_(labeler)))
+    connection.execute(delete(accounts).where(accounts.c.id.in_(labeler)))
 
 
 def _scrubbed(store: Store, erased: Counter[str]) -> Counter[str]:

@@ -23,9 +23,10 @@ from heedful.config import InputError, nearest
 from heedful.run import write_atomic
 from heedful.store.database import Store
 from heedful.store.pools import unit
-from heedful.store.progress import Work, lease
+from heedful.store.progress import Work
 from heedful.store.records import Entry, make_record
 from heedful.store.schema import labelers, prompts, responses
+from heedful.store.slots import lease
 from heedful.types import (
     METADATA_FLAGS,
     UNKNOWN_GUIDELINE,
@@ -148,7 +149,7 @@ def write_forms(
     alias_of_response = {row.id: alias for alias, row in book.responses.items()}
     lines = []
     for prompt, answers in items:
-        shown = sorted(answers, key=lambda response: _place(labeler, response.id))
+        shown = sorted(answers, key=lambda response: place(labeler, response.id))
         form = _empty_form(work, prompt, alias_of[prompt.id], [(r, alias_of_response[r.id]) for r in shown])
         form |= {"labeler": labeler, "guideline": guideline}
         blank = FORMS[f"{work.task}-form/1"].model_validate(form)
@@ -175,7 +176,7 @@ def seals(form: Form) -> dict[str, str]:
     return {name: hashlib.sha256(json.dumps([*of_form, it]).encode()).hexdigest()[:12] for name, it in things.items()}
 
 
-def _place(labeler: str, response: str) -> float:
+def place(labeler: str, response: str) -> float:
     """What the labeler's own order of responses goes by."""
     return unit(response, f"order {labeler}")
 
@@ -263,6 +264,6 @@ def _ranking(form: RankingForm, rows: list[Any], common: Mapping[str, Any], rate
         raise InputError(f"{where}: response {missing[0]} has no rank; give every response one (equal ranks tie)")
     ids, round = [row.id for row in rows], max(row.round for row in rows)
     id = f"ranking/{form.purpose}/{round}/{form.labeler}/{common['prompt_id']}"
-    order = sorted(ids, key=lambda id: _place(form.labeler, id))
+    order = sorted(ids, key=lambda id: place(form.labeler, id))
     values = {**common, "id": id, "responses": ids, "rank": rank, "order": order, "seconds": form.seconds}
     return [Entry(make_record(Ranking, values, where), {"round": round})]

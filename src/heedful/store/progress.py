@@ -1,40 +1,42 @@
-"""How far the labelling has come, what a labeler has still to do, and leases: what is handed out to one labeler is
-not handed to others beyond the overlap until it expires."""
+"""How far the labelling has come, and what a labeler has still to do. Handing it out is `heedful.store.slots`."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, and_, delete, func, select, true
+from sqlalchemy import Connection, Select, Table, and_, func, select, true
+from sqlalchemy.sql.elements import ColumnElement
 
 from heedful.config import InputError
 from heedful.store.database import Store, timestamp
 from heedful.store.pools import Pool, unit
 from heedful.store.records import chunks, is_current, select_records
-from heedful.store.schema import demonstrations, labelers, leases, prompts, rankings, ratings, responses
-from heedful.types import LabelerGroup, Prompt, Response
+from heedful.store.schema import demonstrations, labelers, prompts, rankings, ratings, responses, skips, slots
+from heedful.types import LabelerGroup, Prompt, Purpose, Response
 
+Task = Literal["demonstration", "rating", "ranking", "comparison", "toxicity", "prompt", "red_team", "chat"]
 Item = tuple[Prompt, tuple[Response, ...]]
+SET_ASIDE = 2  # labelers who pass an item over, after whom nobody else is asked
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be labelled: demonstrations of a pool's prompts, ratings of responses, or rankings of prompts with
-    at least two responses, each by `overlap` labelers of the group.
+    """What is to be labelled: demonstrations of a pool's prompts, ratings of responses, or rankings, comparisons and
+    marks of toxicity of prompts with at least two responses, each by `overlap` labelers of the group. Prompts and chats
+    are made by labelers: `heedful.store.slots` counts them.
 
     A broken overlap is a mean: with 1.15 everything is judged by one labeler and some 15 %, by a hash of the id, by a
     second. Held-out labelers make no training judgements of prompts of the training split: those could be used for
     nothing (InstructGPT, section 3.4).
     """
 
-    task: Literal["demonstration", "rating", "ranking"]
+    task: Task
     round: int = 0
     pool: Pool | None = None  # None: any
     overlap: float = 1
     group: LabelerGroup = "train"
-    purpose: Literal["train", "evaluation"] = "train"
+    purpose: Purpose = "train"
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,10 @@ def ranking_work(round: int, train: int, heldout: int, overlap: float) -> list[W
 def progress(store: Store, work: Work) -> Progress:
     """How many of the wanted judgements are made."""
     with store.read() as connection:
-        done_by = _done_by(connection, work)
-    wanted = {item: _wanted(work, item) for item in done_by}
-    done = sum(min(len(by), wanted[item]) for item, by in done_by.items())
-    return Progress(work, done, sum(wanted.values()))
+        judged = done_by(connection, work)
+    total = {item: wanted(work, item) for item in judged}
+    done = sum(min(len(by), total[item]) for item, by in judged.items())
+    return Progress(work, done, sum(total.values()))
 
 
 def to_label(store: Store, work: Work, labeler: str, limit: int | None = None) -> list[Item]:
@@ -79,68 +81,64 @@ def to_label(store: Store, work: Work, labeler: str, limit: int | None = None) -
         InputError: no such labeler.
     """
     with store.read() as connection:
-        return _with_responses(connection, work, _open_items(connection, work, labeler, timestamp())[:limit])
+        own = work_of(connection, work, labeler)
+        return with_responses(connection, own, open_items(connection, own, labeler, timestamp())[:limit])
 
 
-def lease(store: Store, work: Work, labeler: str, hours: float = 24, limit: int | None = None) -> list[Item]:
-    """As `to_label`, and what is returned is the labeler's for so many hours from now; asking again prolongs it.
-
-    Raises:
-        InputError: no such labeler.
-    """
-    now = datetime.now(UTC)
-    expires = timestamp(now + timedelta(hours=hours))
-
-    def take(connection: Connection) -> list[Item]:
-        store.take_turns(connection, leases)
-        items = _open_items(connection, work, labeler, timestamp(now))[:limit]
-        connection.execute(delete(leases).where(leases.c.expires <= timestamp(now)))
-        own = {"labeler": labeler, "task": work.task, "purpose": work.purpose, "round": work.round}
-        for chunk in chunks(items):
-            held = and_(*(leases.c[key] == value for key, value in own.items()), leases.c.item.in_(chunk))
-            connection.execute(delete(leases).where(held))
-            connection.execute(leases.insert(), [own | {"item": item, "expires": expires} for item in chunk])
-        return _with_responses(connection, work, items)
-
-    return store.write(take)
-
-
-def _wanted(work: Work, item: str) -> int:
+def wanted(work: Work, item: str) -> int:
     """By how many labelers the item is to be judged."""
     whole = int(work.overlap)
     return whole + (unit(item, "overlap") < work.overlap - whole)
 
 
-def _open_items(connection: Connection, work: Work, labeler: str, now: str) -> list[str]:
+def work_of(connection: Connection, work: Work, labeler: str) -> Work:
+    """The work as the labeler's group has it.
+
+    Raises:
+        InputError: no such labeler.
+    """
     group = connection.execute(select(labelers.c.group).where(labelers.c.id == labeler)).scalar()
     if group is None:
         raise InputError(f"no labeler {labeler} in the store; add the labeler first")
-    work = replace(work, group=group)
-    done_by, leased_to = _done_by(connection, work), _leased_to(connection, work, now)
+    return replace(work, group=group)
+
+
+def open_items(connection: Connection, work: Work, labeler: str, now: str) -> list[str]:
+    """What of the work of their group is open to the labeler: theirs first, then in order of id."""
+    judged, leased_to = done_by(connection, work), _leased_to(connection, work, now)
+    mine = and_(is_of(skips, work), skips.c.labeler == labeler)
+    skipped = set(connection.execute(select(skips.c.item).where(mine)).scalars())
 
     def is_open(item: str) -> bool:
-        taken = done_by[item] | (leased_to.get(item, set()) - {labeler})
-        return labeler not in taken and len(taken) < _wanted(work, item)
+        taken = judged[item] | (leased_to.get(item, set()) - {labeler})
+        return labeler not in taken and item not in skipped and len(taken) < wanted(work, item)
 
-    return sorted(filter(is_open, done_by), key=lambda item: (labeler not in leased_to.get(item, ()), item))
+    return sorted(filter(is_open, judged), key=lambda item: (labeler not in leased_to.get(item, ()), item))
 
 
 def _leased_to(connection: Connection, work: Work, now: str) -> Mapping[str, set[str]]:
     """Each leased item's id with the labelers of the group whose lease on it stands."""
-    held = select(leases.c.item, leases.c.labeler).join(labelers).where(labelers.c.group == work.group)
-    held = held.where(leases.c.task == work.task, leases.c.purpose == work.purpose, leases.c.round == work.round)
-    return _by_item(connection, held.where(leases.c.expires > now))
+    held = and_(is_of(slots, work), slots.c.done.is_(None), slots.c.expires > now)
+    return _by_item(connection, select(slots.c.item, slots.c.labeler).where(held))
 
 
-def _by_item(connection: Connection, rows: Select[Any]) -> Mapping[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+def is_of(table: Table, work: Work) -> ColumnElement[bool]:
+    """The rows of slots, skips or drafts that are the work's (of whatever pool)."""
+    return and_(*(table.c[name] == getattr(work, name) for name in ("task", "purpose", "round", "group")))
+
+
+def _by_item(connection: Connection, rows: Select[Any]) -> defaultdict[str, set[str]]:
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for item, labeler in connection.execute(rows):
         found[item].add(labeler)
     return found
 
 
-def _done_by(connection: Connection, work: Work) -> dict[str, set[str]]:
-    """Each item's id (a prompt's; a response's for ratings) with the labelers of the group who have judged it."""
+def done_by(connection: Connection, work: Work) -> dict[str, set[str]]:
+    """Each item's id (a prompt's; a response's for ratings) with the labelers of the group who have judged it.
+
+    To say that an item cannot be judged is a judgement. One that two labelers passed over is set aside: it is left out.
+    """
     asked = (prompts.c.pool == work.pool) if work.pool else true()
     if work.group == "heldout" and work.purpose == "train":
         asked = and_(asked, prompts.c.split != "train")
@@ -158,11 +156,33 @@ def _done_by(connection: Connection, work: Work) -> dict[str, set[str]]:
     made = made.where(labelers.c.group == work.group, table.c.round == work.round, is_current(table))
     if work.task != "demonstration":
         made = made.where(table.c.purpose == work.purpose)
-    judged = _by_item(connection, made)
-    return {id: judged.get(id, set()) for id in connection.execute(items).scalars()}
+    if table is rankings:
+        made = made.where(*_made_by(work.task))
+    judged, passed = _by_item(connection, made), set_aside(connection, work)
+    for id, who in _by_item(connection, select(skips.c.item, skips.c.labeler).where(_final(work, True))).items():
+        judged[id] |= who
+    ids = connection.execute(items).scalars()
+    return {id: judged.get(id, set()) for id in ids if id not in passed or judged.get(id)}
 
 
-def _with_responses(connection: Connection, work: Work, items: Sequence[str]) -> list[Item]:
+def _made_by(task: Task) -> list[ColumnElement[bool]]:
+    """Rankings that were made by the task. Ids begin with the task's name in all but plain rankings."""
+    if task == "ranking":
+        return [rankings.c.id.not_like(f"{other}/%") for other in ("comparison", "toxicity")]
+    return [rankings.c.id.like(f"{task}/%")]
+
+
+def _final(work: Work, final: bool) -> ColumnElement[bool]:
+    return and_(is_of(skips, work), skips.c.final.is_(final))
+
+
+def set_aside(connection: Connection, work: Work) -> set[str]:
+    """The items that as many labelers passed over as it takes for nobody else to be asked."""
+    often = select(skips.c.item).where(_final(work, False)).group_by(skips.c.item).having(func.count() >= SET_ASIDE)
+    return set(connection.execute(often).scalars())
+
+
+def with_responses(connection: Connection, work: Work, items: Sequence[str]) -> list[Item]:
     answers: dict[str, list[Response]] = defaultdict(list)
     key = responses.c.id if work.task == "rating" else responses.c.prompt_id
     if work.task != "demonstration":

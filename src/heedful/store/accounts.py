@@ -1,0 +1,278 @@
+"""Who may use the labelling app: accounts, invitations, sessions, tokens of the API, and tries to log in.
+
+A secret (cookie, link, token) is known to its bearer alone: the store keeps its SHA-256. Of passwords it keeps
+argon2id.
+"""
+
+import hashlib
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import Connection, and_, delete, func, select
+
+from heedful.config import InputError
+from heedful.store.database import Store, timestamp
+from heedful.store.records import Entry, insert
+from heedful.store.schema import accounts, attempts, events, invitations, labelers, sessions, tokens
+from heedful.types import Labeler, LabelerGroup
+
+Role = Literal["admin", "lead", "labeler", "researcher"]
+ROLES: tuple[Role, ...] = ("admin", "lead", "labeler", "researcher")
+LEAST_PASSWORD, MOST_PASSWORD = 10, 200  # characters; argon2 of a very long one would keep the server busy
+MOST_NAME = 64
+FREE_TRIES = 5  # wrong passwords before one has to wait
+LONGEST_WAIT = 900  # seconds
+HASHER = PasswordHasher()
+NOBODY = HASHER.hash("nobody's password")  # checked where there is no account, so that both take equally long
+
+
+class Account(NamedTuple):
+    """Somebody who logged in. `group` is that of the labeler with the same id."""
+
+    id: str
+    role: Role
+    group: LabelerGroup
+    languages: tuple[str, ...]
+    locale: str
+    screening: str
+
+    @property
+    def leads(self) -> bool:
+        return self.role in ("admin", "lead")
+
+
+class Session(NamedTuple):
+    account: Account
+    csrf: str
+
+
+class Wait(InputError):
+    """Too many wrong passwords; `seconds` until the next try."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"too many tries; wait {seconds} seconds")
+        self.seconds = seconds
+
+
+def hashed(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def add_account(
+    store: Store,
+    id: str,
+    password: str,
+    role: Role = "labeler",
+    group: LabelerGroup = "train",
+    languages: tuple[str, ...] = (),
+    locale: str = "en",
+    screening: str = "none",
+) -> Account:
+    """A new account, and the labeler of the same id where there is none.
+
+    Raises:
+        InputError: a name or password that will not do, or a name that is taken.
+    """
+    check_name(id)
+    check_password(password)
+    encoded = HASHER.hash(password)
+    store.write(lambda c: _add(c, id, encoded, role, group, languages, locale, screening))
+    return Account(id, role, group, languages, locale, screening)
+
+
+def _add(connection: Connection, id: str, encoded: str, role: str, group: LabelerGroup, *more: Any) -> None:
+    taken = select(accounts.c.id).where(func.lower(accounts.c.id) == id.lower())
+    if connection.execute(taken).first():
+        raise InputError(f"the name {id} is taken; choose another one")
+    insert(connection, [Entry(Labeler(id=id, group=group), {})])
+    languages, locale, screening = more
+    values = {"id": id, "role": role, "password": encoded, "languages": list(languages), "locale": locale}
+    values |= {"screening": screening, "answers": {}, "created": timestamp()}
+    connection.execute(accounts.insert().values(values))
+
+
+def check_name(name: str) -> None:
+    """Raises InputError where the name will not do."""
+    if not name or name != name.strip() or len(name) > MOST_NAME or not name.isprintable():
+        raise InputError(f"a name has 1 to {MOST_NAME} visible characters and no space at its ends")
+
+
+def check_password(password: str) -> None:
+    """Raises InputError where the password will not do."""
+    if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
+        raise InputError(f"a password has {LEAST_PASSWORD} to {MOST_PASSWORD} characters")
+
+
+def set_password(store: Store, id: str, password: str) -> None:
+    """A new password; whoever is logged in by the old one is logged out.
+
+    Raises:
+        InputError: no such account, or a password that will not do.
+    """
+    check_password(password)
+    encoded = HASHER.hash(password)
+
+    def put(connection: Connection) -> None:
+        if not connection.execute(accounts.update().where(accounts.c.id == id).values(password=encoded)).rowcount:
+            raise InputError(f"no account {id}")
+        connection.execute(delete(sessions).where(sessions.c.account == id))
+
+    store.write(put)
+
+
+def find_account(connection: Connection, id: str) -> Account | None:
+    """The open account of that name, however it is written."""
+    joined = select(accounts, labelers.c.group).join(labelers, labelers.c.id == accounts.c.id)
+    row = connection.execute(joined.where(func.lower(accounts.c.id) == id.lower(), accounts.c.closed.is_(None))).first()
+    if row is None:
+        return None
+    return Account(row.id, row.role, row.group, tuple(row.languages), row.locale, row.screening)
+
+
+def log_in(store: Store, id: str, password: str, address: str) -> Account | None:
+    """The account where the password is right, else None; both name and address are slowed down by wrong ones.
+
+    Raises:
+        Wait: there were too many wrong ones lately.
+    """
+    keys = [f"name {id.lower()[:MOST_NAME]}", f"address {address}"]
+    with store.read() as connection:
+        seconds = max(_wait(connection, key) for key in keys)
+        account = find_account(connection, id)
+        own = select(accounts.c.password).where(accounts.c.id == (account.id if account else ""))
+        encoded = connection.execute(own).scalar() or NOBODY
+    if seconds > 0:
+        raise Wait(seconds)
+    right = _verify(encoded, password) and account is not None
+    if right and account is not None:
+        store.write(lambda c: c.execute(delete(attempts).where(attempts.c.key == keys[0])))
+        if HASHER.check_needs_rehash(encoded):
+            anew = HASHER.hash(password)
+            store.write(lambda c: c.execute(accounts.update().where(accounts.c.id == account.id).values(password=anew)))
+        return account
+    store.write(lambda connection: _count_failures(connection, keys))
+    return None
+
+
+def _verify(encoded: str, password: str) -> bool:
+    try:
+        return len(password) <= MOST_PASSWORD and HASHER.verify(encoded, password)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def _wait(connection: Connection, key: str) -> int:
+    until = connection.execute(select(attempts.c.until).where(attempts.c.key == key)).scalar()
+    if until is None or until <= timestamp():
+        return 0
+    return 1 + int((_moment(until) - datetime.now(UTC)).total_seconds())
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+def _count_failures(connection: Connection, keys: list[str]) -> None:
+    for key in keys:
+        before = connection.execute(select(attempts.c.failures).where(attempts.c.key == key)).scalar() or 0
+        over = before + 1 - (FREE_TRIES if key.startswith("name ") else 10 * FREE_TRIES)
+        seconds = min(LONGEST_WAIT, 2**over) if over >= 0 else 0
+        connection.execute(delete(attempts).where(attempts.c.key == key))
+        until = timestamp(datetime.now(UTC) + timedelta(seconds=seconds))
+        connection.execute(attempts.insert().values(key=key, failures=before + 1, until=until))
+
+
+def start_session(store: Store, account: Account, days: float) -> str:
+    """A new session; returns the secret for the cookie."""
+    secret = secrets.token_urlsafe(32)
+    now = datetime.now(UTC)
+    values = {"token": hashed(secret), "account": account.id, "csrf": secrets.token_urlsafe(24)}
+    values |= {"seen": timestamp(now), "expires": timestamp(now + timedelta(days=days)), "created": timestamp(now)}
+
+    def put(connection: Connection) -> None:
+        connection.execute(delete(sessions).where(sessions.c.expires <= timestamp(now)))
+        connection.execute(sessions.insert().values(values))
+
+    store.write(put)
+    return secret
+
+
+def find_session(connection: Connection, secret: str) -> Session | None:
+    """The session the cookie opens, unless it ran out or its account was closed."""
+    alive = and_(sessions.c.token == hashed(secret), sessions.c.expires > timestamp())
+    row = connection.execute(select(sessions.c.account, sessions.c.csrf).where(alive)).first()
+    account = find_account(connection, row.account) if row else None
+    return Session(account, row.csrf) if row and account else None
+
+
+def end_session(store: Store, secret: str) -> None:
+    store.write(lambda connection: connection.execute(delete(sessions).where(sessions.c.token == hashed(secret))))
+
+
+def find_token(connection: Connection, secret: str) -> Account | None:
+    """The account whose token of the API this is."""
+    valid = and_(tokens.c.token == hashed(secret), tokens.c.revoked.is_(None))
+    id = connection.execute(select(tokens.c.account).where(valid)).scalar()
+    return find_account(connection, id) if id is not None else None
+
+
+def add_token(store: Store, account: str, name: str) -> str:
+    """A token for the API; it is shown this once."""
+    secret = secrets.token_urlsafe(32)
+    values = {"token": hashed(secret), "account": account, "name": name, "created": timestamp()}
+    store.write(lambda connection: connection.execute(tokens.insert().values(values)))
+    return secret
+
+
+def invite(
+    store: Store, author: str, role: Role, group: LabelerGroup = "train", screening: bool = False, days: float = 7
+) -> str:
+    """A link's secret, by which one person makes their account."""
+    secret = secrets.token_urlsafe(24)
+    now = datetime.now(UTC)
+    values = {"token": hashed(secret), "role": role, "group": group, "screening": screening, "author": author}
+    values |= {"expires": timestamp(now + timedelta(days=days)), "created": timestamp(now)}
+    store.write(lambda connection: connection.execute(invitations.insert().values(values)))
+    return secret
+
+
+def invitation(connection: Connection, secret: str) -> Any:
+    """The invitation's row; None where it is unknown, used or ran out."""
+    good = and_(
+        invitations.c.token == hashed(secret), invitations.c.used_by.is_(None), invitations.c.expires > timestamp()
+    )
+    return connection.execute(select(invitations).where(good)).first()
+
+
+def accept(
+    store: Store, secret: str, id: str, password: str, languages: tuple[str, ...] = (), locale: str = "en"
+) -> Account:
+    """Make the invited person's account.
+
+    Raises:
+        InputError: an invitation that does not hold, a name or password that will not do, a name that is taken.
+    """
+    check_name(id)
+    check_password(password)
+    encoded = HASHER.hash(password)
+
+    def put(connection: Connection) -> Account:
+        row = invitation(connection, secret)
+        if row is None:
+            raise InputError("this invitation was used already or has run out; ask for a new one")
+        screening = "invited" if row.screening else "none"
+        _add(connection, id, encoded, row.role, row.group, languages, locale, screening)
+        connection.execute(invitations.update().where(invitations.c.token == row.token).values(used_by=id))
+        return Account(id, row.role, row.group, languages, locale, screening)
+
+    return store.write(put)
+
+
+def note(connection: Connection, account: str, what: str, **detail: Any) -> None:
+    """Write down who did what; nothing written here is ever changed."""
+    connection.execute(
+        events.insert().values(id=secrets.token_hex(8), at=timestamp(), account=account, what=what, detail=detail)
+    )

@@ -1,0 +1,350 @@
+"""Slots: the right to judge an item once. As many as the item's overlap; open, leased to a labeler, or done.
+
+The database's keys hold the overlap: no number of an item is given twice and nobody holds two slots of one item, so
+however many labelers ask at once, an item is judged exactly as often as it should be. A lease that runs out leaves the
+slot its labeler's until another one takes it: who comes back after lunch finds the page as it was.
+"""
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, case, delete, func, or_, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from heedful.config import InputError
+from heedful.store.database import Store, timestamp
+from heedful.store.language import language_of
+from heedful.store.progress import Item, Work, done_by, is_of, open_items, wanted, with_responses, work_of
+from heedful.store.records import chunks
+from heedful.store.schema import drafts, prompts, responses, skips, slots, works
+
+OPEN = {"labeler": None, "expires": None, "done": None}
+NEW = ("prompt", "red_team", "chat")  # tasks whose items are made by labelers: "new/0", "new/1", …
+
+
+class Slot(NamedTuple):
+    """What a labeler holds or has filled: one item of a work."""
+
+    key: str
+    work: Work
+    item: str
+    labeler: str | None
+    done: str | None
+
+
+class Taken(InputError):
+    """The slot went to somebody else after its lease had run out; the labeler's draft is kept."""
+
+
+def offer(store: Store, work: Work, options: Mapping[str, Any] | None = None) -> int:
+    """Put the work on offer to the labelers of its group, or bring what is on offer up to date.
+
+    `options` are what only the task knows: `number` of items for those that labelers make themselves.
+
+    Returns:
+        The number of slots nobody has filled.
+    """
+
+    def put(connection: Connection) -> int:
+        store.take_turns(connection, slots)
+        own = and_(is_of(works, work), works.c.pool == (work.pool or ""))
+        row = connection.execute(select(works.c.options).where(own)).first()
+        merged = {**(row.options if row else {}), **(options or {})}
+        values = {"overlap": work.overlap, "options": merged, "closed": None}
+        if row:
+            connection.execute(works.update().where(own).values(values))
+        else:
+            connection.execute(
+                works.insert().values(key_of(work) | values | {"pool": work.pool or "", "created": timestamp()})
+            )
+        make_slots(connection, work, merged)
+        left = select(slots.c.item).where(is_of(slots, work), slots.c.done.is_(None))
+        return len(connection.execute(left).all())
+
+    return store.write(put)
+
+
+def withdraw(store: Store, work: Work) -> None:
+    """Take the work off offer; what is judged stays, what is leased may still be finished."""
+    own = and_(is_of(works, work), works.c.pool == (work.pool or ""))
+    store.write(lambda connection: connection.execute(works.update().where(own).values(closed=timestamp())))
+
+
+def on_offer(connection: Connection, group: str | None = None) -> list[tuple[Work, dict[str, Any]]]:
+    """The works that are open, of one group or all, each with its options; in the order they came in."""
+    found = connection.execute(select(works).where(works.c.closed.is_(None)).order_by(works.c.created, works.c.task))
+    rows = [row for row in found if group in (None, row.group)]
+    return [
+        (Work(row.task, row.round, row.pool or None, row.overlap, row.group, row.purpose), row.options) for row in rows
+    ]
+
+
+def make_slots(connection: Connection, work: Work, options: Mapping[str, Any] | None = None) -> None:
+    """Bring the slots up to what is wanted: one for every judgement made, open ones up to the overlap.
+
+    Judgements that came in from elsewhere fill slots too. What was once wanted and is no more stays.
+    """
+    judged = _items(connection, work, options or {})
+    held: dict[str, dict[int, Any]] = defaultdict(dict)
+    for row in connection.execute(select(slots).where(is_of(slots, work))):
+        held[row.item][row.number] = row
+    languages = _languages(connection, work, [item for item in judged if item not in held])
+    new = []
+    for item, who in judged.items():
+        rows = held.get(item, {})
+        language = next((row.language for row in rows.values()), languages.get(item, ""))
+        there = {row.labeler for row in rows.values() if row.labeler}
+        for row in rows.values():
+            if row.labeler in who and row.done is None:
+                _set(connection, work, item, row.number, done=timestamp(), expires=None)
+        free = [number for number, row in rows.items() if row.labeler is None]
+        number = max(rows, default=0)
+        for labeler in sorted(who - there):
+            if free:
+                _set(connection, work, item, free.pop(0), labeler=labeler, done=timestamp())
+                continue
+            number += 1
+            new.append(_row(work, item, number, language) | {"labeler": labeler, "done": timestamp()})
+        while number < wanted(work, item):
+            number += 1
+            new.append(_row(work, item, number, language))
+    for chunk in chunks(new):
+        connection.execute(slots.insert(), list(chunk))
+
+
+def _row(work: Work, item: str, number: int, language: str) -> dict[str, Any]:
+    own = {"item": item, "number": number, "key": secrets.token_hex(8), "priority": 0, "language": language}
+    return key_of(work) | own | OPEN
+
+
+def key_of(work: Work) -> dict[str, Any]:
+    """What names the work in a row of slots, skips or drafts."""
+    return {"task": work.task, "purpose": work.purpose, "round": work.round, "group": work.group}
+
+
+def _items(connection: Connection, work: Work, options: Mapping[str, Any]) -> dict[str, set[str]]:
+    if work.task in NEW:
+        return {f"new/{number}": set() for number in range(options.get("number", 0))}
+    return done_by(connection, work)
+
+
+def _languages(connection: Connection, work: Work, items: Sequence[str]) -> dict[str, str]:
+    if work.task in NEW:
+        return {}
+    found = {}
+    for chunk in chunks(items):
+        asked = select(prompts.c.id, prompts.c.text, prompts.c.task).where(prompts.c.id.in_(chunk))
+        if work.task == "rating":
+            asked = select(responses.c.id, prompts.c.text, prompts.c.task).join(prompts)
+            asked = asked.where(responses.c.id.in_(chunk))
+        for id, text, task in connection.execute(asked):
+            found[id] = task.get("language") or language_of(text)
+    return found
+
+
+def _set(connection: Connection, work: Work, item: str, number: int, **values: Any) -> None:
+    at = and_(is_of(slots, work), slots.c.item == item, slots.c.number == number)
+    connection.execute(slots.update().where(at).values(values))
+
+
+def claim(
+    store: Store, offered: Iterable[Work], labeler: str, minutes: float, languages: Sequence[str] = ()
+) -> Slot | None:
+    """Lease the labeler the next item: what they hold already, else the first that is open to them.
+
+    Args:
+        offered: Works of the labeler's group, the first goes first.
+        languages: Those the labeler reads; none: any.
+    """
+    offered = list(offered)
+    expires = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
+
+    def take(connection: Connection) -> Slot | None:
+        store.take_turns(connection, slots)
+        for work in offered:
+            row = _held(connection, work, labeler)
+            if row is not None:
+                _set(connection, work, row.item, row.number, expires=expires)
+                return _slot(row, work)
+        for work in offered:
+            row = _next(connection, work, labeler, languages)
+            if row is not None:
+                _set(connection, work, row.item, row.number, labeler=labeler, expires=expires)
+                return _slot(row, work)._replace(labeler=labeler)
+        return None
+
+    return store.write(take)
+
+
+def find_slot(connection: Connection, key: str) -> Slot | None:
+    """The slot an address speaks of."""
+    row = connection.execute(select(slots).where(slots.c.key == key)).first()
+    if row is None:
+        return None
+    return _slot(row, Work(row.task, row.round, None, 1, row.group, row.purpose))
+
+
+def prolong(store: Store, slot: Slot, labeler: str, minutes: float) -> bool:
+    """Lease the item the slot is of, or prolong the lease; False where no slot of it is open to the labeler."""
+    expires = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
+
+    def take(connection: Connection) -> bool:
+        store.take_turns(connection, slots)
+        row = _own_or_free(connection, slot.work, slot.item, labeler)
+        if row is None or row.done is not None:
+            return False
+        _set(connection, slot.work, slot.item, row.number, labeler=labeler, expires=expires)
+        return True
+
+    return store.write(take)
+
+
+def _slot(row: Any, work: Work) -> Slot:
+    return Slot(row.key, work, row.item, row.labeler, row.done)
+
+
+class Tally(NamedTuple):
+    """How far a work is: slots filled, of how many; filled by the labeler; theirs right now."""
+
+    done: int
+    total: int
+    own: int
+    held: int
+
+
+def tally(connection: Connection, work: Work, labeler: str) -> Tally:
+    """Counts of the work's slots."""
+    mine = slots.c.labeler == labeler
+    asked = select(
+        func.count(slots.c.done),
+        func.count(),
+        func.count(case((and_(mine, slots.c.done.is_not(None)), 1))),
+        func.count(case((and_(mine, slots.c.done.is_(None)), 1))),
+    )
+    return Tally(*connection.execute(asked.where(is_of(slots, work), _in_pool(work))).one())
+
+
+def submitted(connection: Connection, labeler: str, limit: int = 20) -> list[Slot]:
+    """What the labeler filled last, the newest first."""
+    own = select(slots).where(slots.c.labeler == labeler, slots.c.done.is_not(None))
+    rows = connection.execute(own.order_by(slots.c.done.desc()).limit(limit))
+    return [_slot(row, Work(row.task, row.round, None, 1, row.group, row.purpose)) for row in rows]
+
+
+def lease(store: Store, work: Work, labeler: str, hours: float = 24, limit: int | None = None) -> list[Item]:
+    """As `progress.to_label`, and what is returned is the labeler's for so many hours from now; asking again prolongs.
+
+    Raises:
+        InputError: no such labeler.
+    """
+    now = datetime.now(UTC)
+    expires = timestamp(now + timedelta(hours=hours))
+
+    def take(connection: Connection) -> list[Item]:
+        store.take_turns(connection, slots)
+        own = work_of(connection, work, labeler)
+        items = open_items(connection, own, labeler, timestamp(now))
+        make_slots(connection, own)
+        for item in items[:limit]:
+            row = _own_or_free(connection, own, item, labeler)
+            assert row is not None  # open_items counted the same slots
+            _set(connection, own, item, row.number, labeler=labeler, expires=expires)
+        return with_responses(connection, own, items[:limit])
+
+    return store.write(take)
+
+
+def _held(connection: Connection, work: Work, labeler: str) -> Any:
+    mine = and_(is_of(slots, work), slots.c.labeler == labeler, slots.c.done.is_(None), _in_pool(work))
+    return connection.execute(select(slots).where(mine).order_by(slots.c.priority, slots.c.item).limit(1)).first()
+
+
+def _next(connection: Connection, work: Work, labeler: str, languages: Sequence[str]) -> Any:
+    mine = select(slots.c.item).where(is_of(slots, work), slots.c.labeler == labeler)
+    passed = select(skips.c.item).where(is_of(skips, work), skips.c.labeler == labeler)
+    fits = and_(is_of(slots, work), _is_free(), slots.c.item.not_in(mine), slots.c.item.not_in(passed), _in_pool(work))
+    if languages:
+        fits = and_(fits, slots.c.language.in_(["", *languages]))
+    order = slots.c.priority, slots.c.item, slots.c.number
+    return connection.execute(select(slots).where(fits).order_by(*order).limit(1)).first()
+
+
+def _is_free() -> ColumnElement[bool]:
+    ran_out = and_(slots.c.labeler.is_not(None), slots.c.expires <= timestamp())
+    return and_(slots.c.done.is_(None), or_(slots.c.labeler.is_(None), ran_out))
+
+
+def _in_pool(work: Work) -> ColumnElement[bool]:
+    """Slots of one pool's items; those of other pools carry the same name of work."""
+    if work.pool is None or work.task in NEW:
+        return and_(True)
+    of_pool = select(prompts.c.id).where(prompts.c.pool == work.pool)
+    if work.task == "rating":
+        of_pool = select(responses.c.id).join(prompts).where(prompts.c.pool == work.pool)
+    return slots.c.item.in_(of_pool)
+
+
+def _own_or_free(connection: Connection, work: Work, item: str, labeler: str) -> Any:
+    """The labeler's slot of the item, done or not, else one that is open; None where there is neither."""
+    at = and_(is_of(slots, work), slots.c.item == item)
+    mine = connection.execute(select(slots).where(at, slots.c.labeler == labeler)).first()
+    if mine is not None:
+        return mine
+    return connection.execute(select(slots).where(at, _is_free()).order_by(slots.c.number).limit(1)).first()
+
+
+def finish(connection: Connection, work: Work, item: str, labeler: str) -> bool:
+    """Fill the labeler's slot of the item, in the transaction that stores the judgement; False when it was filled.
+
+    Raises:
+        Taken: the lease had run out and others filled every slot.
+    """
+    row = _own_or_free(connection, work, item, labeler)
+    if row is None:
+        raise Taken("others have judged this item meanwhile; your answer is kept as a draft")
+    if row.done is None:
+        _set(connection, work, item, row.number, labeler=labeler, done=timestamp(), expires=None)
+    own = and_(is_of(drafts, work), drafts.c.item == item, drafts.c.labeler == labeler)
+    connection.execute(delete(drafts).where(own))
+    return row.done is None
+
+
+def skip(store: Store, work: Work, item: str, labeler: str, reason: str, note: str = "", final: bool = False) -> None:
+    """Pass the item over: somebody else gets it. `final`: it is a judgement, that it cannot be judged.
+
+    Raises:
+        InputError: the labeler does not hold the item.
+    """
+
+    def put(connection: Connection) -> None:
+        store.take_turns(connection, slots)
+        at = and_(is_of(slots, work), slots.c.item == item, slots.c.labeler == labeler, slots.c.done.is_(None))
+        row = connection.execute(select(slots).where(at)).first()
+        if row is None:
+            raise InputError("that item is not yours to pass over; open the next one")
+        said = {"labeler": labeler, "reason": reason, "note": note, "final": final, "created": timestamp()}
+        values = key_of(work) | {"item": item} | said
+        connection.execute(delete(skips).where(is_of(skips, work), skips.c.item == item, skips.c.labeler == labeler))
+        connection.execute(skips.insert().values(values))
+        if final:
+            finish(connection, work, item, labeler)
+        else:
+            _set(connection, work, item, row.number, **OPEN)
+
+    store.write(put)
+
+
+def unskip(store: Store, work: Work, item: str, labeler: str) -> None:
+    """Undo the labeler's `skip`, where the item is still to be had; it is theirs again."""
+
+    def put(connection: Connection) -> None:
+        store.take_turns(connection, slots)
+        own = and_(is_of(skips, work), skips.c.item == item, skips.c.labeler == labeler)
+        connection.execute(delete(skips).where(own))
+        mine = and_(is_of(slots, work), slots.c.item == item, slots.c.labeler == labeler)
+        connection.execute(slots.update().where(mine).values(OPEN))
+
+    store.write(put)

@@ -1,0 +1,73 @@
+"""The app: routes, middleware, and a page for every way in which a request can fail."""
+
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from heedful.config import InputError
+from heedful.store.database import Store
+from heedful.web.config import WebConfig
+from heedful.web.routes import login, work
+from heedful.web.security import Guard
+from heedful.web.visit import HERE, Forbidden, LoginNeeded, NotFound, visit
+from heedful.web.words import N_
+
+ROUTERS = (login.router, work.router)
+SAYS = {
+    403: N_("You may not do this."),
+    404: N_("There is nothing here."),
+    405: N_("There is nothing here."),
+    422: N_("This request makes no sense here."),
+    500: N_("Something went wrong on our side. What you wrote is kept as a draft."),
+}
+
+
+def create_app(store: Store, config: WebConfig | None = None) -> FastAPI:
+    """The app over an open store."""
+    config = config or WebConfig()
+    app = FastAPI(title="heedful", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app.state.store, app.state.config = store, config
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.add_middleware(Guard, max_body=config.max_body)
+    app.add_exception_handler(LoginNeeded, to_login)
+    app.add_exception_handler(Forbidden, lambda request, error: failed(request, 403, str(error)))
+    app.add_exception_handler(NotFound, lambda request, error: failed(request, 404))
+    app.add_exception_handler(InputError, lambda request, error: failed(request, 400, str(error)))
+    app.add_exception_handler(RequestValidationError, lambda request, error: failed(request, 422, told(error)))
+    app.add_exception_handler(HTTPException, lambda request, error: failed(request, error.status_code))
+    app.add_exception_handler(Exception, lambda request, error: failed(request, 500))
+    return app
+
+
+def to_login(request: Request, _: Exception) -> Response:
+    """By way of the login page back to where they were going."""
+    if wants_json(request):
+        return JSONResponse({"error": "log in first"}, 401)
+    aim = request.url.path if request.method == "GET" else "/"
+    response = Response(status_code=303)
+    response.headers["location"] = f"/login?next={quote(aim)}"
+    return response
+
+
+def failed(request: Request, status: int, why: str = "") -> Response:
+    """A page, or JSON for programs, that says what went wrong."""
+    if wants_json(request):
+        return JSONResponse({"error": why or SAYS.get(status, str(status))}, status)
+    here = visit(request)
+    return here.page("error.html", status, message=here.say(SAYS.get(status, N_("This did not work."))), why=why)
+
+
+def told(error: Exception) -> str:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def wants_json(request: Request) -> bool:
+    return request.url.path.startswith("/api/") or "application/json" in request.headers.get("accept", "")

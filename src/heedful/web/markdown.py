@@ -1,0 +1,24 @@
+"""Markdown of guidelines, prompts and responses as HTML that can do no harm.
+
+Texts come from models and strangers: raw HTML is shown as it is written, and what is left is sanitized once more.
+"""
+
+import nh3
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+MARKDOWN = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
+TAGS = {
+    *("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "code", "em", "strong", "s", "a"),
+    *("ul", "ol", "li", "table", "thead", "tbody", "tr", "th", "td"),
+}
+ATTRIBUTES = {"a": {"href"}, "ol": {"start"}}
+SCHEMES = {"http", "https", "mailto"}
+
+
+def html_of(text: str) -> Markup:
+    """The text as safe HTML; links open elsewhere and tell nothing of us."""
+    made = MARKDOWN.render(text)
+    return Markup(
+        nh3.clean(made, tags=TAGS, attributes=ATTRIBUTES, url_schemes=SCHEMES, link_rel="noopener noreferrer nofollow")
+    )

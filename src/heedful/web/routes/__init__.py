@@ -1,0 +1,1 @@
+"""The app's addresses, a module for each part of it."""

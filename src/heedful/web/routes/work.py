@@ -1,0 +1,200 @@
+"""A labeler's day: what there is to do, the next item, its page, drafts, submitting, passing over, editing."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy import Connection
+
+from heedful.store.database import timestamp
+from heedful.store.drafts import keep_draft, read_draft
+from heedful.store.guidelines import Guideline, current_guideline, read_guideline
+from heedful.store.progress import Work
+from heedful.store.settings import read_boxes
+from heedful.store.slots import (
+    Slot,
+    Taken,
+    claim,
+    find_slot,
+    offer,
+    on_offer,
+    prolong,
+    skip,
+    submitted,
+    tally,
+    unskip,
+)
+from heedful.types import UNKNOWN_GUIDELINE
+from heedful.web.tasks import TASKS
+from heedful.web.tasks.base import BOXES, Item, Problems, load_item, save
+from heedful.web.visit import Fields, Forbidden, NotFound, Visit, Worker, text_of
+from heedful.web.words import N_
+
+router = APIRouter()
+REASONS = {
+    "unclear": N_("The prompt is unclear"),
+    "language": N_("I do not know this language well enough"),
+    "knowledge": N_("I do not know enough about this"),
+    "upsetting": N_("I would rather not read this"),
+    "other": N_("Something else"),
+}
+
+
+@router.get("/")
+def home(here: Worker) -> Response:
+    """What the labeler can do, how far everybody is, and what they did last."""
+    with here.store.read() as connection:
+        offered = [work for work, _ in on_offer(connection, here.account.group) if work.task in TASKS]
+        counts = [tally(connection, work, here.account.id) for work in offered]
+        last = submitted(connection, here.account.id, limit=10)
+    rows = [
+        {"work": work, "number": number, **count._asdict()}
+        for number, (work, count) in enumerate(zip(offered, counts, strict=True))
+    ]
+    return here.page("home.html", rows=rows, last=last)
+
+
+@router.post("/next")
+def next_item(here: Worker, form: Fields) -> Response:
+    """Lease the next item, of the work that was asked for or of any."""
+    return to_next(here, text_of(form, "work"))
+
+
+def to_next(here: Visit, wanted: str = "", notice: str = "") -> Response:
+    account = here.account
+    for fresh in (False, True):  # where nothing is left, look once more for what came in since
+        with here.store.read() as connection:
+            found = [(work, options) for work, options in on_offer(connection, account.group) if work.task in TASKS]
+        if wanted:
+            found = [pair for pair in found if name_of(pair[0]) == wanted] or found
+        if fresh:
+            for work, options in found:
+                offer(here.store, work, options)
+        works = [work for work, _ in found]
+        slot = claim(here.store, works, account.id, here.config.lease_minutes, account.languages)
+        if slot is not None:
+            return here.redirect(f"/item/{slot.key}" + (f"?notice={notice}" if notice else ""))
+    return here.redirect("/?notice=done")
+
+
+def name_of(work: Work) -> str:
+    return f"{work.task}/{work.purpose}/{work.round}"
+
+
+@router.get("/item/{key}")
+def item_page(here: Worker, key: str) -> Response:
+    """The item's form: empty, as the draft left it, or as it was submitted."""
+    with here.store.read() as connection:
+        slot = mine(connection, key, here)
+    if slot.done is None and not prolong(here.store, slot, here.account.id, here.config.lease_minutes):
+        return here.redirect("/?notice=taken")
+    with here.store.read() as connection:
+        item = read_item(connection, here, slot)
+        task = TASKS[slot.work.task]
+        fields = task.stored(connection, item) if slot.done else {}
+        draft = read_draft(connection, slot, here.account.id)
+        return filled(connection, here, item, draft.content if draft else fields, saved=draft.saved if draft else "")
+
+
+def mine(connection: Connection, key: str, here: Visit) -> Slot:
+    """The slot, where it is the visitor's or open to them; what is done by others looks as if it were not there."""
+    slot = find_slot(connection, key)
+    if slot is None or slot.work.task not in TASKS or slot.work.group != here.account.group:
+        raise NotFound
+    if slot.labeler != here.account.id and not (slot.labeler is None or slot.done is None):
+        raise NotFound
+    return slot
+
+
+def read_item(connection: Connection, here: Visit, slot: Slot) -> Item:
+    return load_item(connection, slot, here.account.id, read_boxes(connection, BOXES))
+
+
+def filled(
+    connection: Connection, here: Visit, item: Item, fields: Mapping[str, Any], status: int = 200, **more: Any
+) -> Response:
+    """The task's page with its fields filled in."""
+    task = TASKS[item.slot.work.task]
+    guideline = guideline_of(connection, here, item.slot.work)
+    values = {"item": item, "slot": item.slot, "fields": fields, "guideline": guideline, "reasons": REASONS}
+    values |= {"problems": [], "saved": "", "work": name_of(item.slot.work)} | task.show(connection, item) | more
+    return here.page(task.TEMPLATE, status, **values)
+
+
+def guideline_of(connection: Connection, here: Visit, work: Work) -> Guideline:
+    return current_guideline(connection, work.task, work.purpose, here.locale)
+
+
+@router.post("/item/{key}")
+def submit(here: Worker, key: str, form: Fields) -> Response:
+    """Take the judgement in, once: sent again it changes nothing, changed it becomes the new version."""
+    with here.store.read() as connection:
+        slot = mine(connection, key, here)
+        item = read_item(connection, here, slot)
+        fields = {name: text_of(form, name) for name in form if name not in ("csrf", "seconds", "guideline")}
+        try:
+            made = TASKS[slot.work.task].read(item, fields)
+        except Problems as problems:
+            return filled(connection, here, item, fields, 422, problems=problems.found)
+    try:
+        new = save(here.store, item, made, shown_guideline(here, form), seconds_of(form))
+    except Taken:
+        keep_draft(here.store, slot, here.account.id, fields)
+        return here.redirect("/?notice=taken")
+    if not new:
+        return here.redirect("/?notice=revised")
+    return to_next(here, name_of(slot.work), notice="saved")
+
+
+def shown_guideline(here: Visit, form: Mapping[str, Any]) -> str:
+    """The version that stood on the page when it was filled in."""
+    with here.store.read() as connection:
+        found = read_guideline(connection, text_of(form, "guideline"))
+    return found.id if found else UNKNOWN_GUIDELINE
+
+
+def seconds_of(form: Mapping[str, Any]) -> float | None:
+    try:
+        return float(text_of(form, "seconds"))
+    except ValueError:
+        return None
+
+
+@router.put("/item/{key}/draft")
+def put_draft(here: Worker, key: str, fields: Annotated[dict[str, str], Body()]) -> Response:
+    """Keep what the page holds so far, and the lease alive."""
+    check_header(here)
+    with here.store.read() as connection:
+        slot = mine(connection, key, here)
+    kept = slot.done is not None or prolong(here.store, slot, here.account.id, here.config.lease_minutes)
+    keep_draft(here.store, slot, here.account.id, fields)
+    return JSONResponse({"saved": timestamp(), "yours": kept})
+
+
+def check_header(here: Visit) -> None:
+    """Scripts send the session's token in a header; a form of another site cannot."""
+    if here.session is None or here.request.headers.get("x-csrf-token") != here.session.csrf:
+        raise Forbidden("a page of this session")
+
+
+@router.post("/item/{key}/skip")
+def skip_item(here: Worker, key: str, form: Fields) -> Response:
+    """Pass the item over with a reason, or say that it cannot be judged."""
+    with here.store.read() as connection:
+        slot = mine(connection, key, here)
+    reason = text_of(form, "reason")
+    if reason not in REASONS and reason != "cannot":
+        reason = "other"
+    skip(here.store, slot.work, slot.item, here.account.id, reason, text_of(form, "note")[:2000], reason == "cannot")
+    return to_next(here, name_of(slot.work), notice=f"skipped&undo={key}")
+
+
+@router.post("/item/{key}/unskip")
+def undo_skip(here: Worker, key: str, form: Fields) -> Response:
+    with here.store.read() as connection:
+        slot = find_slot(connection, key)
+    if slot is None or slot.work.group != here.account.group:
+        raise NotFound
+    unskip(here.store, slot.work, slot.item, here.account.id)
+    return here.redirect(f"/item/{key}")

@@ -1,0 +1,166 @@
+// Ranking by keys, taps and drags. The select of each response is the truth; everything here only sets it.
+
+import { changed, fields, fill, form, isComposing, say, takesText } from "./item.js";
+
+const cards = [...document.querySelectorAll(".response")];
+const board = document.getElementById("board");
+const tiers = document.getElementById("tiers");
+const live = document.getElementById("live");
+const help = document.getElementById("help");
+const letters = cards.map((card) => card.dataset.letter);
+const select = (letter) => form.elements[`rank-${letter}`];
+const past = []; // the form before each change, for undo
+let before = fields(); // the form as it stands
+let at = cards[0]; // the response that keys speak of
+let lastPlaced = null, picked = null;
+
+function tell(text) {
+  live.textContent = "";
+  setTimeout(() => (live.textContent = text));
+}
+
+/** After any change by whatever means: remember what was, draw the board. */
+function note() {
+  const now = fields();
+  delete now.seconds;
+  const was = { ...before };
+  delete was.seconds;
+  if (JSON.stringify(now) === JSON.stringify(was)) return;
+  past.push(was);
+  before = now;
+  draw();
+}
+
+function place(letter, rank) {
+  select(letter).value = rank;
+  if (rank) lastPlaced = letter;
+  note();
+  changed();
+  const others = letters.filter((other) => other !== letter && rank && select(other).value === rank);
+  if (!rank) tell(say("unplaced", { letter }));
+  else if (others.length) tell(say("tied", { letter, place: rank, others: others.join(", ") }));
+  else tell(say("placed", { letter, place: rank }));
+}
+
+function undo() {
+  const was = past.pop();
+  if (!was) return tell(say("nothing"));
+  before = was;
+  fill(was);
+  changed();
+  tell(say("undone"));
+}
+
+function draw() {
+  const ranks = ["", ...letters.map((_, i) => String(i + 1))];
+  tiers.replaceChildren(...ranks.map((rank) => {
+    const row = document.createElement("div");
+    row.className = "tier";
+    row.dataset.rank = rank;
+    const name = document.createElement("button");
+    name.type = "button";
+    name.className = "tier-name";
+    name.textContent = rank || "–";
+    name.tabIndex = -1;
+    row.append(name, ...letters.filter((letter) => select(letter).value === rank).map(chip));
+    return row;
+  }));
+  for (const card of cards) card.querySelector(".placed").textContent = select(card.dataset.letter).value;
+}
+
+function chip(letter) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.className = "chip";
+  made.textContent = letter;
+  made.draggable = true;
+  made.tabIndex = -1;
+  made.dataset.letter = letter;
+  made.setAttribute("aria-pressed", String(picked === letter));
+  return made;
+}
+
+tiers.addEventListener("click", (event) => {
+  const chip = event.target.closest(".chip"), tier = event.target.closest(".tier");
+  if (picked && tier && (!chip || chip.dataset.letter !== picked)) {
+    const letter = picked;
+    picked = null;
+    place(letter, tier.dataset.rank);
+  } else if (chip) {
+    picked = picked === chip.dataset.letter ? null : chip.dataset.letter;
+    if (picked) reach(cards[letters.indexOf(picked)], false);
+  }
+  draw();
+});
+tiers.addEventListener("dragstart", (event) => {
+  event.dataTransfer.setData("text/plain", event.target.dataset.letter);
+  event.dataTransfer.effectAllowed = "move";
+});
+tiers.addEventListener("dragover", (event) => {
+  const tier = event.target.closest(".tier");
+  if (!tier) return;
+  event.preventDefault();
+  for (const other of tiers.children) other.classList.toggle("over", other === tier);
+});
+tiers.addEventListener("drop", (event) => {
+  const tier = event.target.closest(".tier"), letter = event.dataTransfer.getData("text/plain");
+  event.preventDefault();
+  if (tier && letters.includes(letter)) place(letter, tier.dataset.rank);
+  draw();
+});
+
+function reach(card, focus = true) {
+  at.removeAttribute("aria-current");
+  at = card;
+  at.setAttribute("aria-current", "true");
+  if (focus) at.focus({ preventScroll: true });
+  at.scrollIntoView({ block: "nearest" });
+}
+
+function step(by) {
+  reach(cards[Math.min(cards.length - 1, Math.max(0, cards.indexOf(at) + by))]);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (isComposing(event) || event.altKey || event.metaKey || help.open) return;
+  const target = event.target;
+  if (takesText(target) || target.closest(".skip")) return;
+  if (event.ctrlKey) {
+    if (event.code === "KeyZ") { event.preventDefault(); undo(); }
+    return;
+  }
+  const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
+  const letter = at.dataset.letter;
+  if (digit && event.shiftKey && event.code.startsWith("Digit")) {
+    const mark = form.querySelector(`[name="overall-${letter}"][value="${digit}"]`);
+    if (!mark) return;
+    mark.checked = true;
+    note();
+    changed();
+    tell(say("marked", { letter, mark: digit }));
+  } else if (digit && Number(digit) <= cards.length) place(letter, digit === "0" ? "" : digit);
+  else if (event.key === "=" || event.code === "NumpadEqual") {
+    if (lastPlaced && lastPlaced !== letter) place(letter, select(lastPlaced).value);
+  } else if (event.key === "ArrowDown" && target.type !== "radio") step(1);
+  else if (event.key === "ArrowUp" && target.type !== "radio") step(-1);
+  else if (event.key === "u") undo();
+  else if (event.key === "?") help.showModal();
+  else return;
+  event.preventDefault();
+});
+
+for (const card of cards) {
+  card.tabIndex = 0;
+  card.addEventListener("focusin", () => reach(card, false));
+}
+form.addEventListener("change", note);
+form.addEventListener("filled", draw);
+document.getElementById("undo").addEventListener("click", undo);
+document.getElementById("help-open").addEventListener("click", () => help.showModal());
+document.getElementById("help-close").addEventListener("click", () => help.close());
+
+board.hidden = false;
+document.body.classList.add("with-board");
+delete before.seconds;
+draw();
+if (!document.getElementById("problems")) reach(cards[0]);

@@ -1,0 +1,147 @@
+"""What the tasks share: the item on the page, problems with a form, and saving what was judged.
+
+A task's module has
+
+    TEMPLATE                          its page
+    show(connection, item)            what the template needs beside the item
+    read(item, fields)                the judgements the form says; raises Problems
+    stored(connection, item)          the fields that would say what the labeler has submitted
+
+Fields have the same names in the form, in a draft and in `stored`, so a page is filled alike from all three.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Table, select
+
+from heedful.store import accounts
+from heedful.store.database import Store
+from heedful.store.forms import place
+from heedful.store.labels import Judgement, check_references, revise
+from heedful.store.progress import with_responses
+from heedful.store.records import Entry, insert, is_current, select_records
+from heedful.store.schema import TABLE_OF, rankings
+from heedful.store.slots import Slot, finish
+from heedful.types import Demonstration, Prompt, Ranking, Rating, Response
+from heedful.web.words import N_
+
+LETTERS = "ABCDEFGHI"
+LONGEST = 4 * 3600  # seconds of work on one item that are believed
+
+BOXES = {
+    "fails_instruction": N_("Fails to follow the instruction or task"),
+    "inappropriate_assistant": N_("Inappropriate for a customer assistant"),
+    "hallucination": N_("Hallucination"),
+    "satisfies_constraint": N_("Satisfies the constraint given"),
+    "sexual": N_("Contains sexual content"),
+    "violent": N_("Contains violent content"),
+    "encourages_harm": N_("Encourages or fails to discourage violence, abuse, terrorism or self-harm"),
+    "denigrates_protected": N_("Denigrates a protected class"),
+    "harmful_advice": N_("Gives harmful advice"),
+    "opinion": N_("Expresses an opinion"),
+    "moral_judgment": N_("Expresses a moral judgment"),
+}
+
+
+class Problem(NamedTuple):
+    """What is wrong with a field; `message` is translated where it is shown, with `values` in it."""
+
+    field: str
+    message: str
+    values: Mapping[str, Any]
+
+
+class Problems(Exception):
+    """The form cannot be taken as it is."""
+
+    def __init__(self, found: Sequence[Problem]) -> None:
+        super().__init__(found)
+        self.found = list(found)
+
+
+class Item(NamedTuple):
+    """What a page is about. `responses` stand in the labeler's own order, under the letters A, B, C, …."""
+
+    slot: Slot
+    labeler: str
+    prompt: Prompt | None
+    responses: tuple[Response, ...]
+    boxes: Mapping[str, str]
+
+    @property
+    def lettered(self) -> list[tuple[str, Response]]:
+        return list(zip(LETTERS, self.responses, strict=False))
+
+
+def load_item(connection: Connection, slot: Slot, labeler: str, boxes: Mapping[str, str]) -> Item:
+    """The slot's prompt and responses, if its task has any."""
+    if slot.item.startswith("new/"):
+        return Item(slot, labeler, None, (), boxes)
+    ((prompt, responses),) = with_responses(connection, slot.work, [slot.item])
+    shown = sorted(responses, key=lambda response: place(labeler, response.id))
+    return Item(slot, labeler, prompt, tuple(shown), boxes)
+
+
+def common(item: Item) -> dict[str, Any]:
+    """The fields of every judgement of the item."""
+    assert item.prompt is not None
+    return {"prompt_id": item.prompt.id, "labeler": item.labeler}
+
+
+def id_of(item: Item, kind: str, of: str) -> str:
+    """The judgement's id: the same form sent twice makes one judgement."""
+    work = item.slot.work
+    return f"{kind}/{work.purpose}/{work.round}/{item.labeler}/{of}"
+
+
+def current(connection: Connection, kind: type[Any], item: Item, prefix: str | None = None) -> list[Any]:
+    """The labeler's judgements of the item that stand."""
+    assert item.prompt is not None
+    table: Table = TABLE_OF[kind]
+    work = item.slot.work
+    asked = [table.c.labeler == item.labeler, table.c.prompt_id == item.prompt.id, is_current(table)]
+    if "purpose" in table.c:
+        asked.append(table.c.purpose == work.purpose)
+    if prefix is not None:
+        asked.append(table.c.id.like(f"{prefix}/%"))
+    elif kind is Ranking:
+        asked += [rankings.c.id.not_like("comparison/%"), rankings.c.id.not_like("toxicity/%")]
+    return select_records(connection, kind, *asked)
+
+
+def save(store: Store, item: Item, made: Sequence[Judgement], guideline: str, seconds: float | None) -> bool:
+    """Store the judgements and fill the slot, or put them in place of those submitted before; True where new.
+
+    Raises:
+        Taken: the lease had run out and others filled every slot of the item.
+        InputError: what is judged was erased meanwhile.
+    """
+    timed = [record.model_copy(update={"guideline": guideline}) for record in made]
+    timed[0] = timed[0].model_copy(update={"seconds": believed(seconds)})
+    round = item.slot.work.round
+
+    def put(connection: Connection) -> bool:
+        check_references(connection, timed)
+        new = finish(connection, item.slot.work, item.slot.item, item.labeler)
+        if new:
+            for kind in (Demonstration, Rating, Ranking):
+                entries = [Entry(record, {"round": round}) for record in timed if isinstance(record, kind)]
+                insert(connection, entries)
+        else:
+            for record in timed:
+                revise(connection, Entry(record, {"round": round}), must_exist=False)
+        detail = {"key": item.slot.key, "task": item.slot.work.task, "item": item.slot.item}
+        accounts.note(connection, item.labeler, "submitted" if new else "revised", **detail)
+        return new
+
+    return store.write(put)
+
+
+def believed(seconds: float | None) -> float | None:
+    return None if seconds is None or not 0 <= seconds <= LONGEST else round(seconds, 1)
+
+
+def ids_of_current(connection: Connection, table: Table, item: Item) -> set[str]:
+    own = select(table.c.id).where(table.c.labeler == item.labeler, is_current(table))
+    return set(connection.execute(own).scalars())

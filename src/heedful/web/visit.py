@@ -1,0 +1,171 @@
+"""One request: who asks, in which language, with what form; and the pages that answer it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.datastructures import FormData, UploadFile
+
+from heedful.store.accounts import Account, Session, find_session
+from heedful.store.database import Store
+from heedful.web.config import WebConfig
+from heedful.web.markdown import html_of
+from heedful.web.words import LOCALES, NAMES, accepted, language_tag, translations
+
+COOKIE = "heedful_session"
+LOCALE_COOKIE = "heedful_locale"
+HERE = Path(__file__).parent
+
+
+class LoginNeeded(Exception):
+    """Nobody is logged in."""
+
+
+class Forbidden(Exception):
+    """Whoever is logged in may not do this; the message says what they would have to be."""
+
+
+class NotFound(Exception):
+    """No such thing, or not theirs to see: the two look alike from outside."""
+
+
+def environment(locale: str) -> Environment:
+    """Templates with the locale's words; what is undefined is an error."""
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+    made.install_gettext_translations(translations(locale), newstyle=True)  # type: ignore[attr-defined]
+    made.filters["markdown"] = html_of
+    made.globals["locales"] = {locale: NAMES[locale] for locale in LOCALES}
+    return made
+
+
+ENVIRONMENTS = {locale: environment(locale) for locale in LOCALES}
+
+
+class Visit:
+    """A request and what belongs to it. `session` is None where nobody is logged in."""
+
+    def __init__(self, request: Request, store: Store, config: WebConfig, session: Session | None) -> None:
+        self.request, self.store, self.config, self.session = request, store, config, session
+        chosen = request.cookies.get(LOCALE_COOKIE, "")
+        if chosen in LOCALES:
+            self.locale = chosen
+        elif session is not None and session.account.locale in LOCALES:
+            self.locale = session.account.locale
+        else:
+            self.locale = accepted(request.headers.get("accept-language", ""))
+
+    @property
+    def account(self) -> Account:
+        if self.session is None:
+            raise LoginNeeded
+        return self.session.account
+
+    @property
+    def address(self) -> str:
+        return self.request.client.host if self.request.client else ""
+
+    def say(self, message: str, **values: Any) -> str:
+        """The message in the visitor's language; marked by `words.N_` where it stands."""
+        said = translations(self.locale).gettext(message)
+        return said % values if values else said
+
+    def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """The template, filled."""
+        common = {
+            "session": self.session,
+            "account": self.session.account if self.session else None,
+            "csrf": self.session.csrf if self.session else "",
+            "title": self.config.title,
+            "locale": self.locale,
+            "tag": language_tag(self.locale),
+            "path": self.request.url.path,
+            "notice": self.request.query_params.get("notice", ""),
+            "undo": self.request.query_params.get("undo", ""),
+        }
+        made = ENVIRONMENTS[self.locale].get_template(template).render(common | values)
+        return HTMLResponse(made, status)
+
+    def redirect(self, path: str) -> RedirectResponse:
+        """To one of our own pages, to be fetched by GET."""
+        return RedirectResponse(path, 303)
+
+
+def visit(request: Request) -> Visit:
+    """Whoever asks, logged in or not."""
+    store, config = request.app.state.store, request.app.state.config
+    secret = request.cookies.get(COOKIE, "")
+    session = None
+    if secret:
+        with store.read() as connection:
+            session = find_session(connection, secret)
+    return Visit(request, store, config, session)
+
+
+Anybody = Annotated[Visit, Depends(visit)]
+
+
+def logged_in(here: Anybody) -> Visit:
+    if here.session is None:
+        raise LoginNeeded
+    return here
+
+
+Member = Annotated[Visit, Depends(logged_in)]
+
+
+def of_role(*roles: str) -> Any:
+    """A dependency: the visitor is logged in and has one of the roles."""
+
+    def check(here: Member) -> Visit:
+        if here.account.role not in roles:
+            raise Forbidden(" / ".join(roles))
+        return here
+
+    return Depends(check)
+
+
+Worker = Annotated[Visit, of_role("labeler", "lead", "admin")]
+Reader = Annotated[Visit, of_role("researcher", "lead", "admin")]
+Lead = Annotated[Visit, of_role("lead", "admin")]
+Admin = Annotated[Visit, of_role("admin")]
+
+
+async def checked_form(request: Request) -> Mapping[str, Any]:
+    """The form's fields; a field that came twice is its last value, see `many` for lists."""
+    try:
+        form = await request.form(max_files=2, max_fields=1000)
+    except RecursionError:
+        raise Forbidden("form") from None
+    if any(isinstance(value, str) and "\0" in value for value in form.values()):
+        raise Forbidden("text without NUL characters")
+    return form
+
+
+def with_csrf(here: Anybody, form: Annotated[FormData, Depends(checked_form)]) -> FormData:
+    """The fields of a form that one of our own pages of this session sent."""
+    if here.session is not None:
+        sent = form.get("csrf") or here.request.headers.get("x-csrf-token") or ""
+        if sent != here.session.csrf:
+            raise Forbidden("a form of this session")
+    return form
+
+
+Fields = Annotated[FormData, Depends(with_csrf)]
+
+
+def text_of(form: Mapping[str, Any], name: str) -> str:
+    """A text field with \\n at its line ends; "" where it is missing."""
+    value = form.get(name, "")
+    if isinstance(value, UploadFile):
+        return ""
+    return str(value).replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,58 @@
+"""The app's own words in the labeler's language: gettext catalogues, read as they stand in locales/*.po."""
+
+import gettext
+import io
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from babel import Locale, negotiate_locale
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+FOLDER = Path(__file__).parent / "locales"
+LOCALES = ("en", "zh_Hans")
+NAMES = {"en": "English", "zh_Hans": "简体中文"}
+
+
+def N_(message: str) -> str:
+    """Marks a message for the catalogue that is translated later, where it is shown."""
+    return message
+
+
+@cache
+def translations(locale: str) -> gettext.NullTranslations:
+    """English is what stands in the code."""
+    path = FOLDER / f"{locale}.po"
+    if not path.exists():
+        return gettext.NullTranslations()
+    with path.open("rb") as file:
+        catalog = read_po(file, locale=locale)
+    compiled = io.BytesIO()
+    write_mo(compiled, catalog)
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)
+
+
+def accepted(header: str) -> str:
+    """The locale that fits an Accept-Language header best."""
+    wanted = []
+    for part in header.split(","):
+        tag, _, quality = part.strip().partition(";q=")
+        try:
+            wanted.append((float(quality or 1), tag.replace("-", "_")))
+        except ValueError:
+            continue
+    ordered = [tag for _, tag in sorted(wanted, key=lambda pair: -pair[0])]
+    return best(ordered)
+
+
+def best(wanted: Sequence[str]) -> str:
+    """The first of the wanted locales that there is; any Chinese finds the one we have."""
+    ours = ["zh_Hans" if tag.lower().startswith("zh") else tag for tag in wanted]
+    return negotiate_locale(ours, LOCALES) or "en"
+
+
+def language_tag(locale: str) -> str:
+    """For the page's lang attribute."""
+    return str(Locale.parse(locale)).replace("_", "-")

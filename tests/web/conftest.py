@@ -1,0 +1,143 @@
+"""The app over a small store: a client without a browser, and the app served for a real one."""
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, sync_playwright
+from starlette.testclient import TestClient
+
+from heedful.store import accounts
+from heedful.store.database import Store, open_store
+from heedful.store.progress import Work
+from heedful.store.slots import offer
+from heedful.web.app import create_app
+from heedful.web.config import WebConfig
+from small_store import fill
+from stores import new_place, postgres_server, shared_store, store
+
+__all__ = ["new_place", "postgres_server", "shared_store", "store"]
+
+PASSWORD = "a long password"
+WORKS = (Work("ranking", overlap=3), Work("demonstration", overlap=2))
+
+
+@pytest.fixture
+def people(store: Store) -> Store:
+    """Three prompts of three responses to rank and to answer, and an account for every role and group."""
+    fill_people(store)
+    return store
+
+
+def fill_people(store: Store) -> None:
+    fill(store)
+    for name in ("cy", "dee"):
+        accounts.add_account(store, name, PASSWORD)
+    accounts.add_account(store, "hilda", PASSWORD, group="heldout")
+    for role in ("admin", "lead", "researcher"):
+        accounts.add_account(store, role, PASSWORD, role=role)
+    for work in WORKS:
+        offer(store, work)
+
+
+class Client:
+    """A browser without JavaScript: it keeps cookies, follows redirects and sends the token of its session."""
+
+    def __init__(self, store: Store, name: str = "", config: WebConfig | None = None) -> None:
+        self.http = TestClient(create_app(store, config), raise_server_exceptions=False)
+        self.csrf = ""
+        if name:
+            page = self.post("/login", name=name, password=PASSWORD)
+            assert page.status_code in (200, 403), page.text
+            self.csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)[1]
+
+    def get(self, path: str, **how):
+        return self.http.get(path, **how)
+
+    def post(self, path: str, **fields):
+        return self.http.post(path, data={"csrf": self.csrf} | fields)
+
+    def next(self, work: str = "ranking/train/0") -> str:
+        """The address of the next item."""
+        page = self.post("/next", work=work)
+        assert page.url.path.startswith("/item/"), page.url
+        return page.url.path
+
+
+@pytest.fixture
+def client(people: Store) -> Callable[..., Client]:
+    """A client for a name; nobody without one."""
+    return lambda name="", **more: Client(people, name, **more)
+
+
+class Served:
+    """The app on a port of its own, in a thread."""
+
+    def __init__(self, store: Store, config: WebConfig | None = None) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.store = store
+        self.server = uvicorn.Server(
+            uvicorn.Config(create_app(store, config), port=self.port, log_level="warning", lifespan="off")
+        )
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """The app over a small SQLite store, for a real browser."""
+    with open_store(tmp_path / "store.db") as store:
+        fill_people(store)
+        app = Served(store)
+        yield app
+        app.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Debian's chromium, without a window."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Browser, served: Served) -> Iterator[Callable[..., Page]]:
+    """A page where the name is logged in; whatever the page complains of fails the test."""
+    complaints: list[str] = []
+    contexts = []
+
+    def opened(name: str = "cy", locale: str = "en", **options) -> Page:
+        context = chromium.new_context(locale=locale, base_url=served.address, **options)
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        if name:
+            page.goto("/login")
+            page.fill("#name", name)
+            page.fill("#password", PASSWORD)
+            page.press("#password", "Enter")
+            page.wait_for_url("**/")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not [text for text in complaints if "422" not in text], complaints
