@@ -13,11 +13,23 @@ from heedful.store.accounts import Account, Session, find_session
 from heedful.store.database import Store
 from heedful.web.config import WebConfig
 from heedful.web.markdown import html_of
-from heedful.web.words import LOCALES, NAMES, accepted, language_tag, translations
+from heedful.web.words import LOCALES, N_, NAMES, accepted, language_tag, translations
 
 COOKIE = "heedful_session"
 LOCALE_COOKIE = "heedful_locale"
 HERE = Path(__file__).parent
+
+
+# What stands in the head of every page, and for whom.
+SECTIONS = (
+    ("/", N_("Work"), ("labeler", "lead", "admin")),
+    ("/lead/tasks", N_("Tasks"), ("lead", "admin")),
+    ("/lead/people", N_("People"), ("lead", "admin")),
+    ("/lead/guidelines", N_("Guidelines"), ("lead", "admin")),
+    ("/lead/quality", N_("Quality"), ("lead", "admin", "researcher")),
+    ("/run", N_("Run"), ("lead", "admin", "researcher")),
+    ("/playground", N_("Playground"), ("lead", "admin", "researcher")),
+)
 
 
 class LoginNeeded(Exception):
@@ -86,6 +98,7 @@ class Visit:
             "account": self.session.account if self.session else None,
             "csrf": self.session.csrf if self.session else "",
             "title": self.config.title,
+            "sections": self.sections(),
             "locale": self.locale,
             "tag": language_tag(self.locale),
             "path": self.request.url.path,
@@ -94,6 +107,10 @@ class Visit:
         }
         made = ENVIRONMENTS[self.locale].get_template(template).render(common | values)
         return HTMLResponse(made, status)
+
+    def sections(self) -> list[tuple[str, str]]:
+        role = self.session.account.role if self.session else ""
+        return [(address, name) for address, name, roles in SECTIONS if role in roles]
 
     def redirect(self, path: str) -> RedirectResponse:
         """To one of our own pages, to be fetched by GET."""

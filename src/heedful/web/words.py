@@ -1,4 +1,4 @@
-"""The app's own words in the labeler's language: gettext catalogues, read as they stand in locales/*.po."""
+"""The app's own words in the labeler's language: gettext catalogues, read as they stand in locales/LOCALE/*.po."""
 
 import gettext
 import io
@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from babel import Locale, negotiate_locale
+from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
@@ -22,14 +23,15 @@ def N_(message: str) -> str:
 
 @cache
 def translations(locale: str) -> gettext.NullTranslations:
-    """English is what stands in the code."""
-    path = FOLDER / f"{locale}.po"
-    if not path.exists():
-        return gettext.NullTranslations()
-    with path.open("rb") as file:
-        catalog = read_po(file, locale=locale)
+    """All catalogues of the locale as one; English is what stands in the code."""
+    whole = Catalog(locale=locale)
+    for path in sorted((FOLDER / locale).glob("*.po")):
+        with path.open("rb") as file:
+            for message in read_po(file, locale=locale):
+                if message.id:
+                    whole[message.id] = message
     compiled = io.BytesIO()
-    write_mo(compiled, catalog)
+    write_mo(compiled, whole)
     compiled.seek(0)
     return gettext.GNUTranslations(compiled)
 

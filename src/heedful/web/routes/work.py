@@ -28,7 +28,7 @@ from heedful.store.slots import (
 from heedful.types import UNKNOWN_GUIDELINE
 from heedful.web.tasks import TASKS
 from heedful.web.tasks.base import BOXES, Item, Problems, load_item, save
-from heedful.web.visit import Fields, Forbidden, NotFound, Visit, Worker, text_of
+from heedful.web.visit import Fields, Forbidden, Member, NotFound, Visit, Worker, text_of
 from heedful.web.words import N_
 
 router = APIRouter()
@@ -42,8 +42,10 @@ REASONS = {
 
 
 @router.get("/")
-def home(here: Worker) -> Response:
+def home(here: Member) -> Response:
     """What the labeler can do, how far everybody is, and what they did last."""
+    if here.account.role == "researcher":
+        return here.redirect("/run")
     with here.store.read() as connection:
         offered = [work for work, _ in on_offer(connection, here.account.group) if work.task in TASKS]
         counts = [tally(connection, work, here.account.id) for work in offered]
