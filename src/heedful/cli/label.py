@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from heedful.cli.common import StorePlace, existing_store, say, store_place
+from heedful.cli import formats
+from heedful.cli.common import StorePlace, existing_store, say
 from heedful.cli.data import PoolName, counted
 from heedful.config import InputError
 
@@ -63,23 +64,6 @@ def write_work(
         say(f"{file}: 0 {task}s to fill in: all are judged, leased to others or for other labelers to judge")
 
 
-@label.command("import")
-def import_labels(file: JsonLines, store: StorePlace) -> None:
-    """Read forms that were filled in, or lines of `label export`; the same file again changes nothing.
-
-    A line of `label export` (schema, prompt, responses, labeler and the judgement) stands alone and can be read into
-    any store; a form belongs to the store that wrote it. Empty forms are passed over.
-    """
-    from heedful.store.database import open_store
-    from heedful.store.jsonl import import_jsonl
-
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    with open_store(store_place(store)) as opened:
-        added = import_jsonl(opened, file)
-    say(f"new in {store}: {counted(added)}")
-
-
 @label.command("edit")
 def edit_labels(file: JsonLines, store: StorePlace) -> None:
     """Replace judgements that are in the store by those of the file: forms, or lines of `label export`, corrected.
@@ -97,16 +81,6 @@ def edit_labels(file: JsonLines, store: StorePlace) -> None:
     say(f"edited in {store}: {counted(edited)}")
 
 
-@label.command("export")
-def export_labels(
-    file: JsonLines,
-    store: StorePlace,
-    kind: Annotated[KindName, typer.Option(help="Which judgements to write.")] = "ranking",
-) -> None:
-    """Write the current judgements of one kind, one a line, each with everything it speaks of."""
-    from heedful.store.database import open_store
-    from heedful.store.jsonl import export_jsonl
-
-    with open_store(existing_store(store)) as opened:
-        number = export_jsonl(opened, file, kind)
-    say(f"{file}: {number} {kind}s")
+label.command("import")(formats.import_labels)
+label.command("export")(formats.export_labels)
+label.command("convert")(formats.convert_labels)
