@@ -88,7 +88,7 @@ tiers.addEventListener("click", (event) => {
     place(letter, tier.dataset.rank);
   } else if (chip) {
     picked = picked === chip.dataset.letter ? null : chip.dataset.letter;
-    if (picked) reach(cards[letters.indexOf(picked)], false);
+    if (picked) reach(cards[letters.indexOf(picked)], matchMedia("(hover: hover)").matches);
   }
   draw();
 });
@@ -113,7 +113,8 @@ function reach(card, focus = true) {
   at.removeAttribute("aria-current");
   at = card;
   at.setAttribute("aria-current", "true");
-  if (focus) at.focus({ preventScroll: true });
+  if (!focus) return; // whoever points at it sees it; a page that moves under the finger loses the tap
+  at.focus({ preventScroll: true });
   at.scrollIntoView({ block: "nearest" });
 }
 
@@ -122,7 +123,7 @@ function step(by) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (isComposing(event) || event.altKey || event.metaKey || help.open) return;
+  if (isComposing(event) || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
   const target = event.target;
   if (takesText(target) || target.closest(".skip")) return;
   if (event.ctrlKey) {
@@ -144,10 +145,38 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "ArrowDown" && target.type !== "radio") step(1);
   else if (event.key === "ArrowUp" && target.type !== "radio") step(-1);
   else if (event.key === "u") undo();
+  else if (event.key === "c") openCompare();
   else if (event.key === "?") help.showModal();
   else return;
   event.preventDefault();
 });
+
+// Two responses side by side: the one at hand, and the one before it in the ranking (or on the page).
+
+const compare = document.getElementById("compare");
+const sides = [...compare.querySelectorAll(".side")], texts = [...compare.querySelectorAll(".side-text")];
+
+function showSides() {
+  sides.forEach((side, i) => {
+    const text = cards[letters.indexOf(side.value)].querySelector(".text");
+    texts[i].replaceChildren(...[...text.childNodes].map((node) => node.cloneNode(true)));
+  });
+}
+
+function openCompare() {
+  const here = letters.indexOf(at.dataset.letter);
+  const rank = Number(select(letters[here]).value);
+  const above = letters.filter((letter) => rank && Number(select(letter).value) && Number(select(letter).value) < rank)
+    .sort((a, b) => select(b).value - select(a).value)[0];
+  sides[0].value = above ?? letters[here ? here - 1 : 1];
+  sides[1].value = letters[here];
+  showSides();
+  compare.showModal();
+}
+
+for (const side of sides) side.addEventListener("change", showSides);
+document.getElementById("compare-open").addEventListener("click", openCompare);
+document.getElementById("compare-close").addEventListener("click", () => compare.close());
 
 for (const card of cards) {
   card.tabIndex = 0;
