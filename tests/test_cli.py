@@ -16,7 +16,6 @@ import typer
 
 from heedful.cli import app
 from heedful.cli.plan import Sizes, amounts, measure_documents, measure_sizes
-from heedful.cli.status import planned_steps
 from heedful.cli.talk import Talker
 from heedful.config import RECIPES, read_recipe
 from heedful.engine.engine import Engine, Request
@@ -26,6 +25,7 @@ from heedful.models.load import context_length, from_scratch
 from heedful.pipeline.recipe import build
 from heedful.pipeline.start import source_of
 from heedful.snapshot import read_snapshot
+from heedful.steps import planned_steps
 from heedful.text.format import PromptFormat, prompt_tokens
 from heedful.text.tokenizer import word_tokenizer
 from heedful.types import Prompt

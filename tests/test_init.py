@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from heedful.cli.status import planned_steps
 from heedful.config import RECIPES, read_recipe
 from heedful.pipeline.recipe import build
+from heedful.steps import planned_steps
 from test_docs import check_command
 from tiny import succeed
 

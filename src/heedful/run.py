@@ -20,7 +20,7 @@ import time
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,12 @@ class Inexact(Exception):
 
 
 class Waiting(Exception):
-    """People have not judged enough yet; the same command goes on later."""
+    """People have not judged enough yet; the same command goes on later. `missing` says what is wanted still, "" when
+    nothing is."""
+
+    def __init__(self, message: str, missing: Callable[[], str]) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class Run:

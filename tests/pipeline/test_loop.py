@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from heedful.cli.status import planned_steps
 from heedful.config import InputError, read_recipe
 from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.recipe import build
@@ -22,6 +21,7 @@ from heedful.report.folder import RunFolder
 from heedful.report.page import render
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
+from heedful.steps import planned_steps
 from heedful.types import untied_pairs
 from report.page import Page
 from same_run import content, files

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from heedful.cli.status import judged_so_far
 from heedful.config import InputError
 from heedful.evaluate.win_rate import win_rate
 from heedful.models.checkpoint import save_policy
@@ -21,6 +20,7 @@ from heedful.pipeline.recipe import Recipe, build
 from heedful.pipeline.results import policy
 from heedful.pipeline.start import source_of
 from heedful.snapshot import Snapshot, read_snapshot
+from heedful.steps import judged_so_far, people_work
 from heedful.store.database import open_store
 from heedful.store.export import export_snapshot
 from heedful.store.forms import write_forms
@@ -91,7 +91,8 @@ def waiting(recipe: Path, folder: Path, given: Path | None = None) -> str:
     result = run(recipe, given or folder)
     assert result.exit_code == 3, result.output
     lines = result.stdout[result.stdout.index("waiting for people: ") :].splitlines()
-    *ask, take_in = [line.strip() for line in lines if line.startswith("  heedful ")]
+    app, *ask, take_in = [line.strip() for line in lines if line.startswith("  heedful ")]
+    assert app == f"heedful label serve {folder}"
     for command in ask:
         who = "checks-held" if "--heldout" in command else "checks"
         filled = command.replace("FILE", str(folder.parent / "forms.jsonl")).replace("NAME", who)
@@ -171,8 +172,8 @@ def test_the_loop_waits_for_people_and_goes_on(recipe: Path, tmp_path: Path) -> 
     held = len(open_work(folder, Work("ranking", round=1, pool="reward_model"), "kim"))
     both = f"4 of {total} rankings, 0 of {held} rankings by held-out labelers"
     assert waiting(recipe, folder) == both and 1 <= held < total
-    said = {"train": 1, "heldout": 1, "overlap": 0.15}
-    assert judged_so_far(folder / "store.db", "round-1/rankings", said) == both
+    works = people_work("round-1/rankings", json.loads((folder / "recipe.json").read_text()))
+    assert judged_so_far(folder / "store.db", works) == (both, True)
     imported = [as_line(item, by_w1("ada", item, "train"), Labeler(id="ada")) for item in todo[4:]]
     (tmp_path / "labels.jsonl").write_text("".join(imported), encoding="utf-8")
     assert cli("label", "import", tmp_path / "labels.jsonl", "--store", folder / "store.db").exit_code == 0

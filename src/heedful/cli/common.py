@@ -120,28 +120,6 @@ def say(message: str) -> None:
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
-def existing_run(folder: Path) -> dict[str, Any]:
-    """The resolved recipe of the run in the folder, as plain values.
-
-    Raises:
-        InputError: there is no run, or its recipe.json is broken.
-    """
-    import json
-
-    path = folder / "recipe.json"
-    if (folder / "sweep.json").exists():
-        raise InputError(f"{folder} holds a sweep; name one of the runs in {folder / 'cells'}")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no run: there is no recipe.json; name the --dir of a heedful run") from None
-    except (ValueError, OSError):
-        raise InputError(f"{path} cannot be read; copy it back from a backup, or run into a new folder") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is not a recipe; copy it back from a backup, or run into a new folder")
-    return found
-
-
 def store_place(place: str | Path) -> str:
     """The store's place; that of the run in it where a folder is named."""
     return str(Path(place) / "store.db") if "://" not in str(place) and Path(place).is_dir() else str(place)
@@ -156,6 +134,8 @@ def intake_of(place: str) -> dict[str, Any]:
     folder = Path(place).parent
     if Path(place).name != "store.db" or not (folder / "recipe.json").exists():
         return {}
+    from heedful.steps import existing_run
+
     found: dict[str, Any] = existing_run(folder).get("intake", {})
     return found
 
@@ -172,8 +152,3 @@ def existing_store(place: str | Path) -> str:
     if not path.exists():
         raise InputError(f"{path}: no store is there; name an existing store, or heedful prompts import makes one")
     return str(path)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for a table; a dash for one that cannot be computed."""
-    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from heedful.cli.common import RunFolder, existing_run, say
+from heedful.cli.common import RunFolder, say
 from heedful.cli.results import show_results
 from heedful.config import InputError, parse
+from heedful.steps import existing_run
 
 Model = Annotated[str, typer.Argument(help="A model's folder, or a hub name.", show_default=False)]
 

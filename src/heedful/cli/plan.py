@@ -12,8 +12,7 @@ import torch
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from heedful.cli.common import console, number, say
-from heedful.cli.status import planned_steps
+from heedful.cli.common import console, say
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
 from heedful.models.heads import Policy
@@ -26,6 +25,7 @@ from heedful.pipeline.source import Source
 from heedful.pipeline.start import source_of
 from heedful.stages.ppo import PPOConfig
 from heedful.stages.sft import SFTConfig
+from heedful.steps import number, planned_steps
 from heedful.text.collate import Encoder
 from heedful.types import Prompt
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from heedful.cli.common import console, number, say
+from heedful.cli.common import console, say
+from heedful.steps import number
 
 
 def show_results(results: Mapping[str, Any], folder: Path) -> None:

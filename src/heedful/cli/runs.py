@@ -4,6 +4,7 @@ import shlex
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,23 +14,27 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from heedful import run as run_folders
-from heedful.cli.common import INTERRUPTED, Into, Overrides, Recipe, console, errors, existing_run, fail, say
+from heedful.cli.common import INTERRUPTED, Into, Overrides, Recipe, console, errors, fail, say
 from heedful.cli.results import show_results, show_sweep
-from heedful.cli.status import planned_steps, read_json, read_step, read_steps, status_table
+from heedful.cli.status import status_table
 from heedful.config import InputError, read_recipe
 from heedful.interrupt import remembered
+from heedful.run import Waiting
+from heedful.steps import existing_run, planned_steps, read_json, read_step, read_steps
 
 if TYPE_CHECKING:  # these wait for torch
     from heedful.pipeline import recipe as recipes
     from heedful.pipeline.loop import Loop
 
 LOOK_SECONDS = 0.5
+WAIT_SECONDS = 3.0  # between two looks at what people have judged
 BLOCK_OF = {"pretrain": "pretrain", "sft": "sft", "reward": "reward_model", "ppo": "ppo"}
 Dry = Annotated[bool, typer.Option("--dry-run", help="Only show the steps, their tokens, memory and time.")]
 Cores = Annotated[
     int | None,
     typer.Option(help="Use only so many cores; the last bits of results depend on it.", min=1, show_default="all"),
 ]
+Wait = Annotated[bool, typer.Option("--wait", help="Where people have to judge, stay until they have, then go on.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the folder's run; an error when it holds none.")]
 
 
@@ -40,12 +45,15 @@ def run(
     dry_run: Dry = False,
     resume: Resume = False,
     cores: Cores = None,
+    wait: Wait = False,
 ) -> None:
     """Run a recipe's whole loop, or every cell of its matrix; an unfinished run in the folder goes on."""
     raw = read_recipe(recipe, overrides or [])
     if resume and not ("matrix" in raw and (folder / "sweep.json").exists()):
         existing_run(folder)
     if "matrix" in raw:
+        if wait:
+            raise InputError("--wait is for one run; a recipe with a matrix says what each cell waits for")
         run_cells(raw, folder, dry_run, cores)
         return
     settings = built(raw)
@@ -58,10 +66,32 @@ def run(
         from heedful.pipeline.results import write_results
         from heedful.report import write_report
 
-        loop.run()
+        run_or_wait(loop, wait)
         results = write_results(settings, folder)
         write_report(folder)
     show_results(results, folder)
+
+
+def run_or_wait(loop: "Loop", wait: bool) -> None:
+    """The whole loop. With `wait`, where people have to judge it says so and looks again and again until they have.
+
+    Raises:
+        Waiting: they have not, and `wait` is off.
+    """
+    while True:
+        try:
+            loop.run()
+            return
+        except Waiting as waiting:
+            if not wait:
+                raise
+            errors.print(str(waiting), markup=False, highlight=False, soft_wrap=True)
+            before = ""
+            while now := waiting.missing():
+                if now != before:
+                    errors.print(f"waiting: {now}", markup=False, highlight=False, soft_wrap=True)
+                before = now
+                time.sleep(WAIT_SECONDS)
 
 
 def quickstart(folder: Into = Path("runs/quickstart"), overrides: Overrides = None, cores: Cores = None) -> None:

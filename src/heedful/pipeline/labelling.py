@@ -17,7 +17,8 @@ from heedful.store.database import Store
 from heedful.store.erase import without_erased
 from heedful.store.export import export_snapshot
 from heedful.store.labels import add_demonstration, add_labeler, add_ranking, add_rating, add_response
-from heedful.store.progress import Work, progress, ranking_work
+from heedful.store.progress import Work, evaluation_work, marking_work, progress, ranking_work
+from heedful.store.slots import offer, on_offer, withdraw
 from heedful.types import Demonstration, Labeler, LabelerGroup, Prompt, Ranking, Rating, Response
 
 R = TypeVar("R", Prompt, Response, Demonstration)
@@ -51,20 +52,44 @@ def not_erased(run: Run, store: Store, records: Sequence[R]) -> list[R]:
 
 
 def wait_for(store: Store, works: Sequence[Work], where: Path) -> None:
-    """Go on where people have judged all that is wanted of what stands in `where`.
+    """Go on where people have judged all that is wanted of what stands in `where`; else it is on offer to them.
 
     Raises:
-        Waiting: they have not, with the way to bring their judgements in.
+        Waiting: they have not, with the ways to bring their judgements in.
     """
     states = [progress(store, work) for work in works]
     missing = [state for state in states if state.done < state.total]
+    for state in states:
+        show_in_app(store, state.work, state in missing)
     if missing:
-        there = f"--store {shlex.quote(str(store.engine.url.database))}"
+        database = Path(str(store.engine.url.database))
+        there = f"--store {shlex.quote(str(database))}"
         lines = [f"waiting for people: {', '.join(map(str, missing))}; what to judge is in {where}"]
-        lines.append("write it as forms to fill in, for each labeler NAME:")
+        lines.append("it is on offer in the labelling app; open that, then run the same command again:")
+        lines.append(f"  heedful label serve {shlex.quote(str(database.parent))}")
+        lines.append("or write it as forms to fill in, for each labeler NAME:")
         lines += [f"  heedful label work FILE {there} --labeler NAME {' '.join(options(it.work))}" for it in missing]
         lines.append("take the filled forms in, then run the same command again:")
-        raise Waiting("\n".join([*lines, f"  heedful label import FILE {there}"]))
+        raise Waiting("\n".join([*lines, f"  heedful label import FILE {there}"]), lambda: still_missing(store, works))
+
+
+def still_missing(store: Store, works: Sequence[Work]) -> str:
+    """As "412 of 500 rankings"; "" when all is judged."""
+    states = [progress(store, work) for work in works]
+    return ", ".join(str(state) for state in states if state.done < state.total)
+
+
+def show_in_app(store: Store, work: Work, wanted: bool) -> None:
+    """Put the work on offer, or take it off where it is not wanted any more; a larger overlap that a project's lead
+    has given it stays."""
+    with store.read() as connection:
+        same = [other for other, _ in on_offer(connection) if replace(other, overlap=work.overlap) == work]
+    if any(other.overlap > work.overlap for other in same):
+        return
+    if wanted:
+        offer(store, work)
+    elif same:
+        withdraw(store, work)
 
 
 def options(work: Work) -> list[str]:
@@ -103,7 +128,7 @@ def rank(config: LabelersConfig, run: Run, store: Store, source: Source, respons
             add_demonstration(store, *not_erased(run, store, written))
     else:
         wanted = ranking_work(round, config.train, config.heldout, config.overlap)
-        wait_for(store, [*wanted, *marking_work(config, round)], responses)
+        wait_for(store, [*wanted, *marking_work(round, config.ratings, config.references)], responses)
     snapshot = export_snapshot(store, pools=["reward_model"], heldout="validation")
     write_snapshot(run.folder / "snapshot", snapshot)
     for prompt, group in grouped:
@@ -111,13 +136,6 @@ def rank(config: LabelersConfig, run: Run, store: Store, source: Source, respons
             utility = source.utility(prompt, response.text)
             run.sample(prompt_id=prompt.id, response_id=response.id, utility=utility)
     run.finish(num_rankings=len(snapshot.rankings), num_responses=len(snapshot.responses))
-
-
-def marking_work(config: LabelersConfig, round: int) -> list[Work]:
-    """What people do for a reward model that learns by regression, besides ranking."""
-    works = [Work("rating", round=round, pool="reward_model")] if config.ratings else []
-    turns = (0, round) if config.references else ()  # the prompts of the start, and those that came in since
-    return works + [Work("demonstration", round=turn, pool="reward_model") for turn in turns]
 
 
 def by_prompt(snapshot: Snapshot) -> list[tuple[Prompt, list[Response]]]:
@@ -182,10 +200,10 @@ def judge(
         add_ranking(store, *[r for r in judged.rankings if known.issuperset(r.responses)])
         add_rating(store, *[r for r in judged.ratings if r.response_id in known])
     else:
-        group: LabelerGroup = "heldout" if recipe.labelers.heldout else "train"
-        overlap = min(recipe.evaluate.labelers_per_prompt, recipe.labelers.heldout or recipe.labelers.train)
-        work = Work("ranking", pool="evaluation", overlap=overlap, group=group, purpose="evaluation")
+        asked = recipe.labelers
+        work = evaluation_work(asked.train, asked.heldout, recipe.evaluate.labelers_per_prompt)
         wait_for(store, [work], folder)
+        group = work.group
         judged = of_group(export_snapshot(store, pools=["evaluation"], purpose="evaluation", heldout="include"), group)
         judged = with_empty_last(items, judged)
     everything = Snapshot(

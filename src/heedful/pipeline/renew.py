@@ -41,6 +41,11 @@ def renew(
         Waiting: fewer new prompts than wanted came in, with the way to collect them.
         InputError: there are new ones in a run of the embedded world, whose labelers know only its own prompts.
     """
+
+    def missing() -> str:
+        number = sum(pool in before for _, pool in prompts_with_pool(store, round))
+        return f"{number} of {config.new_prompts} prompts" if number < config.new_prompts else ""
+
     came = prompts_with_pool(store, round)
     new = {pool: [prompt for prompt, its in came if its == pool] for pool in before}
     number = sum(map(len, new.values()))
@@ -48,7 +53,8 @@ def renew(
         raise Waiting(
             f"waiting for prompts of round {round}: {number} of {config.new_prompts}; heedful serve {policy} "
             f"--collect FILE keeps what people ask who agree to it, heedful prompts import FILE --round {round} "
-            f"--store {store.engine.url.database} brings it in; then run the same command again"
+            f"--store {store.engine.url.database} brings it in; then run the same command again",
+            missing,
         )
     if number and isinstance(source, WorldSource):
         raise InputError(

@@ -12,19 +12,20 @@ from heedful.config import InputError
 from heedful.store.database import Store, timestamp
 from heedful.store.pools import Pool, unit
 from heedful.store.records import chunks, is_current, select_records
-from heedful.store.schema import demonstrations, labelers, prompts, rankings, ratings, responses, skips, slots
+from heedful.store.schema import demonstrations, labelers, prompts, rankings, ratings, responses, skips, slots, works
+from heedful.store.settings import read_number
 from heedful.types import LabelerGroup, Prompt, Purpose, Response
 
 Task = Literal["demonstration", "rating", "ranking", "comparison", "toxicity", "prompt", "red_team", "chat"]
 Item = tuple[Prompt, tuple[Response, ...]]
-SET_ASIDE = 2  # labelers who pass an item over, after whom nobody else is asked
+NEW = ("prompt", "red_team", "chat")  # tasks whose items are made by labelers: "new/0", "new/1", …
 
 
 @dataclass(frozen=True)
 class Work:
     """What is to be labelled: demonstrations of a pool's prompts, ratings of responses, or rankings, comparisons and
     marks of toxicity of prompts with at least two responses, each by `overlap` labelers of the group. Prompts and chats
-    are made by labelers: `heedful.store.slots` counts them.
+    are made by labelers: as many as are on offer (`slots.offer`), each with its slot.
 
     A broken overlap is a mean: with 1.15 everything is judged by one labeler and some 15 %, by a hash of the id, by a
     second. Held-out labelers make no training judgements of prompts of the training split: those could be used for
@@ -49,7 +50,8 @@ class Progress:
 
     def __str__(self) -> str:
         who = " by held-out labelers" if self.work.group == "heldout" else ""
-        return f"{self.done} of {self.total} {self.work.task}s{who}"
+        things = {"toxicity": "toxicity judgements", "red_team": "red-team chats"}
+        return f"{self.done} of {self.total} {things.get(self.work.task, self.work.task + 's')}{who}"
 
 
 def ranking_work(round: int, train: int, heldout: int, overlap: float) -> list[Work]:
@@ -58,6 +60,20 @@ def ranking_work(round: int, train: int, heldout: int, overlap: float) -> list[W
     are in its group (`train`, `heldout`)."""
     work = Work("ranking", round=round, pool="reward_model", overlap=min(train, 1 + overlap))
     return [work] + ([replace(work, group="heldout", overlap=min(heldout, 2))] if heldout else [])
+
+
+def marking_work(round: int, ratings: bool, references: bool) -> list[Work]:
+    """What a round's people do for a reward model that learns by regression, besides ranking."""
+    works = [Work("rating", round=round, pool="reward_model")] if ratings else []
+    turns = (0, round) if references else ()  # the prompts of the start, and those that came in since
+    return works + [Work("demonstration", round=turn, pool="reward_model") for turn in turns]
+
+
+def evaluation_work(train: int, heldout: int, labelers_per_prompt: int) -> Work:
+    """The rankings the final evaluation waits for: by held-out labelers, where there are any."""
+    group: LabelerGroup = "heldout" if heldout else "train"
+    overlap = min(labelers_per_prompt, heldout or train)
+    return Work("ranking", pool="evaluation", overlap=overlap, group=group, purpose="evaluation")
 
 
 def progress(store: Store, work: Work) -> Progress:
@@ -142,6 +158,8 @@ def done_by(connection: Connection, work: Work) -> dict[str, set[str]]:
     asked = (prompts.c.pool == work.pool) if work.pool else true()
     if work.group == "heldout" and work.purpose == "train":
         asked = and_(asked, prompts.c.split != "train")
+    if work.task in NEW:
+        return _made(connection, work)
     if work.task == "demonstration":
         items = select(prompts.c.id).where(asked, prompts.c.round == work.round)
         table, item = demonstrations, demonstrations.c.prompt_id
@@ -155,9 +173,7 @@ def done_by(connection: Connection, work: Work) -> dict[str, set[str]]:
     made = select(item, table.c.labeler).join(labelers, table.c.labeler == labelers.c.id)
     made = made.where(labelers.c.group == work.group, table.c.round == work.round, is_current(table))
     if work.task != "demonstration":
-        made = made.where(table.c.purpose == work.purpose)
-    if table is rankings:
-        made = made.where(*_made_by(work.task))
+        made = made.where(table.c.purpose == work.purpose, *made_by(table, work.task))
     judged, passed = _by_item(connection, made), set_aside(connection, work)
     for id, who in _by_item(connection, select(skips.c.item, skips.c.labeler).where(_final(work, True))).items():
         judged[id] |= who
@@ -165,11 +181,23 @@ def done_by(connection: Connection, work: Work) -> dict[str, set[str]]:
     return {id: judged.get(id, set()) for id in ids if id not in passed or judged.get(id)}
 
 
-def _made_by(task: Task) -> list[ColumnElement[bool]]:
-    """Rankings that were made by the task. Ids begin with the task's name in all but plain rankings."""
-    if task == "ranking":
-        return [rankings.c.id.not_like(f"{other}/%") for other in ("comparison", "toxicity")]
-    return [rankings.c.id.like(f"{task}/%")]
+def _made(connection: Connection, work: Work) -> dict[str, set[str]]:
+    """Each item that is to be made, or is, with the labelers who made one. What they pass over stays to be made."""
+    filled = and_(is_of(slots, work), slots.c.done.is_not(None))
+    made = _by_item(connection, select(slots.c.item, slots.c.labeler).where(filled))
+    offered = connection.execute(select(works.c.options).where(is_of(works, work))).scalars()
+    number = max((options.get("number", 0) for options in offered), default=0)
+    return {f"new/{n}": set() for n in range(number)} | made
+
+
+def made_by(table: Table, task: Task) -> list[ColumnElement[bool]]:
+    """The rankings or ratings that the task made; what was ranked, rated together or alone, is ranking's and rating's.
+
+    Ids of comparisons and of judgements of toxicity begin with the task's name.
+    """
+    if task in ("ranking", "rating"):
+        return [table.c.id.not_like(f"{other}/%") for other in ("comparison", "toxicity")]
+    return [table.c.id.like(f"{task}/%")]
 
 
 def _final(work: Work, final: bool) -> ColumnElement[bool]:
@@ -178,8 +206,13 @@ def _final(work: Work, final: bool) -> ColumnElement[bool]:
 
 def set_aside(connection: Connection, work: Work) -> set[str]:
     """The items that as many labelers passed over as it takes for nobody else to be asked."""
-    often = select(skips.c.item).where(_final(work, False)).group_by(skips.c.item).having(func.count() >= SET_ASIDE)
-    return set(connection.execute(often).scalars())
+    return set(connection.execute(often_skipped(connection, work)).scalars())
+
+
+def often_skipped(connection: Connection, work: Work) -> Select[tuple[str]]:
+    """`set_aside` as a query."""
+    enough = func.count() >= read_number(connection, "set_aside")
+    return select(skips.c.item).where(_final(work, False)).group_by(skips.c.item).having(enough)
 
 
 def with_responses(connection: Connection, work: Work, items: Sequence[str]) -> list[Item]:
