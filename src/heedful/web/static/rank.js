@@ -192,4 +192,4 @@ board.hidden = false;
 document.body.classList.add("with-board");
 delete before.seconds;
 draw();
-if (!document.getElementById("problems")) reach(cards[0]);
+if (!document.getElementById("problems")) reach(cards[0], matchMedia("(hover: hover)").matches);
