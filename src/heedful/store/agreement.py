@@ -7,7 +7,7 @@ say what it does with ties: that is a parameter.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
@@ -16,6 +16,7 @@ from typing import Literal
 from heedful.types import Labeler, Ranking
 
 Ties = Literal["skip", "half", "exact"]
+Preferences = dict[tuple[str, str], int]  # as `preferences_of` makes them
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,31 @@ def agreement(rankings: Iterable[Ranking], ties: Ties = "skip") -> Agreement:
         ties: "skip" leaves out comparisons that either labeler tied; "half" counts a tie against a preference as
             one half and two ties as agreement; "exact" counts a tie against a preference as disagreement.
     """
-    preferences: dict[tuple[str, str], dict[str, dict[tuple[str, str], int]]] = defaultdict(lambda: defaultdict(dict))
+    preferences: dict[tuple[str, str], dict[str, Preferences]] = defaultdict(lambda: defaultdict(dict))
     for ranking in rankings:
-        preferences[ranking.prompt_id, ranking.purpose][ranking.labeler].update(_preferences(ranking))
-    agreed: dict[str, float] = defaultdict(float)
-    compared: dict[str, int] = defaultdict(int)
+        ranks = dict(zip(ranking.responses, ranking.rank, strict=True))
+        preferences[ranking.prompt_id, ranking.purpose][ranking.labeler].update(preferences_of(ranks))
+    clusters: dict[str, tuple[float, int]] = {}
     for (prompt_id, _), of_labeler in preferences.items():
         for one, other in combinations(of_labeler.values(), 2):
-            for pair in one.keys() & other.keys():
-                if ties == "skip" and 0 in (one[pair], other[pair]):
-                    continue
-                compared[prompt_id] += 1
-                agreed[prompt_id] += _agree(one[pair], other[pair], ties)
-    return _clustered([(agreed[prompt], number) for prompt, number in compared.items()])
+            agreed, compared = agreed_of(one, other, ties)
+            before = clusters.get(prompt_id, (0.0, 0))
+            clusters[prompt_id] = (before[0] + agreed, before[1] + compared)
+    whole = Clusters()
+    for agreed, compared in clusters.values():
+        whole.add(agreed, compared)
+    return whole.agreement()
+
+
+def agreed_of(one: Preferences, other: Preferences, ties: Ties = "skip") -> tuple[float, int]:
+    """Of the comparisons that both labelers made: how many agree, of how many that count."""
+    agreed, compared = 0.0, 0
+    for pair in one.keys() & other.keys():
+        if ties == "skip" and 0 in (one[pair], other[pair]):
+            continue
+        compared += 1
+        agreed += _agree(one[pair], other[pair], ties)
+    return agreed, compared
 
 
 def agreement_by_group(
@@ -74,10 +87,12 @@ def agreement_by_group(
     }
 
 
-def _preferences(ranking: Ranking) -> dict[tuple[str, str], int]:
+def preferences_of(rank: Mapping[str, int]) -> Preferences:
     """For each pair of responses in order of id: 1 when the first is preferred, −1 the second, 0 a tie."""
-    rank = sorted(zip(ranking.responses, ranking.rank, strict=True))
-    return {(a, b): (rank_b > rank_a) - (rank_b < rank_a) for (a, rank_a), (b, rank_b) in combinations(rank, 2)}
+    return {
+        (a, b): (rank_b > rank_a) - (rank_b < rank_a)
+        for (a, rank_a), (b, rank_b) in combinations(sorted(rank.items()), 2)
+    }
 
 
 def _agree(one: int, other: int, ties: Ties) -> float:
@@ -86,15 +101,32 @@ def _agree(one: int, other: int, ties: Ties) -> float:
     return 0.5 if ties == "half" and 0 in (one, other) else 0.0
 
 
-def _clustered(clusters: list[tuple[float, int]]) -> Agreement:
-    """A ratio of sums with the linearised variance over clusters: m / (m − 1) · Σ (aᵢ − p nᵢ)² / (Σ nᵢ)²."""
-    total = sum(number for _, number in clusters)
-    if total == 0:
-        return Agreement(None, None, 0, 0)
-    mean = sum(agreed for agreed, _ in clusters) / total
-    m = len(clusters)
-    stderr = None
-    if m > 1:
-        residuals = sum((agreed - mean * number) ** 2 for agreed, number in clusters)
-        stderr = sqrt(m / (m - 1) * residuals) / total
-    return Agreement(mean, stderr, total, m)
+class Clusters:
+    """A ratio of sums over clusters, and what its standard error needs; clusters are added one by one, none is kept.
+
+    The linearised variance of p = Σ aᵢ / Σ nᵢ over m clusters is m / (m − 1) · Σ (aᵢ − p nᵢ)² / (Σ nᵢ)².
+    """
+
+    def __init__(self) -> None:
+        self.number, self.agreed, self.compared = 0, 0.0, 0
+        self.squares = (0.0, 0.0, 0.0)  # Σ aᵢ², Σ aᵢ nᵢ, Σ nᵢ²
+
+    def add(self, agreed: float, compared: int) -> None:
+        """A cluster; one without a comparison changes nothing."""
+        if not compared:
+            return
+        self.number += 1
+        self.agreed += agreed
+        self.compared += compared
+        aa, an, nn = self.squares
+        self.squares = (aa + agreed**2, an + agreed * compared, nn + compared**2)
+
+    def agreement(self) -> Agreement:
+        if not self.compared:
+            return Agreement(None, None, 0, 0)
+        mean, m = self.agreed / self.compared, self.number
+        if m == 1:
+            return Agreement(mean, None, self.compared, 1)
+        aa, an, nn = self.squares
+        residuals = max(0.0, aa - 2 * mean * an + mean**2 * nn)
+        return Agreement(mean, sqrt(m / (m - 1) * residuals) / self.compared, self.compared, m)
