@@ -311,3 +311,23 @@ def test_columns_that_say_nothing_to_heedful_are_counted(tmp_path: Path) -> None
         taken = import_file(store, source)
     assert taken.read.shape is SHAPES["alpaca"] and taken.new["demonstrations"] == 1
     assert taken.read.tally.changed == {"rows whose column class was not read": 2}
+
+
+def test_a_user_keeps_the_split_they_have_in_the_store(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{n}", "chosen": "a", "rejected": "b", "who": f"u{n % 8}"} for n in range(40)]
+    with open_store(tmp_path / "s.db") as store:
+        for n in range(8):
+            add_prompt(store, Prompt(id=f"old{n}", text="old", user=f"u{n}", split="valid"))
+        take(store, write(tmp_path / "in.jsonl", rows), user="who")
+        assert {prompt.split for prompt in export_snapshot(store).prompts} == {"valid"}
+
+
+def test_what_has_no_place_is_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [*pairs(1), pair(said("q"), " \n", "b"), pair(said("q", "a"), "x", "y"), pair(said("q"), "x", "")]
+    with open_store(tmp_path / "s.db") as store:
+        taken = take(store, write(tmp_path / "in.jsonl", rows))
+    assert taken.read.tally.left_out == {
+        "rows with an empty prompt or response": 2,
+        "prompts that end with the assistant": 1,
+    }
+    assert taken.new["rankings"] == 2 and "  left out, prompts that end with the assistant: 1" in taken.lines()
