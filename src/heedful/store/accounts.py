@@ -6,6 +6,7 @@ argon2id.
 
 import hashlib
 import secrets
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,7 @@ MOST_NAME = 64
 FREE_TRIES = 5  # wrong passwords before one has to wait
 LONGEST_WAIT = 900  # seconds
 HASHER = PasswordHasher()
+HASHING = threading.Semaphore(2)  # one argon2 takes 64 MiB: many logins at once must not take all there is
 NOBODY = HASHER.hash("nobody's password")  # checked where there is no account, so that both take equally long
 
 
@@ -78,7 +80,7 @@ def add_account(
     """
     check_name(id)
     check_password(password)
-    encoded = HASHER.hash(password)
+    encoded = hash_of(password)
     store.write(lambda c: _add(c, id, encoded, role, group, languages, locale, screening))
     return Account(id, role, group, languages, locale, screening)
 
@@ -92,6 +94,11 @@ def _add(connection: Connection, id: str, encoded: str, role: str, group: Labele
     values = {"id": id, "role": role, "password": encoded, "languages": list(languages), "locale": locale}
     values |= {"screening": screening, "answers": {}, "created": timestamp()}
     connection.execute(accounts.insert().values(values))
+
+
+def hash_of(password: str) -> str:
+    with HASHING:
+        return HASHER.hash(password)
 
 
 def check_name(name: str) -> None:
@@ -113,7 +120,7 @@ def set_password(store: Store, id: str, password: str) -> None:
         InputError: no such account, or a password that will not do.
     """
     check_password(password)
-    encoded = HASHER.hash(password)
+    encoded = hash_of(password)
 
     def put(connection: Connection) -> None:
         if not connection.execute(accounts.update().where(accounts.c.id == id).values(password=encoded)).rowcount:
@@ -150,7 +157,7 @@ def log_in(store: Store, id: str, password: str, address: str) -> Account | None
     if right and account is not None:
         store.write(lambda c: c.execute(delete(attempts).where(attempts.c.key == keys[0])))
         if HASHER.check_needs_rehash(encoded):
-            anew = HASHER.hash(password)
+            anew = hash_of(password)
             store.write(lambda c: c.execute(accounts.update().where(accounts.c.id == account.id).values(password=anew)))
         return account
     store.write(lambda connection: _count_failures(connection, keys))
@@ -159,7 +166,8 @@ def log_in(store: Store, id: str, password: str, address: str) -> Account | None
 
 def _verify(encoded: str, password: str) -> bool:
     try:
-        return len(password) <= MOST_PASSWORD and HASHER.verify(encoded, password)
+        with HASHING:
+            return len(password) <= MOST_PASSWORD and HASHER.verify(encoded, password)
     except (VerificationError, InvalidHashError):
         return False
 
@@ -257,7 +265,7 @@ def accept(
     """
     check_name(id)
     check_password(password)
-    encoded = HASHER.hash(password)
+    encoded = hash_of(password)
 
     def put(connection: Connection) -> Account:
         row = invitation(connection, secret)
