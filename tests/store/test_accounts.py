@@ -71,7 +71,7 @@ def test_an_invitation_works_once_and_not_for_ever(store: Store) -> None:
 @pytest.mark.parametrize("name", ["", " ada", "ada\n", "a" * 65, "ADA", "a\u202eb"])
 def test_names_that_will_not_do(store: Store, name: str) -> None:
     accounts.add_account(store, "ada", PASSWORD)
-    with pytest.raises(InputError, match="a name has|is taken"):
+    with pytest.raises(InputError, match=r"a name has|is taken"):
         accounts.add_account(store, name, PASSWORD)
 
 
