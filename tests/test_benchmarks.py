@@ -148,3 +148,17 @@ def test_agreement_is_relative(load) -> None:
     assert run.agree({"loss": 0.7}, {"loss": 0.7 + 1e-5}) is True
     assert run.agree({"loss": 0.7}, {"loss": 0.72}) is False
     assert run.agree({}, {}) is None
+
+
+def test_of_layouts_about_as_fast_the_smallest_is_taken(load) -> None:
+    timing = load("timing")
+    seconds = {1: 2.0, 2: 1.03, 4: 1.0, 8: 1.5}
+
+    class Side:
+        side = "ours"
+
+        def run(self, layout: int, seed: int, trial: bool = False) -> dict[str, float]:
+            return {"units": 1.0, "seconds": seconds[layout]}
+
+    best, tried = timing.choose(Side(), {"layouts": [1, 2, 4, 8]}, lambda what: None)
+    assert best == 2 and tried == {"1": 0.5, "2": 0.97, "4": 1.0, "8": 0.67}
