@@ -18,7 +18,8 @@ What a figure on this page has to meet:
    time. Whoever trains on pairs gets the same comparisons written out as pairs.
 4. Each side runs as well as it can: the rows per forward pass are the fastest of those tried at the start, for both;
    the peer logs, saves and evaluates nothing, and keeps all activations.
-5. Memory is the peak of a process that does nothing else.
+5. Memory is the peak of a process that does nothing else, each side in the smallest layout that is at most a tenth
+   slower than its fastest.
 6. Throughput on clusters is not compared: heedful does not run on one yet.
 """
 METHOD = """

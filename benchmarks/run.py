@@ -26,7 +26,7 @@ from page import write_page
 from quickstart import seconds
 from rich.console import Console
 from rows import FLAT, MEMORY, ROWS, TIMED, WHOLE, Row, met, target_text
-from timing import Worker, WorkerFailed, choose, interleave, rate, result
+from timing import Worker, WorkerFailed, choose, interleave, lean, rate, result
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -118,7 +118,7 @@ def timed(session: Session, row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def memory(session: Session, row: Row, layouts: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Peaks of fresh processes that do one repeat each, in the layouts that were fastest."""
+    """Peaks of fresh processes that do one repeat each."""
     peaks, grown, tokens = [], [], []
     for side, layout in (("ours", layouts[0]), ("peer", layouts[-1])):
         worker = session.worker(side, row)
@@ -266,10 +266,10 @@ def measure(session: Session, names: list[str]) -> None:
             tell(row, entry, detail)
     for row in MEMORY:
         if row.name in names:
-            layouts = details.get(row.name.removeprefix("memory_"), {}).get("layouts")
-            if layouts is None:
-                sys.exit(f"{row.name} takes the fastest layouts; measure {row.name.removeprefix('memory_')} first")
-            entry, detail = memory(session, row, layouts)
+            timed_row = row.name.removeprefix("memory_")
+            if timed_row not in details:
+                sys.exit(f"{row.name} takes layouts that were tried for speed; measure {timed_row} first")
+            entry, detail = memory(session, row, [lean(tried) for tried in details[timed_row]["tried"]])
             session.keep({row.name: entry}, {row.name: detail})
             tell(row, entry, detail)
     if WHOLE.name in names:

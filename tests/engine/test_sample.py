@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from heedful.config import InputError
-from heedful.engine.sample import Sampler, score_rows, tokens_beginning
+from heedful.engine.sample import (
+    CPU_BYTES,
+    LEAST_ROWS,
+    MOST_ROWS,
+    Sampler,
+    rows_that_fit,
+    score_rows,
+    tokens_beginning,
+)
 from heedful.models.threads import use_threads
 from heedful.text.collate import Encoded, to_rows
 from heedful.text.tokenizer import word_tokenizer
@@ -100,3 +108,13 @@ def test_scores_come_in_the_rows_order(max_tokens: int) -> None:
     found = score_rows(model, to_rows(rows, PAD), max_tokens, "fp32")
     plain = torch.stack([plain_score(model, row) for row in rows])
     torch.testing.assert_close(found, plain.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_rows_are_as_many_as_their_memory_allows() -> None:
+    model = make_policy().decoder
+    config = model.config
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4  # bytes in fp32
+    assert rows_that_fit(model, 10, 1) == MOST_ROWS
+    tokens = CPU_BYTES // token // 100
+    assert rows_that_fit(model, tokens, 1) == 100 and rows_that_fit(model, tokens, 2) == 50
+    assert rows_that_fit(model, 10**9, 1) == LEAST_ROWS

@@ -18,6 +18,10 @@ from heedful.text.parts import by_length, by_prompt
 from heedful.text.tokenizer import end_id, pad_id
 
 FEWEST = 32  # responses that make a thread of their own worth while
+MOST_ROWS = 256  # generated side by side by one engine
+LEAST_ROWS = 8
+CPU_BYTES = 640 * 2**20  # of keys and values kept; more rows than that gain nothing where memory is what is waited for
+GPU_SHARE = 0.5  # of the free memory
 
 
 class Sampled(NamedTuple):
@@ -78,16 +82,29 @@ class Sampler:
         found: list[list[Completion]] = [[] for _ in requests]
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt))
 
+        number = hands(self.model, max(1, sum(request.num_samples for request in requests) // FEWEST))
+        longest = max((len(request.prompt) + request.max_new_tokens for request in requests), default=1)
+        rows = rows_that_fit(self.model, longest, number)
+
         def of_part(part: list[int]) -> list[list[Completion]]:
-            return Engine(self.model, sorted(self.ends)).generate([requests[i] for i in part])
+            return Engine(self.model, sorted(self.ends), rows).generate([requests[i] for i in part])
 
         with evaluating(self.model):
-            number = hands(self.model, max(1, sum(request.num_samples for request in requests) // FEWEST))
             parts = [order[n::number] for n in range(number)]
             for part, groups in zip(parts, in_order(self.model, of_part, parts), strict=True):
                 for i, group in zip(part, groups, strict=True):
                     found[i] = group
         return found
+
+
+def rows_that_fit(model: PreTrainedModel, tokens: int, engines: int) -> int:
+    """How many rows of so many tokens each of the engines may keep; where rows are long there are fewer of them."""
+    config, device = model.config.get_text_config(), model.device
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize * tokens
+    free = GPU_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_BYTES
+    return max(LEAST_ROWS, min(MOST_ROWS, int(free / engines / row)))
 
 
 def prompt_order(num_prompts: int, first: int, number: int, seed: int, each: int = 1) -> list[int]:
