@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 from heedful.snapshot import Snapshot
 from heedful.store.database import Store, timestamp
 from heedful.store.pools import Pool
-from heedful.store.records import is_current, select_entries
+from heedful.store.records import SCREENED, is_current, select_entries
 from heedful.store.schema import TABLE_OF, tombstones
 from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response
 
@@ -29,10 +29,12 @@ def export_snapshot(
 ) -> Snapshot:
     """The current view as a snapshot in memory; `write_snapshot` puts it on disk.
 
+    Judgements of toxicity order responses by something else than rankings and comparisons do: they stay in the store.
+
     Args:
         as_of: the store as it stood at that moment; what was erased since is gone all the same.
         pools: prompts of these pools, with what was made from them; None takes all, those in no pool included.
-        purpose: rankings and ratings made for it; None takes both.
+        purpose: rankings and ratings made for it; None takes both. What measures a labeler (screening) trains nothing.
         rounds: responses and judgements of these rounds, prompts that came in them or that those speak of.
         heldout: held-out labelers' judgements: none; only those of prompts outside the training split; or all, for
             evaluation (in training they would spoil the measure of generalisation, InstructGPT section 3.4).
@@ -47,14 +49,17 @@ def export_snapshot(
         outside = heldout == "validation" and prompts[judgement.prompt_id][0].split != "train"
         return heldout == "include" or outside or group[judgement.labeler] != "heldout"
 
+    purposes = ("train", "evaluation") if purpose is None else (purpose,)
     of_prompts: Rule = ("of other pools' prompts", lambda record, row: record.prompt_id in prompts)
     of_rounds: Rule = ("of other rounds", lambda record, row: rounds is None or row["round"] in rounds)
+    of_task: Rule = ("of the toxicity task", lambda record, row: not record.id.startswith("toxicity/"))
     by_group: Rule = ("by held-out labelers", may_train)
-    for_purpose: Rule = ("for another purpose", lambda record, row: purpose in (None, row["purpose"]))
+    for_purpose: Rule = ("for another purpose", lambda record, row: row["purpose"] in purposes)
+    no_test: Rule = ("for another purpose", lambda record, row: not record.id.startswith(SCREENED))
 
-    demonstrations = _keep(found[Demonstration], [of_prompts, of_rounds, by_group], dropped)
-    ratings = _keep(found[Rating], [of_prompts, of_rounds, for_purpose, by_group], dropped)
-    rankings = _keep(found[Ranking], [of_prompts, of_rounds, for_purpose, by_group], dropped)
+    demonstrations = _keep(found[Demonstration], [of_prompts, of_rounds, no_test, by_group], dropped)
+    ratings = _keep(found[Rating], [of_prompts, of_rounds, of_task, for_purpose, by_group], dropped)
+    rankings = _keep(found[Ranking], [of_prompts, of_rounds, of_task, for_purpose, by_group], dropped)
     judgements = [record for record, _ in (*demonstrations, *ratings, *rankings)]
 
     # What a kept judgement speaks of stays, whatever its own round.

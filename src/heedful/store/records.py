@@ -25,6 +25,7 @@ CHILD_OF: dict[str, tuple[Table, str]] = {
     "rankings": (ranking_items, "ranking_id"),
 }
 CHUNK = 500  # ids in one SQL statement
+SCREENED = "demonstration/screening/"  # begins the ids of demonstrations that measure their labeler
 
 
 class Entry(NamedTuple):
