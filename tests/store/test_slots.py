@@ -1,0 +1,70 @@
+"""Twenty labelers at once: every item is judged exactly as often as it should be, and nothing twice by one person."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import func, select
+
+from heedful.store.database import Store, open_store
+from heedful.store.labels import add_labeler, add_response
+from heedful.store.pools import add_prompt
+from heedful.store.progress import Work
+from heedful.store.schema import rankings, slots
+from heedful.store.slots import Taken, claim, offer
+from heedful.types import Labeler, Prompt, Response
+from heedful.web.tasks import rank
+from heedful.web.tasks.base import load_item, save
+
+THREADS, ITEMS, OVERLAP = 20, 200, 2
+WORK = Work("ranking", overlap=OVERLAP)
+FIELDS = {f"{name}-{letter}": str(number) for number, letter in enumerate("AB", 1) for name in ("rank", "overall")}
+
+
+def many(store: Store) -> None:
+    prompts = [Prompt(id=f"q{n:03}", text=f"Ask {n}", user=f"w{n}") for n in range(ITEMS)]
+    add_prompt(store, *prompts)
+    add_response(store, *(Response(id=f"{p.id}/{i}", prompt_id=p.id, text=f"{i}") for p in prompts for i in range(2)))
+    add_labeler(store, *(Labeler(id=f"l{n:02}") for n in range(THREADS)))
+    offer(store, WORK)
+
+
+def work_through(store: Store, labeler: str) -> None:
+    """Judge whatever is handed out until nothing is left; some forms are sent twice, as by an impatient finger."""
+    while (slot := claim(store, [WORK], labeler, minutes=10)) is not None:
+        with store.read() as connection:
+            item = load_item(connection, slot, labeler, {})
+        made = rank.read(item, FIELDS)
+        try:
+            assert save(store, item, made, "none", 1.0)
+            assert not item.slot.item.endswith("7") or not save(store, item, made, "none", 1.0)
+        except Taken:
+            raise AssertionError(f"{slot.item} was {labeler}'s") from None
+
+
+@pytest.mark.timeout(120)
+def test_twenty_labelers_at_once_judge_everything_exactly_twice(new_place: Callable[[], str]) -> None:
+    failures: list[BaseException] = []
+    with open_store(new_place()) as store:
+        many(store)
+        start = threading.Barrier(THREADS)
+
+        def run(labeler: str) -> None:
+            try:
+                start.wait()
+                work_through(store, labeler)
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=run, args=(f"l{n:02}",)) for n in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        with store.read() as connection:
+            made = connection.execute(select(rankings.c.prompt_id, rankings.c.labeler)).all()
+            filled = connection.execute(select(func.count()).where(slots.c.done.is_not(None))).scalar()
+        assert len(made) == len(set(made)) == filled == ITEMS * OVERLAP
+        assert set(Counter(prompt for prompt, _ in made).values()) == {OVERLAP}
