@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from argon2 import PasswordHasher
 from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.testclient import TestClient
 
@@ -25,6 +26,14 @@ __all__ = ["new_place", "postgres_server", "shared_store", "store"]
 
 PASSWORD = "a long password"
 WORKS = (Work("ranking", overlap=3), Work("demonstration", overlap=2))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_hashes() -> Iterator[None]:
+    """Passwords that are quick to hash: that argon2 is slow is its point, not these tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        yield
 
 
 @pytest.fixture

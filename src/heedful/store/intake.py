@@ -158,20 +158,28 @@ def import_prompts(
     config = config or IntakeConfig()
     names = names or (load_names(config.names) if config.names else None)
     rows = [p if isinstance(p, IncomingPrompt) else IncomingPrompt(**p.model_dump()) for p in incoming]
+    return store.write(lambda connection: import_into(connection, rows, config, pool, round, names))
 
-    def work(connection: Connection) -> IntakeReport:
-        fresh, known, erased = _sort_out(connection, rows)
-        prefixes, per_key, splits = _stored(connection, [*fresh, *known], config, names)
-        kept, report = take_in(fresh, config, names, prefixes, per_key, splits)
-        # Prompts that are there already passed dedup and cap then; insert finds them equal or says what changed.
-        again = _clean(_split(known, config, splits, IntakeReport()), config, names, IntakeReport())
-        _store(connection, [*kept, *again], config, pool, round, report)
-        report.read = len(rows)
-        report.dropped.update({"erased on request": erased, "already in the store": len(known)})
-        report.dropped = +report.dropped
-        return report
 
-    return store.write(work)
+def import_into(
+    connection: Connection,
+    rows: Sequence[IncomingPrompt],
+    config: IntakeConfig,
+    pool: Pool | None = None,
+    round: int = 0,
+    names: Names | None = None,
+) -> IntakeReport:
+    """`import_prompts` inside a transaction; `names` are the only ones."""
+    fresh, known, erased = _sort_out(connection, rows)
+    prefixes, per_key, splits = _stored(connection, [*fresh, *known], config, names)
+    kept, report = take_in(fresh, config, names, prefixes, per_key, splits)
+    # Prompts that are there already passed dedup and cap then; insert finds them equal or says what changed.
+    again = _clean(_split(known, config, splits, IntakeReport()), config, names, IntakeReport())
+    _store(connection, [*kept, *again], config, pool, round, report)
+    report.read = len(rows)
+    report.dropped.update({"erased on request": erased, "already in the store": len(known)})
+    report.dropped = +report.dropped
+    return report
 
 
 def few_demonstrations(found: Iterable[tuple[Prompt, Pool | None]], other_mend: str) -> str:

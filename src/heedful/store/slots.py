@@ -17,12 +17,11 @@ from sqlalchemy.sql.elements import ColumnElement
 from heedful.config import InputError
 from heedful.store.database import Store, timestamp
 from heedful.store.language import language_of
-from heedful.store.progress import Item, Work, done_by, is_of, open_items, wanted, with_responses, work_of
+from heedful.store.progress import NEW, Item, Work, done_by, is_of, open_items, wanted, with_responses, work_of
 from heedful.store.records import chunks
 from heedful.store.schema import drafts, prompts, responses, skips, slots, works
 
 OPEN = {"labeler": None, "expires": None, "done": None}
-NEW = ("prompt", "red_team", "chat")  # tasks whose items are made by labelers: "new/0", "new/1", …
 
 
 class Slot(NamedTuple):
@@ -60,7 +59,7 @@ def offer(store: Store, work: Work, options: Mapping[str, Any] | None = None) ->
             connection.execute(
                 works.insert().values(key_of(work) | values | {"pool": work.pool or "", "created": timestamp()})
             )
-        make_slots(connection, work, merged)
+        make_slots(connection, work)
         left = select(slots.c.item).where(is_of(slots, work), slots.c.done.is_(None))
         return len(connection.execute(left).all())
 
@@ -82,12 +81,12 @@ def on_offer(connection: Connection, group: str | None = None) -> list[tuple[Wor
     ]
 
 
-def make_slots(connection: Connection, work: Work, options: Mapping[str, Any] | None = None) -> None:
+def make_slots(connection: Connection, work: Work) -> None:
     """Bring the slots up to what is wanted: one for every judgement made, open ones up to the overlap.
 
     Judgements that came in from elsewhere fill slots too. What was once wanted and is no more stays.
     """
-    judged = _items(connection, work, options or {})
+    judged = done_by(connection, work)
     held: dict[str, dict[int, Any]] = defaultdict(dict)
     for row in connection.execute(select(slots).where(is_of(slots, work))):
         held[row.item][row.number] = row
@@ -123,12 +122,6 @@ def _row(work: Work, item: str, number: int, language: str) -> dict[str, Any]:
 def key_of(work: Work) -> dict[str, Any]:
     """What names the work in a row of slots, skips or drafts."""
     return {"task": work.task, "purpose": work.purpose, "round": work.round, "group": work.group}
-
-
-def _items(connection: Connection, work: Work, options: Mapping[str, Any]) -> dict[str, set[str]]:
-    if work.task in NEW:
-        return {f"new/{number}": set() for number in range(options.get("number", 0))}
-    return done_by(connection, work)
 
 
 def _languages(connection: Connection, work: Work, items: Sequence[str]) -> dict[str, str]:
@@ -177,6 +170,12 @@ def claim(
         return None
 
     return store.write(take)
+
+
+def options_of(connection: Connection, work: Work) -> dict[str, Any]:
+    """What the work was offered with, of whatever pool."""
+    found = connection.execute(select(works.c.options).where(is_of(works, work)).order_by(works.c.created))
+    return {name: value for options in found.scalars() for name, value in options.items()}
 
 
 def find_slot(connection: Connection, key: str) -> Slot | None:

@@ -11,7 +11,7 @@ from heedful.store.database import timestamp
 from heedful.store.drafts import keep_draft, read_draft
 from heedful.store.guidelines import Guideline, current_guideline, read_guideline
 from heedful.store.progress import Work
-from heedful.store.settings import read_boxes
+from heedful.store.settings import read_boxes, read_setting
 from heedful.store.slots import (
     Slot,
     Taken,
@@ -121,6 +121,9 @@ def filled(
     guideline = guideline_of(connection, here, item.slot.work)
     values = {"item": item, "slot": item.slot, "fields": fields, "guideline": guideline, "reasons": REASONS}
     values |= {"problems": [], "saved": "", "work": name_of(item.slot.work)} | task.show(connection, item) | more
+    values["read_all"] = read_setting(connection, "read_all", False)
+    if fields.get("shown", values.get("shown")) != values.get("shown"):
+        values["fields"] = {}  # what was said was said of other responses
     return here.page(task.TEMPLATE, status, **values)
 
 
@@ -134,13 +137,18 @@ def submit(here: Worker, key: str, form: Fields) -> Response:
     with here.store.read() as connection:
         slot = mine(connection, key, here)
         item = read_item(connection, here, slot)
-        fields = {name: text_of(form, name) for name in form if name not in ("csrf", "seconds", "guideline")}
-        try:
-            made = TASKS[slot.work.task].read(item, fields)
-        except Problems as problems:
-            return filled(connection, here, item, fields, 422, problems=problems.found)
+    task = TASKS[slot.work.task]
+    fields = {name: text_of(form, name) for name in form if name not in ("csrf", "guideline")}
+    if "press" in fields and hasattr(task, "pressed"):
+        keep_draft(here.store, slot, here.account.id, task.pressed(item, fields))
+        return here.redirect(f"/item/{key}")
     try:
-        new = save(here.store, item, made, shown_guideline(here, form), seconds_of(form))
+        made = task.read(item, fields)
+        keep = getattr(task, "save", save)
+        new = keep(here.store, item, made, shown_guideline(here, form), seconds_of(form))
+    except Problems as problems:
+        with here.store.read() as connection:
+            return filled(connection, here, item, fields, 422, problems=problems.found)
     except Taken:
         keep_draft(here.store, slot, here.account.id, fields)
         return here.redirect("/?notice=taken")

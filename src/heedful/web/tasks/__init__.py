@@ -2,6 +2,13 @@
 
 from types import ModuleType
 
-from heedful.web.tasks import demonstrate, rank
+from heedful.web.tasks import compare, demonstrate, rank, rating, toxicity, write_prompt
 
-TASKS: dict[str, ModuleType] = {"ranking": rank, "demonstration": demonstrate}
+TASKS: dict[str, ModuleType] = {
+    "ranking": rank,
+    "demonstration": demonstrate,
+    "rating": rating,
+    "comparison": compare,
+    "toxicity": toxicity,
+    "prompt": write_prompt,
+}

@@ -7,9 +7,15 @@ A task's module has
     read(item, fields)                the judgements the form says; raises Problems
     stored(connection, item)          the fields that would say what the labeler has submitted
 
+and may have
+
+    save(store, item, made, guideline, seconds)    in place of the one here; may raise Problems, too
+    pressed(item, fields)             what one of the page's own buttons (fields["press"]) makes of the fields
+
 Fields have the same names in the form, in a draft and in `stored`, so a page is filled alike from all three.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,10 +25,10 @@ from heedful.store import accounts
 from heedful.store.database import Store
 from heedful.store.forms import place
 from heedful.store.labels import Judgement, check_references, revise
-from heedful.store.progress import with_responses
-from heedful.store.records import Entry, insert, is_current, select_records
-from heedful.store.schema import TABLE_OF, rankings
-from heedful.store.slots import Slot, finish
+from heedful.store.progress import NEW, made_by, with_responses
+from heedful.store.records import Entry, insert, is_current, known_ids, select_records
+from heedful.store.schema import TABLE_OF
+from heedful.store.slots import Slot, finish, options_of
 from heedful.types import Demonstration, Prompt, Ranking, Rating, Response
 from heedful.web.words import N_
 
@@ -61,13 +67,17 @@ class Problems(Exception):
 
 
 class Item(NamedTuple):
-    """What a page is about. `responses` stand in the labeler's own order, under the letters A, B, C, …."""
+    """What a page is about. `responses` stand in the labeler's own order, under the letters A, B, C, ….
+
+    `options` are the work's where labelers make the item, see `slots.offer`.
+    """
 
     slot: Slot
     labeler: str
     prompt: Prompt | None
     responses: tuple[Response, ...]
     boxes: Mapping[str, str]
+    options: Mapping[str, Any] = {}
 
     @property
     def lettered(self) -> list[tuple[str, Response]]:
@@ -76,8 +86,8 @@ class Item(NamedTuple):
 
 def load_item(connection: Connection, slot: Slot, labeler: str, boxes: Mapping[str, str]) -> Item:
     """The slot's prompt and responses, if its task has any."""
-    if slot.item.startswith("new/"):
-        return Item(slot, labeler, None, (), boxes)
+    if slot.work.task in NEW:
+        return Item(slot, labeler, None, (), boxes, options_of(connection, slot.work))
     ((prompt, responses),) = with_responses(connection, slot.work, [slot.item])
     shown = sorted(responses, key=lambda response: place(labeler, response.id))
     return Item(slot, labeler, prompt, tuple(shown), boxes)
@@ -95,18 +105,14 @@ def id_of(item: Item, kind: str, of: str) -> str:
     return f"{kind}/{work.purpose}/{work.round}/{item.labeler}/{of}"
 
 
-def current(connection: Connection, kind: type[Any], item: Item, prefix: str | None = None) -> list[Any]:
-    """The labeler's judgements of the item that stand."""
+def current(connection: Connection, kind: type[Any], item: Item) -> list[Any]:
+    """The labeler's judgements of the item that stand, of its task, purpose and round."""
     assert item.prompt is not None
     table: Table = TABLE_OF[kind]
     work = item.slot.work
     asked = [table.c.labeler == item.labeler, table.c.prompt_id == item.prompt.id, is_current(table)]
-    if "purpose" in table.c:
-        asked.append(table.c.purpose == work.purpose)
-    if prefix is not None:
-        asked.append(table.c.id.like(f"{prefix}/%"))
-    elif kind is Ranking:
-        asked += [rankings.c.id.not_like("comparison/%"), rankings.c.id.not_like("toxicity/%")]
+    if kind is not Demonstration:
+        asked += [table.c.purpose == work.purpose, table.c.round == work.round, *made_by(table, work.task)]
     return select_records(connection, kind, *asked)
 
 
@@ -124,13 +130,14 @@ def save(store: Store, item: Item, made: Sequence[Judgement], guideline: str, se
     def put(connection: Connection) -> bool:
         check_references(connection, timed)
         new = finish(connection, item.slot.work, item.slot.item, item.labeler)
-        if new:
-            for kind in (Demonstration, Rating, Ranking):
-                entries = [Entry(record, {"round": round}) for record in timed if isinstance(record, kind)]
-                insert(connection, entries)
-        else:
-            for record in timed:
-                revise(connection, Entry(record, {"round": round}), must_exist=False)
+        for kind in (Demonstration, Rating, Ranking):
+            entries = [Entry(record, {"round": round}) for record in timed if isinstance(record, kind)]
+            # A response's marks are the same whether it was rated alone or among others to rank.
+            there = known_ids(connection, TABLE_OF[kind], [entry.record.id for entry in entries])
+            insert(connection, [entry for entry in entries if entry.record.id not in there])
+            for entry in entries:
+                if entry.record.id in there:
+                    revise(connection, entry)
         detail = {"key": item.slot.key, "task": item.slot.work.task, "item": item.slot.item}
         accounts.note(connection, item.labeler, "submitted" if new else "revised", **detail)
         return new
@@ -140,6 +147,17 @@ def save(store: Store, item: Item, made: Sequence[Judgement], guideline: str, se
 
 def believed(seconds: float | None) -> float | None:
     return None if seconds is None or not 0 <= seconds <= LONGEST else round(seconds, 1)
+
+
+def shown(responses: Sequence[Response]) -> str:
+    """A hash of what stands on the page, and in which order; the form brings it back."""
+    return hashlib.sha256(repr([(response.id, response.text) for response in responses]).encode()).hexdigest()[:16]
+
+
+def check_shown(responses: Sequence[Response], fields: Mapping[str, Any]) -> None:
+    """Raises Problems where the form speaks of other responses than the page would show now."""
+    if fields.get("shown", shown(responses)) != shown(responses):
+        raise Problems([Problem("main", N_("The responses have changed meanwhile. Look at them once more."), {})])
 
 
 def ids_of_current(connection: Connection, table: Table, item: Item) -> set[str]:
