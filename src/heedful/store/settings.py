@@ -1,7 +1,7 @@
 """What a project's leads may change: the boxes, how often an item of known answer comes, …"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
@@ -9,22 +9,64 @@ from heedful.store.database import Store, timestamp
 from heedful.store.schema import settings
 
 
+class Number(NamedTuple):
+    """A setting that is a number: what it is while nobody has changed it, and between which it lies."""
+
+    default: float
+    least: float
+    most: float
+
+
+NUMBERS: dict[str, Number] = {
+    "gold_rate": Number(0.05, 0, 1),  # share of a labeler's items whose answer is known
+    "lease_minutes": Number(45, 1, 24 * 60),  # an item is its labeler's for so long after the page last spoke
+    "set_aside": Number(2, 1, 20),  # labelers who pass an item over, after whom nobody else is asked
+}
+
+
+class Box(NamedTuple):
+    """What can be ticked of a response. A box that is no longer shown stays, so that old ratings can be read."""
+
+    name: str  # the key in ratings: never changed
+    labels: Mapping[str, str]  # locale → what labelers read; "en" stands in where a locale has none
+    shown: bool = True
+
+
 def read_setting(connection: Connection, key: str, default: Any) -> Any:
     found = connection.execute(select(settings.c.value).where(settings.c.key == key)).first()
     return default if found is None else found.value
 
 
+def read_number(connection: Connection, key: str) -> float:
+    """One of NUMBERS, as the project has it."""
+    return float(read_setting(connection, key, NUMBERS[key].default))
+
+
 def write_setting(store: Store, key: str, value: Any, author: str) -> None:
+    store.write(lambda connection: put_setting(connection, key, value, author))
+
+
+def put_setting(connection: Connection, key: str, value: Any, author: str) -> None:
+    """`write_setting` inside a transaction."""
     values = {"key": key, "value": value, "author": author, "changed": timestamp()}
-
-    def put(connection: Connection) -> None:
-        connection.execute(delete(settings).where(settings.c.key == key))
-        connection.execute(settings.insert().values(values))
-
-    store.write(put)
+    connection.execute(delete(settings).where(settings.c.key == key))
+    connection.execute(settings.insert().values(values))
 
 
-def read_boxes(connection: Connection, default: Mapping[str, str]) -> Mapping[str, str]:
-    """The boxes of a response, name → what labelers read, in order."""
+def read_boxes(connection: Connection, default: Mapping[str, str], locale: str = "en") -> dict[str, str]:
+    """The boxes that are shown with a response, name → what labelers read, in order."""
+    found = all_boxes(connection, default)
+    return {box.name: box.labels.get(locale) or box.labels["en"] for box in found if box.shown}
+
+
+def all_boxes(connection: Connection, default: Mapping[str, str]) -> list[Box]:
+    """Every box there is or was."""
     found = read_setting(connection, "boxes", None)
-    return default if found is None else {box["name"]: box["label"] for box in found}
+    if found is None:
+        return [Box(name, {"en": label}) for name, label in default.items()]
+    return [Box(box["name"], box["labels"], box["shown"]) for box in found]
+
+
+def put_boxes(connection: Connection, boxes: list[Box], author: str) -> None:
+    """The boxes in their order, in place of those before."""
+    put_setting(connection, "boxes", [box._asdict() for box in boxes], author)
