@@ -186,7 +186,7 @@ def judged_by(connection: Connection) -> dict[str, int]:
     items = [item for _, item in plan(connection)["ranking"]]
     made = select(rankings.c.labeler, func.count()).where(*_of_test(rankings, items, references(connection)))
     made = made.where(rankings.c.id.not_like("comparison/%")).group_by(rankings.c.labeler).order_by(rankings.c.labeler)
-    return dict(connection.execute(made).tuples().all())
+    return {who: number for who, number in connection.execute(made)}
 
 
 def result(connection: Connection, account: Account) -> Result:
