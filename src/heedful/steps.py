@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # the store takes a while to load, and every command knows of
 State = Literal["done", "running", "waiting", "stopped", "not begun"]
 DEEPEST = 4  # folders between a run's own and a step's, counted with the step's
 MOST_ENTRIES = 50_000  # files and folders that are looked at in search of steps
-MOST_BYTES = 2**22  # of a log that are read from its end
+MOST_BYTES = 2**22  # of a log that are read, from its end
+END_BYTES = 2**15  # where its newest rows are enough
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def headline(folder: Path, results: Mapping[str, Any]) -> str:
             return f"epoch {results['best_policy'] + 1} of {len(epochs)}, by score"
         return f"prefix {results['best_prefix'] + 1} of {len(epochs[0])}, by score"
     if stage == "ppo":
-        rows, _ = tail(folder / "metrics.jsonl")
+        rows, _ = tail(folder / "metrics.jsonl", END_BYTES)
         return f"score {number(rows[-1]['score'])}, KL {number(rows[-1]['kl_k1'])}" if rows else ""
     if stage == "measure":
         keys = {"score": "score", "kl": "KL", "distinct_2": "distinct-2"}

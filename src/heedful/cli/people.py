@@ -1,22 +1,24 @@
 """The labelling app on the command line."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from heedful.cli.common import say
+from heedful.cli.common import errors, say
+from heedful.cli.data import counted
 from heedful.cli.label import label
 from heedful.config import InputError
 
+Place = Annotated[
+    str, typer.Argument(help="A run's folder, or a store (a file or postgresql:// address).", show_default=False)
+]
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @label.command("serve")
 def serve_labels(
-    place: Annotated[
-        str, typer.Argument(help="A run's folder, or a store (a file or postgresql:// address).", show_default=False)
-    ],
+    place: Place,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.", min=1, max=65535)] = 8200,
     title: Annotated[str, typer.Option(help="What stands at the head of every page.")] = "heedful",
@@ -41,13 +43,9 @@ def serve_labels(
     from heedful.web.config import WebConfig
     from heedful.web.first import first_invitation
 
-    folder = Path(place)
-    is_run = "://" not in place and folder.is_dir()
-    store_at = str(folder / "store.db") if is_run else place
-    if "://" not in store_at and not Path(store_at).exists():
-        raise InputError(f"{place}: no run or store there; heedful run makes a run, heedful prompts import a store")
+    store_at = store_of(place)
     models = dict(named(text) for text in model or [])
-    config = WebConfig(title=title, secure=secure, models=models, runs=place if is_run else "")
+    config = WebConfig(title=title, secure=secure, models=models, runs=place if store_at != place else "")
     address = f"http{'s' if secure else ''}://{'localhost' if host in LOCAL else host}:{port}"
     with open_store(store_at) as store:
         secret = first_invitation(store)
@@ -62,6 +60,79 @@ def serve_labels(
             proxy_headers=bool(proxy),
             forwarded_allow_ips=proxy or None,
         )
+
+
+@label.command("token")
+def make_token(
+    place: Place,
+    account: Annotated[str, typer.Option(help="Whose token it is; made where new.", show_default=False)],
+    role: Annotated[Literal["labeler", "lead", "researcher"], typer.Option(help="Of a new account.")] = "labeler",
+    heldout: Annotated[bool, typer.Option("--heldout", help="A new account is of the held-out group.")] = False,
+    simulated: Annotated[bool, typer.Option("--simulated", help="A new account is a program's that judges.")] = False,
+) -> None:
+    """Print a token by which a program uses the labelling app as an account (see heedful.client.Client).
+
+    It is shown this once; whoever has it can do what the account can. Nobody can log in as an account made here until
+    a lead gives it a password.
+    """
+    import secrets
+
+    from heedful.store import accounts
+    from heedful.store.database import open_store
+    from heedful.types import LabelerGroup, LabelerKind
+
+    with open_store(store_of(place)) as store:
+        with store.read() as connection:
+            found = accounts.find_account(connection, account)
+        if found is None:
+            group: LabelerGroup = "heldout" if heldout else "train"
+            kind: LabelerKind = "simulated" if simulated else "person"
+            found = accounts.add_account(store, account, secrets.token_urlsafe(24), role, group, kind=kind)
+            errors.print(f"{account}: a new account, {role}", markup=False, highlight=False)
+        say(accounts.add_token(store, found.id, "heedful label token"))
+
+
+@label.command("simulate")
+def simulate(
+    address: Annotated[str, typer.Argument(help="The app's, such as http://localhost:8200.", show_default=False)],
+    token: Annotated[list[str], typer.Option(help="A labeler's; given again, they work side by side.")],
+    likes: Annotated[Literal["sentiment", "brevity"], typer.Option(help="What they judge by.")] = "sentiment",
+    noise: Annotated[float, typer.Option(help="Standard deviation of their noise, in units of that.", min=0)] = 0.1,
+    answer: Annotated[
+        str, typer.Option(help="What they write as a demonstration.", show_default="they write none")
+    ] = "",
+    limit: Annotated[int | None, typer.Option(help="Items for each, at most.", min=1, show_default="all")] = None,
+    pause: Annotated[float, typer.Option(help="Seconds of thinking about each item.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+) -> None:
+    """Let simulated labelers work in a labelling app, through its JSON API: to try it out, or to load it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from heedful.client import Client
+    from heedful.feedback.remote import remote_labeler, work_through
+
+    def one(secret: str) -> str:
+        with Client(address, secret) as client:
+            labeler = remote_labeler(client, likes, noise, seed)
+            done = work_through(client, labeler, answer, limit, pause)
+        return f"{labeler.labeler.id}: {counted(done)}"
+
+    with ThreadPoolExecutor(len(token)) as pool:
+        for line in pool.map(one, token):
+            say(line)
+
+
+def store_of(place: str) -> str:
+    """The store of the run in the folder, or the one that is named.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = Path(place)
+    store_at = str(folder / "store.db") if "://" not in place and folder.is_dir() else place
+    if "://" not in store_at and not Path(store_at).exists():
+        raise InputError(f"{place}: no run or store there; heedful run makes a run, heedful prompts import a store")
+    return store_at
 
 
 def named(text: str) -> tuple[str, str]:

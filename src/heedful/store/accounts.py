@@ -18,7 +18,7 @@ from heedful.config import InputError
 from heedful.store.database import Store, timestamp
 from heedful.store.records import Entry, insert
 from heedful.store.schema import accounts, attempts, events, invitations, labelers, sessions, tokens
-from heedful.types import Labeler, LabelerGroup
+from heedful.types import Labeler, LabelerGroup, LabelerKind
 
 Role = Literal["admin", "lead", "labeler", "researcher"]
 ROLES: tuple[Role, ...] = ("admin", "lead", "labeler", "researcher")
@@ -72,6 +72,7 @@ def add_account(
     languages: tuple[str, ...] = (),
     locale: str = "en",
     screening: str = "none",
+    kind: LabelerKind = "person",
 ) -> Account:
     """A new account, and the labeler of the same id where there is none.
 
@@ -81,17 +82,32 @@ def add_account(
     check_name(id)
     check_password(password)
     encoded = hash_of(password)
-    store.write(lambda c: _add(c, id, encoded, role, group, languages, locale, screening))
+    store.write(lambda c: _add(c, id, encoded, role, group, languages, locale, screening, kind))
     return Account(id, role, group, languages, locale, screening)
 
 
-def _add(connection: Connection, id: str, encoded: str, role: str, group: LabelerGroup, *more: Any) -> None:
+def _add(
+    connection: Connection,
+    id: str,
+    encoded: str,
+    role: str,
+    group: LabelerGroup,
+    languages: tuple[str, ...],
+    locale: str,
+    screening: str,
+    kind: LabelerKind = "person",
+) -> None:
     taken = select(accounts.c.id).where(func.lower(accounts.c.id) == id.lower())
     if connection.execute(taken).first():
         raise InputError(f"the name {id} is taken; choose another one")
-    insert(connection, [Entry(Labeler(id=id, group=group), {})])
-    languages, locale, screening = more
-    values = {"id": id, "role": role, "password": encoded, "languages": list(languages), "locale": locale}
+    insert(connection, [Entry(Labeler(id=id, group=group, kind=kind), {})])
+    values: dict[str, Any] = {
+        "id": id,
+        "role": role,
+        "password": encoded,
+        "languages": list(languages),
+        "locale": locale,
+    }
     values |= {"screening": screening, "answers": {}, "created": timestamp()}
     connection.execute(accounts.insert().values(values))
 

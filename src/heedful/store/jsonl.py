@@ -44,7 +44,7 @@ def export_jsonl(store: Store, path: Path, kind: Kind) -> int:
     number = 0
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as file, store.read() as connection:
-            for line in _lines(connection, kind):
+            for line in lines(connection, kind):
                 file.write(line + "\n")
                 number += 1
             file.flush()
@@ -65,10 +65,10 @@ def import_jsonl(store: Store, path: Path) -> Counter[str]:
     Raises:
         InputError: a line that is broken or does not fit together, by its number; an id taken by different content.
     """
-    lines = _read(path)
+    rows = _read(path)
 
     def work(connection: Connection) -> Counter[str]:
-        found, added = _entries(connection, lines)
+        found, added = _entries(connection, rows)
         for kind in (Prompt, Labeler, Response, *KINDS.values()):
             entries = [entry for _, of_line in found for entry in of_line if type(entry.record) is kind]
             check_references(connection, [entry.record for entry in entries])
@@ -88,10 +88,10 @@ def edit_jsonl(store: Store, path: Path) -> Counter[str]:
     Raises:
         InputError: as `import_jsonl`; a judgement that is not in the store, by its line.
     """
-    lines = _read(path)
+    rows = _read(path)
 
     def work(connection: Connection) -> Counter[str]:
-        found, edited = _entries(connection, lines)
+        found, edited = _entries(connection, rows)
         for where, of_line in found:
             judged = [entry for entry in of_line if type(entry.record) in KINDS.values()]
             for number, entry in enumerate(judged):
@@ -128,10 +128,11 @@ def _entries(
     return found, Counter({"forms not filled in": sum(not entries for _, entries in found)})
 
 
-def _lines(connection: Connection, name: Kind) -> Iterator[str]:
+def lines(connection: Connection, name: Kind, since: str = "") -> Iterator[str]:
+    """Every current judgement of the kind that was stored after the moment, as the format has it."""
     kind = KINDS[name]
     table = TABLE_OF[kind]
-    ids = sorted(connection.execute(select(table.c.id).where(is_current(table))).scalars())
+    ids = sorted(connection.execute(select(table.c.id).where(is_current(table), table.c.created > since)).scalars())
     people = {labeler.id: labeler for labeler in select_records(connection, Labeler)}
     for chunk in chunks(ids):
         found = select_entries(connection, kind, table.c.id.in_(chunk))

@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -72,7 +72,11 @@ class Guard:
                 await self._refuse(scope, receive, send, f"more than {self.max_body:,} bytes", 413)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, why: str, status: int) -> None:
-        await PlainTextResponse(why + "\n", status, headers=HEADERS | {"Connection": "close"})(scope, receive, send)
+        headers = HEADERS | {"Connection": "close"}
+        answer: Response = PlainTextResponse(why + "\n", status, headers)
+        if scope["path"].startswith("/api/"):
+            answer = JSONResponse({"error": why, "problems": []}, status, headers)
+        await answer(scope, receive, send)
 
 
 def same_site(headers: Headers) -> bool:
