@@ -5,13 +5,16 @@ import random
 import re
 import shlex
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from heedful.models.checkpoint import load_reward_model, save_policy
 from heedful.snapshot import read_snapshot
+from processes import start, wait_until
 from test_docs import BLOCK, READMES, command_lines, read
 from tiny import cli
 from toys import TOKENIZER, WORDS, make_policy
@@ -68,14 +71,38 @@ def work_on(waiting: str, forms: Path) -> None:
         ask(take_in.replace("FILE", str(forms)))
 
 
+def first_account(serve: str, output: Path) -> None:
+    """Start the app as the line says, and open the link it prints."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = start(output, *shlex.split(serve)[1:], "--port", port)
+    try:
+        wait_until(lambda: "labelling app: " in output.read_text() or process.poll() is not None)
+        [link] = re.findall(r"http://\S+/join/\S+", output.read_text())
+        wait_until(lambda: answers(link) or process.poll() is not None)
+        assert 'name="again"' in httpx.get(link).text
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(link: str) -> bool:
+    try:
+        return httpx.get(link).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def test_the_commands_for_people_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})  # one core: no time goes into starting workers
     write_input(tmp_path)
     begin = next(n for n, line in enumerate(LINES) if line.startswith("heedful run instructgpt"))
-    run, work, take_in, freeze = LINES[begin : begin + 4]
+    run, serve, work, take_in, freeze = LINES[begin : begin + 5]
     waiting = ask(run, code=3)
     assert re.search(r"waiting for people: 0 of [1-9]\d* demonstrations", waiting), waiting
+    first_account(serve, tmp_path / "served.txt")
     ask(work)
     assert fill_in(Path("forms.jsonl")) > 0
     assert "demonstrations" in ask(take_in)

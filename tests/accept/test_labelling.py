@@ -1,11 +1,9 @@
-"""The labelling app under load, killed at random, and asked for large exports."""
+"""The labelling app under load, and killed at random."""
 
 import random
 import signal
 import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,13 +18,12 @@ from sqlalchemy import func, select
 from app_client import Labeler
 from heedful.store import accounts
 from heedful.store.database import Store, open_store
-from heedful.store.labels import add_labeler, add_ranking, add_response
+from heedful.store.labels import add_response
 from heedful.store.pools import add_prompt
 from heedful.store.progress import Work
 from heedful.store.schema import rankings, ratings, slots
 from heedful.store.slots import offer
-from heedful.types import Labeler as LabelerRecord
-from heedful.types import Prompt, Ranking, Response
+from heedful.types import Prompt, Response
 from processes import start, wait_until
 from stores import new_place, postgres_server
 
@@ -220,48 +217,3 @@ def test_fifty_labelers_never_wait(server: Server, record_property: Any) -> None
         f"p95 {1000 * cuts[94]:.0f} ms, p99 {1000 * cuts[98]:.0f} ms",
     )
     assert cuts[94] <= 0.1
-
-
-MEASURE = """
-import resource, sys, time
-from heedful.cli import app
-began = time.monotonic()
-try:
-    app(sys.argv[1:], standalone_mode=False)
-finally:
-    print(f"{time.monotonic() - began} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}", file=sys.stderr)
-"""
-
-
-@pytest.mark.parametrize("shape", ["", "trl-preference"])
-def test_a_hundred_thousand_rankings_stream_out(shape: str, tmp_path: Path, record_property: Any) -> None:
-    record_property("claim", f"exporting 100,000 rankings{' as ' * bool(shape)}{shape}: at most 60 s, within 300 MB")
-    with open_store(tmp_path / "store.db") as store:
-        add_labeler(store, *(LabelerRecord(id=f"l{n}") for n in range(10)))
-        for start_at in range(0, 10_000, 1000):
-            ids = [f"p{n:05}" for n in range(start_at, start_at + 1000)]
-            add_prompt(store, *(Prompt(id=id, text=f"Tell me about {id}. " * 5, user=id) for id in ids), pool="ppo")
-            add_response(
-                store, *(Response(id=f"{id}/{i}", prompt_id=id, text=f"{i} word " * 40) for id in ids for i in range(4))
-            )
-            for n in range(10):
-                add_ranking(store, *(ranking(id, n) for id in ids))
-    arguments = ["label", "export", str(tmp_path / "out.jsonl"), "--store", str(tmp_path / "store.db")]
-    arguments += ["--as", shape] if shape else []
-    done = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    seconds, peak = map(float, done.stderr.split()[-2:])
-    lines = sum(1 for _ in (tmp_path / "out.jsonl").open())
-    record_property("measured", f"{lines:,} lines in {seconds:.0f} s, peak {peak:.0f} MB")
-    assert seconds <= 60 and peak <= 300 and lines >= 100_000
-
-
-def ranking(prompt: str, n: int) -> Ranking:
-    order = random.Random(f"{prompt} {n}").sample(range(4), 4)
-    return Ranking(
-        id=f"{prompt}-{n}",
-        prompt_id=prompt,
-        labeler=f"l{n}",
-        responses=tuple(f"{prompt}/{i}" for i in range(4)),
-        rank=tuple(place + 1 for place in order),
-    )
