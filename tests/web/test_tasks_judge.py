@@ -6,18 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from heedful.store import accounts
 from heedful.store.database import Store
 from heedful.store.export import export_snapshot
 from heedful.store.jsonl import export_jsonl, import_jsonl
 from heedful.store.labels import add_response
-from heedful.store.progress import Work, progress
+from heedful.store.progress import Work, done_by, progress
 from heedful.store.records import select_records
 from heedful.store.schema import rankings, ratings
 from heedful.store.slots import offer, tally
 from heedful.types import Ranking, Rating, Response
 from heedful.web.tasks.compare import pair
-from small_store import fill
 
 RATING = Work("rating", overlap=2)
 COMPARISON = Work("comparison", overlap=2)
@@ -172,8 +170,6 @@ def test_toxicity_stays_out_of_training_and_out_of_other_pages(client: Callable,
 
 
 def done(store: Store, work: Work) -> dict[str, set[str]]:
-    from heedful.store.progress import done_by
-
     with store.read() as connection:
         return done_by(connection, work)
 
@@ -256,15 +252,11 @@ def test_nobody_else_s_item_opens(client: Callable, people: Store) -> None:
     assert client("hilda").get(item).status_code == 404
 
 
-def test_texts_are_shown_as_text(store: Store) -> None:
-    from conftest import PASSWORD, Client
-
-    fill(store)
-    accounts.add_account(store, "cy", PASSWORD)
+def test_texts_are_shown_as_text(client: Callable, people: Store) -> None:
     evil = '<script>alert(1)</script><img src=x onerror="alert(2)">'
-    add_response(store, *(Response(id=f"x{n}", prompt_id="p0", text=f"{evil}{n}") for n in range(2)), round=7)
-    cy = Client(store, "cy")
+    add_response(people, *(Response(id=f"x{n}", prompt_id="p0", text=f"{evil}{n}") for n in range(2)), round=7)
+    cy = client("cy")
     for task in ("rating", "comparison", "toxicity"):
-        offer(store, Work(task, round=7))
+        offer(people, Work(task, round=7))
         page = cy.get(cy.next(f"{task}/train/7")).text
         assert "<script>alert" not in page and "<img" not in page, task
