@@ -24,10 +24,12 @@ from heedful.store.schema import (
     events,
     gold,
     grades,
+    invitations,
     labelers,
     prompts,
     rankings,
     ratings,
+    resets,
     responses,
     sessions,
     skips,
@@ -146,14 +148,15 @@ def _erase(connection: Connection, table: Table, ids: Select[tuple[str]], reason
 
 def _forget(connection: Connection, labeler: Sequence[str]) -> None:
     """All that the labelling app keeps of labelers; whatever they held is free for others."""
-    free = {"labeler": None, "expires": None, "done": None}
+    free = {"labeler": None, "expires": None, "done": None, "seconds": None}
     connection.execute(slots.update().where(slots.c.labeler.in_(labeler)).values(free))
     connection.execute(delete(grades).where(grades.c.grader.in_(labeler)))
     for table in (skips, drafts, chats):
         connection.execute(delete(table).where(table.c.labeler.in_(labeler)))
-    for table in (sessions, tokens, events):
+    for table in (sessions, tokens, resets, events):
         connection.execute(delete(table).where(table.c.account.in_(labeler)))
     connection.execute(delete(attempts).where(attempts.c.key.in_(labeler)))
+    connection.execute(delete(invitations).where(invitations.c.used_by.in_(labeler)))
     connection.execute(delete(accounts).where(accounts.c.id.in_(labeler)))
 
 

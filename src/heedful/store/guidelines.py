@@ -3,6 +3,8 @@
 The version that comes with heedful is 0; what a project's leads write begins at 1.
 """
 
+import re
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +15,8 @@ from heedful.store.schema import guidelines
 
 SHIPPED = Path(__file__).parent / "guidelines"
 FALLBACK = "en"
+WORD = re.compile(r"\s+|[\u3400-\u9fff]|\w+?(?=[\u3400-\u9fff]|\b)|.", re.DOTALL)
+MOST_WORDS = 3000  # in a changed stretch, beyond which it is shown as a whole: matching takes their square
 
 
 class Guideline(NamedTuple):
@@ -21,7 +25,12 @@ class Guideline(NamedTuple):
 
 
 def current_guideline(connection: Connection, task: str, purpose: str, language: str) -> Guideline:
-    """The newest in the language, else in English, else the one that comes with heedful; "none" where there is none."""
+    """The newest in the language, else in English, else the one that comes with heedful; "none" where there is none.
+
+    Who is screened goes by the guideline for training.
+    """
+    if purpose == "screening":
+        purpose = "train"
     for tongue in (language, FALLBACK):
         own = [guidelines.c.task == task, guidelines.c.purpose == purpose, guidelines.c.language == tongue]
         newest = select(guidelines).where(*own).order_by(guidelines.c.version.desc()).limit(1)
@@ -39,7 +48,10 @@ def read_guideline(connection: Connection, id: str) -> Guideline | None:
     task, _, rest = id.partition("/")
     purpose, _, rest = rest.partition("/")
     language, _, version = rest.partition("/")
-    if not version.isdigit() or not (task + purpose + language).replace("_", "").isalnum():
+    if (
+        not (version.isascii() and version.isdigit() and len(version) < 10)
+        or not (task + purpose + language).replace("_", "").isalnum()
+    ):
         return None
     if version == "0":
         path = SHIPPED / f"{task}-{purpose}.{language}.md"
@@ -47,6 +59,44 @@ def read_guideline(connection: Connection, id: str) -> Guideline | None:
     named = [guidelines.c.task == task, guidelines.c.purpose == purpose, guidelines.c.language == language]
     text = connection.execute(select(guidelines.c.text).where(*named, guidelines.c.version == int(version))).scalar()
     return None if text is None else Guideline(id, text)
+
+
+class Version(NamedTuple):
+    """A version without its text. `author` and `created` are empty where it came with heedful."""
+
+    number: int
+    author: str
+    created: str
+
+
+def versions(connection: Connection, task: str, purpose: str, language: str) -> list[Version]:
+    """All there are, the newest first."""
+    own = [guidelines.c.task == task, guidelines.c.purpose == purpose, guidelines.c.language == language]
+    asked = select(guidelines.c.version, guidelines.c.author, guidelines.c.created).where(*own)
+    found = [Version(*row) for row in connection.execute(asked.order_by(guidelines.c.version.desc()))]
+    shipped = (SHIPPED / f"{task}-{purpose}.{language}.md").exists()
+    return found + ([Version(0, "", "")] if shipped else [])
+
+
+def changes(old: str, new: str) -> list[tuple[str, str]]:
+    """How one text becomes another: pieces of both ("same"), of the old alone ("old"), of the new ("new")."""
+    found: list[tuple[str, str]] = []
+    for one, other in _lines(old.splitlines(keepends=True), new.splitlines(keepends=True)):
+        pieces = [WORD.findall("".join(lines)) for lines in (one, other)]
+        if one == other or max(map(len, pieces)) > MOST_WORDS or not all(pieces):
+            pieces = [["".join(one)], ["".join(other)]]
+        for before, after in _lines(*pieces):
+            if before == after:
+                found.append(("same", "".join(before)))
+            else:
+                found += [(kind, "".join(text)) for kind, text in (("old", before), ("new", after)) if "".join(text)]
+    return found
+
+
+def _lines(old: list[str], new: list[str]) -> list[tuple[list[str], list[str]]]:
+    """Stretches of the two that belong together, equal ones and others by turns."""
+    found = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    return [(old[a:b], new[c:d]) for _, a, b, c, d in found]
 
 
 def add_guideline(store: Store, task: str, purpose: str, language: str, text: str, author: str) -> int:

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, Table, and_, func, select, true
+from sqlalchemy import Connection, Select, Table, and_, false, func, select, true
 from sqlalchemy.sql.elements import ColumnElement
 
 from heedful.config import InputError
 from heedful.store.database import Store, timestamp
 from heedful.store.pools import Pool, unit
-from heedful.store.records import chunks, is_current, select_records
+from heedful.store.records import SCREENED, chunks, is_current, select_records
 from heedful.store.schema import demonstrations, labelers, prompts, rankings, ratings, responses, skips, slots, works
 from heedful.store.settings import read_number
 from heedful.types import LabelerGroup, Prompt, Purpose, Response
@@ -19,6 +19,7 @@ from heedful.types import LabelerGroup, Prompt, Purpose, Response
 Task = Literal["demonstration", "rating", "ranking", "comparison", "toxicity", "prompt", "red_team", "chat"]
 Item = tuple[Prompt, tuple[Response, ...]]
 NEW = ("prompt", "red_team", "chat")  # tasks whose items are made by labelers: "new/0", "new/1", …
+CHAT = "chat/"  # begins the ids of prompts that are turns of chats: whoever wrote them has judged them already
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def done_by(connection: Connection, work: Work) -> dict[str, set[str]]:
 
     To say that an item cannot be judged is a judgement. One that two labelers passed over is set aside: it is left out.
     """
-    asked = (prompts.c.pool == work.pool) if work.pool else true()
+    asked = and_(prompts.c.id.not_like(f"{CHAT}%"), (prompts.c.pool == work.pool) if work.pool else true())
     if work.group == "heldout" and work.purpose == "train":
         asked = and_(asked, prompts.c.split != "train")
     if work.task in NEW:
@@ -174,6 +175,8 @@ def done_by(connection: Connection, work: Work) -> dict[str, set[str]]:
     made = made.where(labelers.c.group == work.group, table.c.round == work.round, is_current(table))
     if work.task != "demonstration":
         made = made.where(table.c.purpose == work.purpose, *made_by(table, work.task))
+    else:
+        made = made.where(table.c.id.not_like(f"{SCREENED}%"))
     judged, passed = _by_item(connection, made), set_aside(connection, work)
     for id, who in _by_item(connection, select(skips.c.item, skips.c.labeler).where(_final(work, True))).items():
         judged[id] |= who
@@ -209,10 +212,21 @@ def set_aside(connection: Connection, work: Work) -> set[str]:
     return set(connection.execute(often_skipped(connection, work)).scalars())
 
 
-def often_skipped(connection: Connection, work: Work) -> Select[tuple[str]]:
+def often_skipped(connection: Connection, work: Work) -> Select[Any]:
     """`set_aside` as a query."""
     enough = func.count() >= read_number(connection, "set_aside")
     return select(skips.c.item).where(_final(work, False)).group_by(skips.c.item).having(enough)
+
+
+def is_set_aside(connection: Connection, work: Work) -> ColumnElement[bool]:
+    """Slots of items that nobody else is asked to judge: nobody did, and so many passed them over.
+
+    What labelers make themselves is never set aside.
+    """
+    if work.task in NEW:
+        return false()
+    judged = select(slots.c.item).where(is_of(slots, work), slots.c.done.is_not(None))
+    return and_(slots.c.item.in_(often_skipped(connection, work)), slots.c.item.not_in(judged))
 
 
 def with_responses(connection: Connection, work: Work, items: Sequence[str]) -> list[Item]:

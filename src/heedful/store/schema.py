@@ -181,6 +181,7 @@ slots = Table(
     Column("labeler", Text, ForeignKey("labelers.id")),
     Column("expires", Text),  # as `created`: from then on others may have the slot
     Column("done", Text),
+    Column("seconds", Double),  # of work on the page, corrections included; NULL where it was judged elsewhere
     UniqueConstraint("task", "purpose", "round", "group", "item", "labeler"),
     Index("ix_slots_labeler", "labeler", "done"),
     Index("ix_slots_queue", "task", "purpose", "round", "group", "done", "labeler", "priority", "item"),
@@ -285,6 +286,18 @@ invitations = Table(
     Column("screening", Boolean, nullable=False),  # whether they are tested first
     Column("author", Text, nullable=False),
     Column("used_by", Text),
+    Column("expires", Text, nullable=False),
+    Column("created", Text, nullable=False),
+)
+
+# Links by which one person sets their account's password anew.
+resets = Table(
+    "resets",
+    metadata,
+    Column("token", Text, primary_key=True),  # SHA-256 of the link's
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("author", Text, nullable=False),
+    Column("used", Text),
     Column("expires", Text, nullable=False),
     Column("created", Text, nullable=False),
 )

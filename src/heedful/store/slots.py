@@ -8,6 +8,7 @@ slot its labeler's until another one takes it: who comes back after lunch finds 
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -16,12 +17,24 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from heedful.config import InputError
 from heedful.store.database import Store, timestamp
+from heedful.store.gold import due, is_measured
 from heedful.store.language import language_of
-from heedful.store.progress import NEW, Item, Work, done_by, is_of, open_items, wanted, with_responses, work_of
+from heedful.store.progress import (
+    NEW,
+    Item,
+    Work,
+    done_by,
+    is_of,
+    is_set_aside,
+    open_items,
+    wanted,
+    with_responses,
+    work_of,
+)
 from heedful.store.records import chunks
-from heedful.store.schema import drafts, prompts, responses, skips, slots, works
+from heedful.store.schema import drafts, gold, prompts, responses, skips, slots, works
 
-OPEN = {"labeler": None, "expires": None, "done": None}
+OPEN = {"labeler": None, "expires": None, "done": None, "seconds": None}
 
 
 class Slot(NamedTuple):
@@ -100,15 +113,15 @@ def make_slots(connection: Connection, work: Work) -> None:
             if row.labeler in who and row.done is None:
                 _set(connection, work, item, row.number, done=timestamp(), expires=None)
         free = [number for number, row in rows.items() if row.labeler is None]
-        number = max(rows, default=0)
+        number, there_are = max(rows, default=0), len(rows)
         for labeler in sorted(who - there):
             if free:
                 _set(connection, work, item, free.pop(0), labeler=labeler, done=timestamp())
                 continue
-            number += 1
+            number, there_are = number + 1, there_are + 1
             new.append(_row(work, item, number, language) | {"labeler": labeler, "done": timestamp()})
-        while number < wanted(work, item):
-            number += 1
+        while there_are < wanted(work, item):
+            number, there_are = number + 1, there_are + 1
             new.append(_row(work, item, number, language))
     for chunk in chunks(new):
         connection.execute(slots.insert(), list(chunk))
@@ -146,7 +159,8 @@ def _set(connection: Connection, work: Work, item: str, number: int, **values: A
 def claim(
     store: Store, offered: Iterable[Work], labeler: str, minutes: float, languages: Sequence[str] = ()
 ) -> Slot | None:
-    """Lease the labeler the next item: what they hold already, else the first that is open to them.
+    """Lease the labeler the next item: what they hold already, else the first that is open to them. Now and then it is
+    a gold item in its stead (`heedful.store.gold`).
 
     Args:
         offered: Works of the labeler's group, the first goes first.
@@ -157,7 +171,8 @@ def claim(
 
     def take(connection: Connection) -> Slot | None:
         store.take_turns(connection, slots)
-        for work in offered:
+        measured = is_measured(connection, labeler)
+        for work in [*offered, *(silent(each) for each in offered if measured and each.purpose == "train")]:
             row = _held(connection, work, labeler)
             if row is not None:
                 _set(connection, work, row.item, row.number, expires=expires)
@@ -165,11 +180,30 @@ def claim(
         for work in offered:
             row = _next(connection, work, labeler, languages)
             if row is not None:
+                known = due(connection, work, labeler, languages) if measured else None
+                if known is not None:
+                    return own_slot(connection, silent(work), known, labeler, expires)
                 _set(connection, work, row.item, row.number, labeler=labeler, expires=expires)
                 return _slot(row, work)._replace(labeler=labeler)
         return None
 
     return store.write(take)
+
+
+def silent(work: Work) -> Work:
+    """What the gold items that come among the work's are slots of."""
+    return replace(work, purpose="screening")
+
+
+def own_slot(connection: Connection, work: Work, item: str, labeler: str, expires: str) -> Slot:
+    """The labeler's slot of the item, made where there is none: it is theirs alone and beyond any overlap."""
+    rows = connection.execute(select(slots).where(is_of(slots, work), slots.c.item == item)).all()
+    mine = next((row for row in rows if row.labeler == labeler), None)
+    if mine is not None:
+        return _slot(mine, work)
+    row = _row(work, item, max((row.number for row in rows), default=0) + 1, "")
+    connection.execute(slots.insert().values(row | {"labeler": labeler, "expires": expires}))
+    return Slot(row["key"], work, item, labeler, None)
 
 
 def options_of(connection: Connection, work: Work) -> dict[str, Any]:
@@ -206,7 +240,7 @@ def _slot(row: Any, work: Work) -> Slot:
 
 
 class Tally(NamedTuple):
-    """How far a work is: slots filled, of how many; filled by the labeler; theirs right now."""
+    """How far a work is: slots filled, of how many not set aside; filled by the labeler; theirs right now."""
 
     done: int
     total: int
@@ -215,7 +249,7 @@ class Tally(NamedTuple):
 
 
 def tally(connection: Connection, work: Work, labeler: str) -> Tally:
-    """Counts of the work's slots."""
+    """Counts of the work's slots. Gold items count as done and as the labeler's own, or they would be told apart."""
     mine = slots.c.labeler == labeler
     asked = select(
         func.count(slots.c.done),
@@ -223,7 +257,13 @@ def tally(connection: Connection, work: Work, labeler: str) -> Tally:
         func.count(case((and_(mine, slots.c.done.is_not(None)), 1))),
         func.count(case((and_(mine, slots.c.done.is_(None)), 1))),
     )
-    return Tally(*connection.execute(asked.where(is_of(slots, work), _in_pool(work))).one())
+    counted = or_(slots.c.done.is_not(None), ~is_set_aside(connection, work))
+    found = Tally(*connection.execute(asked.where(is_of(slots, work), in_pool(work), counted)).one())
+    if work.purpose != "train" or not is_measured(connection, labeler):
+        return found
+    is_gold = slots.c.item.in_(select(gold.c.item).where(gold.c.task == work.task))
+    extra = Tally(*connection.execute(asked.where(is_of(slots, silent(work)), mine, is_gold, in_pool(work))).one())
+    return Tally(min(found.done + extra.done, found.total), found.total, found.own + extra.own, found.held + extra.held)
 
 
 def submitted(connection: Connection, labeler: str, limit: int = 20) -> list[Slot]:
@@ -257,14 +297,16 @@ def lease(store: Store, work: Work, labeler: str, hours: float = 24, limit: int 
 
 
 def _held(connection: Connection, work: Work, labeler: str) -> Any:
-    mine = and_(is_of(slots, work), slots.c.labeler == labeler, slots.c.done.is_(None), _in_pool(work))
+    mine = and_(is_of(slots, work), slots.c.labeler == labeler, slots.c.done.is_(None), in_pool(work))
     return connection.execute(select(slots).where(mine).order_by(slots.c.priority, slots.c.item).limit(1)).first()
 
 
 def _next(connection: Connection, work: Work, labeler: str, languages: Sequence[str]) -> Any:
-    mine = select(slots.c.item).where(is_of(slots, work), slots.c.labeler == labeler)
-    passed = select(skips.c.item).where(is_of(skips, work), skips.c.labeler == labeler)
-    fits = and_(is_of(slots, work), _is_free(), slots.c.item.not_in(mine), slots.c.item.not_in(passed), _in_pool(work))
+    also = silent(work) if work.purpose == "train" else work  # nobody gets as gold what they judged, nor again
+    mine = select(slots.c.item).where(or_(is_of(slots, work), is_of(slots, also)), slots.c.labeler == labeler)
+    passed = select(skips.c.item).where(or_(is_of(skips, work), is_of(skips, also)), skips.c.labeler == labeler)
+    fits = and_(is_of(slots, work), _is_free(), slots.c.item.not_in(mine), slots.c.item.not_in(passed), in_pool(work))
+    fits = and_(fits, ~is_set_aside(connection, work))
     if languages:
         fits = and_(fits, slots.c.language.in_(["", *languages]))
     order = slots.c.priority, slots.c.item, slots.c.number
@@ -276,7 +318,7 @@ def _is_free() -> ColumnElement[bool]:
     return and_(slots.c.done.is_(None), or_(slots.c.labeler.is_(None), ran_out))
 
 
-def _in_pool(work: Work) -> ColumnElement[bool]:
+def in_pool(work: Work) -> ColumnElement[bool]:
     """Slots of one pool's items; those of other pools carry the same name of work."""
     if work.pool is None or work.task in NEW:
         return and_(True)
@@ -295,8 +337,10 @@ def _own_or_free(connection: Connection, work: Work, item: str, labeler: str) ->
     return connection.execute(select(slots).where(at, _is_free()).order_by(slots.c.number).limit(1)).first()
 
 
-def finish(connection: Connection, work: Work, item: str, labeler: str) -> bool:
+def finish(connection: Connection, work: Work, item: str, labeler: str, seconds: float | None = None) -> bool:
     """Fill the labeler's slot of the item, in the transaction that stores the judgement; False when it was filled.
+
+    `seconds` of work are added to those of the judgements that this one corrects.
 
     Raises:
         Taken: the lease had run out and others filled every slot.
@@ -304,8 +348,8 @@ def finish(connection: Connection, work: Work, item: str, labeler: str) -> bool:
     row = _own_or_free(connection, work, item, labeler)
     if row is None:
         raise Taken("others have judged this item meanwhile; your answer is kept as a draft")
-    if row.done is None:
-        _set(connection, work, item, row.number, labeler=labeler, done=timestamp(), expires=None)
+    spent = row.seconds if seconds is None else (row.seconds or 0) + seconds
+    _set(connection, work, item, row.number, labeler=labeler, done=row.done or timestamp(), expires=None, seconds=spent)
     own = and_(is_of(drafts, work), drafts.c.item == item, drafts.c.labeler == labeler)
     connection.execute(delete(drafts).where(own))
     return row.done is None

@@ -10,13 +10,15 @@ from starlette.exceptions import HTTPException
 
 from heedful.config import InputError
 from heedful.store.database import Store
+from heedful.store.slots import Taken
 from heedful.web.config import WebConfig
-from heedful.web.routes import login, work
+from heedful.web.routes import adjudicate, api, lead, login, quality, run, screening, work
 from heedful.web.security import Guard
 from heedful.web.visit import HERE, Forbidden, LoginNeeded, NotFound, visit
 from heedful.web.words import N_
 
-ROUTERS = (login.router, work.router)
+MEASURING = (quality.router, adjudicate.router, screening.router)
+ROUTERS = (login.router, work.router, api.router, run.router, *lead.ROUTERS, *MEASURING)
 SAYS = {
     403: N_("You may not do this."),
     404: N_("There is nothing here."),
@@ -32,12 +34,13 @@ def create_app(store: Store, config: WebConfig | None = None) -> FastAPI:
     app = FastAPI(title="heedful", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.store, app.state.config = store, config
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, include_in_schema=router is api.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_middleware(Guard, max_body=config.max_body)
     app.add_exception_handler(LoginNeeded, to_login)
     app.add_exception_handler(Forbidden, lambda request, error: failed(request, 403, str(error)))
     app.add_exception_handler(NotFound, lambda request, error: failed(request, 404))
+    app.add_exception_handler(Taken, lambda request, error: failed(request, 409, str(error)))
     app.add_exception_handler(InputError, lambda request, error: failed(request, 400, str(error)))
     app.add_exception_handler(RequestValidationError, lambda request, error: failed(request, 422, told(error)))
     app.add_exception_handler(HTTPException, lambda request, error: failed(request, error.status_code))
@@ -48,7 +51,7 @@ def create_app(store: Store, config: WebConfig | None = None) -> FastAPI:
 def to_login(request: Request, _: Exception) -> Response:
     """By way of the login page back to where they were going."""
     if wants_json(request):
-        return JSONResponse({"error": "log in first"}, 401)
+        return JSONResponse({"error": "log in first, or send a token: Authorization: Bearer …"}, 401)
     aim = request.url.path if request.method == "GET" else "/"
     response = Response(status_code=303)
     response.headers["location"] = f"/login?next={quote(aim)}"
@@ -58,9 +61,15 @@ def to_login(request: Request, _: Exception) -> Response:
 def failed(request: Request, status: int, why: str = "") -> Response:
     """A page, or JSON for programs, that says what went wrong."""
     if wants_json(request):
-        return JSONResponse({"error": why or SAYS.get(status, str(status))}, status)
+        return JSONResponse({"error": writable(why or SAYS.get(status, str(status))), "problems": []}, status)
     here = visit(request)
-    return here.page("error.html", status, message=here.say(SAYS.get(status, N_("This did not work."))), why=why)
+    message = here.say(SAYS.get(status, N_("This did not work.")))
+    return here.page("error.html", status, message=message, why=writable(why))
+
+
+def writable(text: str) -> str:
+    """Without the lone surrogates that JSON can name and UTF-8 cannot write."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def told(error: Exception) -> str:

@@ -13,7 +13,7 @@ from heedful.store.accounts import Account, Session, find_session
 from heedful.store.database import Store
 from heedful.web.config import WebConfig
 from heedful.web.markdown import html_of
-from heedful.web.words import LOCALES, N_, NAMES, accepted, language_tag, translations
+from heedful.web.words import LANGUAGES, LOCALES, N_, NAMES, accepted, language_tag, translations
 
 COOKIE = "heedful_session"
 LOCALE_COOKIE = "heedful_locale"
@@ -56,6 +56,7 @@ def environment(locale: str) -> Environment:
     )
     made.install_gettext_translations(translations(locale), newstyle=True)  # type: ignore[attr-defined]
     made.filters["markdown"] = html_of
+    made.globals["languages"] = LANGUAGES
     made.globals["locales"] = {locale: NAMES[locale] for locale in LOCALES}
     return made
 

@@ -14,6 +14,10 @@ from babel.messages.pofile import read_po
 FOLDER = Path(__file__).parent / "locales"
 LOCALES = ("en", "zh_Hans")
 NAMES = {"en": "English", "zh_Hans": "简体中文"}
+LANGUAGES = {  # in which labelers may judge; more are found in prompts, and go to whoever chose none
+    **{"en": "English", "zh": "中文", "es": "Español", "fr": "Français", "de": "Deutsch"},
+    **{"ja": "日本語", "ko": "한국어", "ru": "Русский", "ar": "العربية", "hi": "हिन्दी"},
+}
 
 
 def N_(message: str) -> str:

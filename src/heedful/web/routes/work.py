@@ -7,11 +7,12 @@ from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy import Connection
 
+from heedful.store import screening
 from heedful.store.database import timestamp
 from heedful.store.drafts import keep_draft, read_draft
 from heedful.store.guidelines import Guideline, current_guideline, read_guideline
 from heedful.store.progress import Work
-from heedful.store.settings import read_boxes, read_setting
+from heedful.store.settings import read_boxes, read_number, read_setting
 from heedful.store.slots import (
     Slot,
     Taken,
@@ -46,10 +47,12 @@ def home(here: Member) -> Response:
     """What the labeler can do, how far everybody is, and what they did last."""
     if here.account.role == "researcher":
         return here.redirect("/run")
+    if screening.is_candidate(here.account):
+        return here.redirect("/screening")
     with here.store.read() as connection:
         offered = [work for work, _ in on_offer(connection, here.account.group) if work.task in TASKS]
         counts = [tally(connection, work, here.account.id) for work in offered]
-        last = submitted(connection, here.account.id, limit=10)
+        last = [shown(here, slot) for slot in submitted(connection, here.account.id, limit=10)]
     rows = [
         {"work": work, "number": number, **count._asdict()}
         for number, (work, count) in enumerate(zip(offered, counts, strict=True))
@@ -64,20 +67,37 @@ def next_item(here: Worker, form: Fields) -> Response:
 
 
 def to_next(here: Visit, wanted: str = "", notice: str = "") -> Response:
+    slot = next_slot(here, wanted)
+    if slot is None and "/screening/" in wanted and here.account.leads:
+        return here.redirect("/lead/screening")
+    if slot is None:
+        return here.redirect("/?notice=done")
+    return here.redirect(f"/item/{slot.key}" + (f"?notice={notice}" if notice else ""))
+
+
+def next_slot(here: Visit, wanted: str = "", only: bool = False) -> Slot | None:
+    """The visitor's next item, leased to them: of the work they want, or, unless `only`, of any where that is gone."""
     account = here.account
+    if screening.is_candidate(account) or (account.leads and "/screening/" in wanted):
+        return screening.next_slot(here.store, account, lease_minutes(here), wanted.partition("/")[0])
     for fresh in (False, True):  # where nothing is left, look once more for what came in since
         with here.store.read() as connection:
             found = [(work, options) for work, options in on_offer(connection, account.group) if work.task in TASKS]
         if wanted:
-            found = [pair for pair in found if name_of(pair[0]) == wanted] or found
+            found = [pair for pair in found if name_of(pair[0]) == wanted] or ([] if only else found)
         if fresh:
             for work, options in found:
                 offer(here.store, work, options)
         works = [work for work, _ in found]
-        slot = claim(here.store, works, account.id, here.config.lease_minutes, account.languages)
+        slot = claim(here.store, works, account.id, lease_minutes(here), account.languages)
         if slot is not None:
-            return here.redirect(f"/item/{slot.key}" + (f"?notice={notice}" if notice else ""))
-    return here.redirect("/?notice=done")
+            return slot
+    return None
+
+
+def shown(here: Visit, slot: Slot) -> Slot:
+    """The slot as its page shows it: an item of known answer looks like any other."""
+    return slot._replace(work=screening.shown_work(here.account, slot.work))
 
 
 def name_of(work: Work) -> str:
@@ -89,7 +109,7 @@ def item_page(here: Worker, key: str) -> Response:
     """The item's form: empty, as the draft left it, or as it was submitted."""
     with here.store.read() as connection:
         slot = mine(connection, key, here)
-    if slot.done is None and not prolong(here.store, slot, here.account.id, here.config.lease_minutes):
+    if slot.done is None and not prolong(here.store, slot, here.account.id, lease_minutes(here)):
         return here.redirect("/?notice=taken")
     with here.store.read() as connection:
         item = read_item(connection, here, slot)
@@ -106,11 +126,23 @@ def mine(connection: Connection, key: str, here: Visit) -> Slot:
         raise NotFound
     if slot.labeler != here.account.id and not (slot.labeler is None or slot.done is None):
         raise NotFound
+    if screening.is_candidate(here.account) and slot.work.purpose != "screening":
+        raise NotFound
     return slot
 
 
 def read_item(connection: Connection, here: Visit, slot: Slot) -> Item:
-    return load_item(connection, slot, here.account.id, read_boxes(connection, BOXES))
+    return load_item(connection, slot, here.account.id, labels(connection, here))
+
+
+def labels(connection: Connection, here: Visit) -> dict[str, str]:
+    """The boxes in the visitor's language; what the project's leads wrote stands as they wrote it."""
+    return {name: here.say(label) for name, label in read_boxes(connection, BOXES, here.locale).items()}
+
+
+def lease_minutes(here: Visit) -> float:
+    with here.store.read() as connection:
+        return read_number(connection, "lease_minutes")
 
 
 def filled(
@@ -118,9 +150,10 @@ def filled(
 ) -> Response:
     """The task's page with its fields filled in."""
     task = TASKS[item.slot.work.task]
-    guideline = guideline_of(connection, here, item.slot.work)
-    values = {"item": item, "slot": item.slot, "fields": fields, "guideline": guideline, "reasons": REASONS}
-    values |= {"problems": [], "saved": "", "work": name_of(item.slot.work)} | task.show(connection, item) | more
+    slot = shown(here, item.slot)
+    guideline = guideline_of(connection, here, slot.work)
+    values = {"item": item, "slot": slot, "fields": fields, "guideline": guideline, "reasons": REASONS}
+    values |= {"problems": [], "saved": "", "work": name_of(slot.work)} | task.show(connection, item) | more
     values["read_all"] = read_setting(connection, "read_all", False)
     if fields.get("shown", values.get("shown")) != values.get("shown"):
         values["fields"] = {}  # what was said was said of other responses
@@ -128,7 +161,8 @@ def filled(
 
 
 def guideline_of(connection: Connection, here: Visit, work: Work) -> Guideline:
-    return current_guideline(connection, work.task, work.purpose, here.locale)
+    purpose = "train" if work.purpose == "screening" else work.purpose  # who is measured works as everybody does
+    return current_guideline(connection, work.task, purpose, here.locale)
 
 
 @router.post("/item/{key}")
@@ -154,7 +188,7 @@ def submit(here: Worker, key: str, form: Fields) -> Response:
         return here.redirect("/?notice=taken")
     if not new:
         return here.redirect("/?notice=revised")
-    return to_next(here, name_of(slot.work), notice="saved")
+    return to_next(here, name_of(shown(here, slot).work), notice="saved")
 
 
 def shown_guideline(here: Visit, form: Mapping[str, Any]) -> str:
@@ -177,7 +211,7 @@ def put_draft(here: Worker, key: str, fields: Annotated[dict[str, str], Body()])
     check_header(here)
     with here.store.read() as connection:
         slot = mine(connection, key, here)
-    kept = slot.done is not None or prolong(here.store, slot, here.account.id, here.config.lease_minutes)
+    kept = slot.done is not None or prolong(here.store, slot, here.account.id, lease_minutes(here))
     keep_draft(here.store, slot, here.account.id, fields)
     return JSONResponse({"saved": timestamp(), "yours": kept})
 
@@ -197,7 +231,7 @@ def skip_item(here: Worker, key: str, form: Fields) -> Response:
     if reason not in REASONS and reason != "cannot":
         reason = "other"
     skip(here.store, slot.work, slot.item, here.account.id, reason, text_of(form, "note")[:2000], reason == "cannot")
-    return to_next(here, name_of(slot.work), notice=f"skipped&undo={key}")
+    return to_next(here, name_of(shown(here, slot).work), notice=f"skipped&undo={key}")
 
 
 @router.post("/item/{key}/unskip")

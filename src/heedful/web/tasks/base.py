@@ -129,7 +129,7 @@ def save(store: Store, item: Item, made: Sequence[Judgement], guideline: str, se
 
     def put(connection: Connection) -> bool:
         check_references(connection, timed)
-        new = finish(connection, item.slot.work, item.slot.item, item.labeler)
+        new = finish(connection, item.slot.work, item.slot.item, item.labeler, believed(seconds))
         for kind in (Demonstration, Rating, Ranking):
             entries = [Entry(record, {"round": round}) for record in timed if isinstance(record, kind)]
             # A response's marks are the same whether it was rated alone or among others to rank.

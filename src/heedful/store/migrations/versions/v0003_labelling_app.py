@@ -65,6 +65,7 @@ def _work() -> None:
         _text("labeler", _labeler(), nullable=True),
         _text("expires", nullable=True),
         _text("done", nullable=True),
+        sa.Column("seconds", sa.Double),
         sa.UniqueConstraint("task", "purpose", "round", "group", "item", "labeler"),
         sa.Index("ix_slots_labeler", "labeler", "done"),
         sa.Index("ix_slots_queue", "task", "purpose", "round", "group", "done", "labeler", "priority", "item"),
@@ -176,6 +177,15 @@ def _accounts() -> None:
         sa.Column("screening", sa.Boolean, nullable=False),
         _text("author"),
         _text("used_by", nullable=True),
+        _text("expires"),
+        _text("created"),
+    )
+    op.create_table(
+        "resets",
+        _key("token"),
+        _text("account", sa.ForeignKey("accounts.id"), index=True),
+        _text("author"),
+        _text("used", nullable=True),
         _text("expires"),
         _text("created"),
     )
