@@ -36,6 +36,34 @@ measures everything again and writes this page; the figures are also in
 [benchmarks/results.json](../benchmarks/results.json).
 """
 
+TRIED = {
+    "ppo_1_epoch": """
+Why not more: one iteration is eight passes over the episodes (sampling, four that score, and the update, forward and
+backward of two models), and both sides make them all. What can be left out is padding and the vocabulary of prompt
+tokens. The rest would have to come from products that run nearer the peak, and at 256 channels they are small.
+
+What was tried, and stays: rows end to end without padding, even parts side by side on a thread each instead of one
+product shared by two (a pretraining step of this kind took 108 ms on two sleeping threads, 63 ms on one, 41 ms as two
+halves), draws that sum the vocabulary by blocks, entropy only where it is asked for, the policy's and the value model's
+parts from the same layout. What was tried and left: larger and smaller parts (see layouts). Not tried: keeping the
+activations of the pass that takes old log-probabilities for the first update, which costs the memory of a rollout.""",
+    "ppo_4_epochs": "Why not more: as for ppo_1_epoch; the update, which both sides compute alike, weighs more.",
+    "rollout": """
+Why not more: the peer pads prompts that are all of one length by nothing, and its rows wait for the longest of 128;
+that is what continuous batching saves, and the tokens processed say how much. A step's time then goes to reading
+weights and keys, the same for both.
+
+What was tried, and stays: rows in time order, so that a step writes one column and reads a slice; draws by blocks; two
+engines on a thread each. What was tried and left: 48 to 256 rows side by side (128 a thread is as fast as 256, 64 is a
+tenth slower).""",
+    "sft": """
+Why not more: grouped by length, as the peer is here, little is left to leave out: the tokens processed say how much.
+The rest is the share of the peak.
+
+What was tried, and stays: rows end to end, even parts on a thread each, logits of response tokens alone, in chunks.""",
+    "memory_rollout": "Why not less: heedful keeps keys and values of 256 rows side by side, the peer of its batch.",
+}
+
 
 def write_page(results: Path, session: Path, page: Path) -> None:
     entries = json.loads(results.read_text(encoding="utf-8"))
@@ -117,7 +145,7 @@ def section(row: Row, detail: dict[str, Any], grown: list[float]) -> list[str]:
         parts.append(f"Memory above the imports: {grown[0]:,.0f} MB, the peer's {grown[1]:,.0f} MB.")
     if "profile" in detail:
         parts += profile(detail["profile"])
-    return parts
+    return [*parts, *(TRIED[name].strip() for name in (row.name, f"memory_{row.name}") if name in TRIED)]
 
 
 def bound(arithmetic: float, share: float) -> str:
