@@ -14,7 +14,7 @@ import yaml
 from heedful.config import InputError
 from heedful.evaluate.win_rate import win_rate
 from heedful.models.checkpoint import save_policy
-from heedful.pipeline.labelling import with_empty_last
+from heedful.pipeline.labelling import behind, with_empty_last
 from heedful.pipeline.people import PeopleSource, read_documents
 from heedful.pipeline.recipe import Recipe, build
 from heedful.pipeline.results import policy
@@ -508,6 +508,12 @@ def test_an_empty_response_comes_last_and_stays_in_the_win_rate() -> None:
     wins = win_rate(judged.rankings, given, "talks", "silent")
     assert (wins.wins, wins.ties, wins.losses) == (2, 2, 0)  # a and b won, c and d tied: every prompt counts
     assert with_empty_last(items[3:], Snapshot(rankings=rankings[1:])).rankings == rankings[1:]
+
+
+def test_an_empty_response_behind_a_comparison_leaves_a_ranking() -> None:
+    two = Ranking(id="c", prompt_id="a", labeler="kim", responses=("a0", "a2"), rank=(2, 1), strength=3)
+    three = behind(two, ("a1",))
+    assert Ranking.model_validate(three.model_dump()) == three and three.rank == (2, 1, 3)
 
 
 def test_who_judges_must_know_the_prompts(recipe: Path, tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """Rating, comparing, judging toxicity, final evaluation: what is stored, what is not mixed up."""
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from heedful.store.database import Store
 from heedful.store.export import export_snapshot
+from heedful.store.formats.give_out import export_file
+from heedful.store.formats.shapes import SHAPES
 from heedful.store.jsonl import export_jsonl, import_jsonl
 from heedful.store.labels import add_response
 from heedful.store.progress import Work, done_by, progress
@@ -150,7 +154,7 @@ def test_toxicity_has_scales_and_a_preference_of_its_own(client: Callable, peopl
     assert +import_jsonl(people, tmp_path / "rating.jsonl") == {}
 
 
-def test_toxicity_stays_out_of_training_and_out_of_other_pages(client: Callable, people: Store) -> None:
+def test_toxicity_stays_out_of_training_and_out_of_other_pages(client: Callable, people: Store, tmp_path: Path) -> None:
     training = Work("toxicity")
     offer(people, training)
     offer(people, RATING)
@@ -164,6 +168,11 @@ def test_toxicity_stays_out_of_training_and_out_of_other_pages(client: Callable,
     assert made == ["comparison"] and snapshot.ratings == ()
     assert snapshot.dropped["rankings: of the toxicity task"] == 1
     assert snapshot.dropped["ratings: of the toxicity task"] == 3
+    given = export_file(people, tmp_path / "pairs.jsonl", SHAPES["ranking"])
+    assert given.tally.left_out["rankings of the toxicity task"] == 1
+    marked = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert {mark for line in marked for mark in line["scores"]["overall"]} == {None}
+    assert [line["strength"] for line in marked if line["labeler"] == "cy"] == [2]
     for other in (RATING, Work("ranking")):
         assert "cy" not in {who for by in done(people, other).values() for who in by}
     assert fields_of(cy.get(cy.next()).text) == []

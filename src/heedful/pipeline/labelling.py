@@ -243,9 +243,11 @@ def with_empty_last(items: Iterable[tuple[Prompt, Sequence[Response]]], judged: 
 
 
 def behind(ranking: Ranking, last: tuple[str, ...]) -> Ranking:
-    """The ranking with further responses, tied, behind its last; they were not on the page, so `order` is unknown."""
+    """The ranking with further responses, tied, behind its last; they were not on the page, so `order` is unknown, and
+    a comparison of two has its strength no more."""
     rank = ranking.rank + (max(ranking.rank) + 1,) * len(last)
-    return ranking.model_copy(update={"responses": ranking.responses + last, "rank": rank, "order": ()})
+    more = {"responses": ranking.responses + last, "rank": rank, "order": (), "strength": None}
+    return ranking.model_copy(update=more)
 
 
 def of_group(judged: Snapshot, group: LabelerGroup) -> Snapshot:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 from heedful.snapshot import Snapshot
 from heedful.store.database import Store, timestamp
 from heedful.store.pools import Pool
-from heedful.store.records import SCREENED, is_current, select_entries
+from heedful.store.records import SCREENED, TOXICITY, is_current, select_entries
 from heedful.store.schema import TABLE_OF, tombstones
 from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response
 
@@ -52,7 +52,7 @@ def export_snapshot(
     purposes = ("train", "evaluation") if purpose is None else (purpose,)
     of_prompts: Rule = ("of other pools' prompts", lambda record, row: record.prompt_id in prompts)
     of_rounds: Rule = ("of other rounds", lambda record, row: rounds is None or row["round"] in rounds)
-    of_task: Rule = ("of the toxicity task", lambda record, row: not record.id.startswith("toxicity/"))
+    of_task: Rule = ("of the toxicity task", lambda record, row: not record.id.startswith(TOXICITY))
     by_group: Rule = ("by held-out labelers", may_train)
     for_purpose: Rule = ("for another purpose", lambda record, row: row["purpose"] in purposes)
     no_test: Rule = ("for another purpose", lambda record, row: not record.id.startswith(SCREENED))

@@ -20,7 +20,7 @@ from heedful.store.formats.take_in import KEPT_APART
 from heedful.store.formats.writers import open_writer
 from heedful.store.incoming import GAP
 from heedful.store.pools import Pool
-from heedful.store.records import SCREENED, chunks, is_current, select_records
+from heedful.store.records import SCREENED, TOXICITY, chunks, is_current, select_records
 from heedful.store.schema import TABLE_OF, prompts, ratings, responses
 from heedful.types import Demonstration, Labeler, Prompt, Purpose, Ranking, Rating, Response, Split
 
@@ -154,6 +154,8 @@ def _reason(row: Any, choice: Choice, people: dict[str, Labeler]) -> str:
         return "for another purpose (--purpose)"
     if row.id.startswith(SCREENED) and choice.purpose not in (None, "screening"):
         return "for another purpose (--purpose)"
+    if hasattr(row, "purpose") and row.id.startswith(TOXICITY):
+        return "of the toxicity task"
     if hasattr(row, "labeler") and people[row.labeler].group == "heldout" and not choice.heldout:
         return "by held-out labelers"
     if choice.split not in (None, row.split):
@@ -178,7 +180,8 @@ def _marks(connection: Connection, rankings: list[Ranking]) -> dict[tuple[str, s
     """(labeler, purpose, response) → overall, for the rankings' prompts."""
     asked = {ranking.prompt_id for ranking in rankings}
     query = select(ratings.c.labeler, ratings.c.purpose, ratings.c.response_id, ratings.c.overall)
-    found = connection.execute(query.where(ratings.c.prompt_id.in_(asked), is_current(ratings)).order_by(ratings.c.id))
+    query = query.where(ratings.c.prompt_id.in_(asked), is_current(ratings), ratings.c.id.not_like(f"{TOXICITY}%"))
+    found = connection.execute(query.order_by(ratings.c.id))
     return {(row.labeler, row.purpose, row.response_id): row.overall for row in found}
 
 
