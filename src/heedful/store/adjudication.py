@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from heedful.store.agreement import preferences_of
 from heedful.store.quality import Ranked, by_prompt, task_of
@@ -45,7 +45,9 @@ def disputes(connection: Connection, purpose: Purpose = "train", limit: int = 10
     own = own.where(rankings.c.purpose == "screening", rankings.c.labeler.in_(leads), is_current(rankings))
     decided = {tuple(row) for row in connection.execute(own)}
     found = []
-    for prompt, all_of in by_prompt(connection, purpose):
+    several = select(rankings.c.prompt_id).where(rankings.c.purpose == purpose)
+    several = several.group_by(rankings.c.prompt_id).having(func.count() > 1)
+    for prompt, all_of in by_prompt(connection, purpose, rankings.c.prompt_id.in_(several)):
         of_round: defaultdict[int, list[Ranked]] = defaultdict(list)
         for ranked in all_of:
             if task_of(ranked.id) == "ranking":

@@ -17,6 +17,9 @@ from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Respo
 Row = tuple[Any, dict[str, Any]]  # a record and its columns
 Rule = tuple[str, Callable[[Any, dict[str, Any]], bool]]  # a reason to leave out, and whether the row may stay
 
+OF_TASK: Rule = ("of the toxicity task", lambda record, row: not record.id.startswith(TOXICITY))
+NO_TEST: Rule = ("for another purpose", lambda record, row: not record.id.startswith(SCREENED))
+
 
 def export_snapshot(
     store: Store,
@@ -49,17 +52,14 @@ def export_snapshot(
         outside = heldout == "validation" and prompts[judgement.prompt_id][0].split != "train"
         return heldout == "include" or outside or group[judgement.labeler] != "heldout"
 
-    purposes = ("train", "evaluation") if purpose is None else (purpose,)
     of_prompts: Rule = ("of other pools' prompts", lambda record, row: record.prompt_id in prompts)
     of_rounds: Rule = ("of other rounds", lambda record, row: rounds is None or row["round"] in rounds)
-    of_task: Rule = ("of the toxicity task", lambda record, row: not record.id.startswith(TOXICITY))
     by_group: Rule = ("by held-out labelers", may_train)
+    purposes = (purpose,) if purpose else ("train", "evaluation")
     for_purpose: Rule = ("for another purpose", lambda record, row: row["purpose"] in purposes)
-    no_test: Rule = ("for another purpose", lambda record, row: not record.id.startswith(SCREENED))
-
-    demonstrations = _keep(found[Demonstration], [of_prompts, of_rounds, no_test, by_group], dropped)
-    ratings = _keep(found[Rating], [of_prompts, of_rounds, of_task, for_purpose, by_group], dropped)
-    rankings = _keep(found[Ranking], [of_prompts, of_rounds, of_task, for_purpose, by_group], dropped)
+    demonstrations = _keep(found[Demonstration], [of_prompts, of_rounds, NO_TEST, by_group], dropped)
+    ratings = _keep(found[Rating], [of_prompts, of_rounds, OF_TASK, for_purpose, by_group], dropped)
+    rankings = _keep(found[Ranking], [of_prompts, of_rounds, OF_TASK, for_purpose, by_group], dropped)
     judgements = [record for record, _ in (*demonstrations, *ratings, *rankings)]
 
     # What a kept judgement speaks of stays, whatever its own round.

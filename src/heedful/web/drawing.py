@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-WIDTH, ROW, NAME, FOOT = 640, 26, 150, 26
-LONGEST = 18  # letters of a name
+WIDTH, ROW, NAME, FOOT = 400, 24, 118, 26
+LONGEST = 14  # letters of a name
 
 
 class Interval(NamedTuple):
