@@ -70,9 +70,8 @@ def export_snapshot(
     asked: Rule = ("of other rounds", lambda prompt, row: prompt.id in spoken_of or of_rounds[1](prompt, row))
     who = {judgement.labeler for judgement in judgements}
 
-    dropped["rankings: all tied (kept, but without a pair to learn from)"] = sum(
-        len(set(ranking.rank)) == 1 for ranking, _ in rankings
-    )
+    tied = sum(len(set(ranking.rank)) == 1 for ranking, _ in rankings)
+    dropped["rankings: all tied (kept, but without a pair to learn from)"] = tied
     return Snapshot(
         prompts=tuple(record for record, _ in _keep(list(prompts.values()), [asked], dropped)),
         responses=tuple(record for record, _ in responses),
