@@ -16,7 +16,7 @@ from heedful.store.guidelines import SHIPPED, changes, current_guideline
 from heedful.store.labels import add_rating
 from heedful.store.progress import Work
 from heedful.store.schema import events, ratings, sessions, skips, slots
-from heedful.store.settings import read_boxes, read_number, write_setting
+from heedful.store.settings import read_boxes, read_number, read_setting, write_setting
 from heedful.store.slots import claim, offer, skip
 from heedful.store.worklist import PURPOSES, put_on_offer, standings
 from heedful.types import Rating
@@ -340,6 +340,7 @@ def test_boxes_in_the_project_s_words(client: Callable, people: Store) -> None:
     rows |= {f"place-{name}": str(place) for place, name in enumerate(BOXES, 2)}
     rows |= {"name-new-0": "cites", "en-new-0": "100% <b>sourced</b>", "zh_Hans-new-0": "注明出处"}
     rows |= {"shown-new-0": "yes", "place-new-0": "1"}
+    rows |= {"sensitive-new-0": "yes", "sensitive-violent": "yes"}
     del rows["shown-violent"]
     add_rating(
         people, Rating(id="old", prompt_id="p0", response_id="r00", labeler="ann", overall=5, flags={"violent": True})
@@ -350,6 +351,7 @@ def test_boxes_in_the_project_s_words(client: Callable, people: Store) -> None:
     assert lead.post("/lead/settings/boxes", **rows).status_code == 200
     with people.read() as connection:
         shown = read_boxes(connection, BOXES)
+        assert sorted(read_setting(connection, "sensitive_boxes", [])) == ["cites", "violent"]
         chinese = read_boxes(connection, BOXES, "zh_Hans")
         assert connection.execute(select(ratings.c.flags).where(ratings.c.id == "old")).scalar() == {"violent": True}
     assert next(iter(shown.items())) == ("cites", "100% <b>sourced</b>") and chinese["cites"] == "注明出处"

@@ -8,11 +8,12 @@ from fastapi.responses import Response
 
 from heedful.config import InputError
 from heedful.store import accounts
+from heedful.store.screening import SENSITIVE
 from heedful.store.settings import NUMBERS, Box, all_boxes, put_boxes, put_setting, read_number, read_setting
 from heedful.web.routes.lead_tasks import number_of
 from heedful.web.tasks.base import BOXES
 from heedful.web.visit import Fields, Lead, Visit, text_of
-from heedful.web.words import N_
+from heedful.web.words import N_, translations
 
 router = APIRouter()
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -32,18 +33,24 @@ def settings_page(here: Lead) -> Response:
 def shown(here: Visit, status: int = 200, **more: Any) -> Response:
     with here.store.read() as connection:
         boxes = all_boxes(connection, BOXES)
+        sensitive = set(read_setting(connection, "sensitive_boxes", SENSITIVE))
         numbers = {name: f"{read_number(connection, name):g}" for name in NUMBERS}
         read_all = bool(read_setting(connection, "read_all", False))
-    values: dict[str, Any] = {"boxes": [row_of(box, place) for place, box in enumerate(boxes, 1)], "numbers": numbers}
-    values["fresh"] = [{"name": "", "en": "", "zh_Hans": ""}] * NEW_ROWS
+    values: dict[str, Any] = {
+        "boxes": [row_of(box, place, sensitive) for place, box in enumerate(boxes, 1)],
+        "numbers": numbers,
+    }
+    values["fresh"] = [{"name": "", "en": "", "zh_Hans": "", "sensitive": False}] * NEW_ROWS
     values |= {"said": SAID, "limits": NUMBERS, "read_all": read_all, "problem": "", "new_rows": NEW_ROWS}
     return here.page("lead_settings.html", status, **values | more)
 
 
-def row_of(box: Box, place: int) -> dict[str, Any]:
+def row_of(box: Box, place: int, sensitive: set[str]) -> dict[str, Any]:
     """A line of the form."""
     labels = {"en": box.labels["en"], "zh_Hans": box.labels.get("zh_Hans", "")}
-    return {"name": box.name, "place": str(place), "shown": box.shown, **labels}
+    labels["by_itself"] = translations("zh_Hans").gettext(box.labels["en"])
+    ticked = {"shown": box.shown, "sensitive": box.name in sensitive}
+    return {"name": box.name, "place": str(place), **ticked, **labels}
 
 
 @router.post("/lead/settings/numbers")
@@ -81,10 +88,13 @@ def save_boxes(here: Lead, form: Fields) -> Response:
     rows += [row for row in fresh if row["name"]]
     rows.sort(key=lambda row: int(row["place"]) if row["place"].isdecimal() else MOST_BOXES + 1)
 
+    sensitive = [row["name"] for row in rows if row["sensitive"]]
+
     def put(connection: Any) -> None:
         put_boxes(connection, [box_of(row) for row in rows], here.account.id)
+        put_setting(connection, "sensitive_boxes", sensitive, here.account.id)
         shown_now = [row["name"] for row in rows if row["shown"]]
-        accounts.note(connection, here.account.id, "changed boxes", shown=shown_now)
+        accounts.note(connection, here.account.id, "changed boxes", shown=shown_now, sensitive=sensitive)
 
     here.store.write(put)
     return here.redirect("/lead/settings?notice=saved")
@@ -92,7 +102,9 @@ def save_boxes(here: Lead, form: Fields) -> Response:
 
 def read_row(form: Any, key: str, name: str) -> dict[str, Any]:
     labels = {locale: text_of(form, f"{locale}-{key}").strip() for locale in ("en", "zh_Hans")}
-    return {"name": name, "place": text_of(form, f"place-{key}").strip()[:4], "shown": f"shown-{key}" in form, **labels}
+    labels["by_itself"] = ""
+    ticked = {name: f"{name}-{key}" in form for name in ("shown", "sensitive")}
+    return {"name": name, "place": text_of(form, f"place-{key}").strip()[:4], **ticked, **labels}
 
 
 def wrong(rows: list[dict[str, Any]], known: list[str]) -> str:
