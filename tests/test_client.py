@@ -1,11 +1,15 @@
 """The client and the simulated labeler, against the app as it is served."""
 
+import re
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from argon2 import PasswordHasher
 from starlette.testclient import TestClient
 
@@ -130,17 +134,9 @@ def test_simulated_labelers_do_what_is_on_offer(store: Store, client: Make) -> N
     assert {rating.overall for rating in rated} == {7}
 
 
-def test_tokens_and_simulation_from_the_command_line(store: Store, tmp_path: Path) -> None:
-    import socket
-
-    import uvicorn
-
-    offer(store, Work("ranking", overlap=4))
-    make = ("label", "token", tmp_path / "store.db", "--account")
-    tokens = [succeed(*make, name, "--simulated").strip() for name in ("sim-1", "sim-2")]
-    assert succeed(*make, "sim-1").strip() not in tokens
-    assert "a name has" in refuse(*make, " ")
-    assert "no run or store there" in refuse("label", "token", tmp_path / "none", "--account", "x")
+@pytest.fixture
+def address(store: Store) -> Iterator[str]:
+    """Of the app, on a port of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -148,12 +144,32 @@ def test_tokens_and_simulation_from_the_command_line(store: Store, tmp_path: Pat
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
-        threading.Event().wait(0.01)
-    address = f"http://127.0.0.1:{port}"
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_the_example_in_the_documents_runs(store: Store, address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/api.md, as it is written, by a labeler who prefers what is short."""
+    offer(store, Work("ranking", overlap=4))
+    page = (Path(__file__).parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    example = example.replace("http://localhost:8200", address)
+    exec(example, {"token": accounts.add_token(store, "cy", "docs")})
+    assert capsys.readouterr().out == "ranking/train/0 6 of 12\n"
+    with store.read() as connection:
+        assert {r.rank for r in select_records(connection, Ranking, rankings.c.labeler == "cy")} == {(1, 2, 3)}
+
+
+def test_tokens_and_simulation_from_the_command_line(store: Store, address: str, tmp_path: Path) -> None:
+    offer(store, Work("ranking", overlap=4))
+    make = ("label", "token", tmp_path / "store.db", "--account")
+    tokens = [succeed(*make, name, "--simulated").strip() for name in ("sim-1", "sim-2")]
+    assert succeed(*make, "sim-1").strip() not in tokens
+    assert "a name has" in refuse(*make, " ")
+    assert "no run or store there" in refuse("label", "token", tmp_path / "none", "--account", "x")
     told = succeed("label", "simulate", address, "--token", tokens[0], "--token", tokens[1])
     assert told == "sim-1: 3 ranking\nsim-2: 3 ranking\n"
     assert succeed("label", "simulate", address, "--token", tokens[0]) == "sim-1: nothing\n"
     assert "token" in refuse("label", "simulate", address, "--token", "wrong")
-    server.should_exit = True
-    thread.join()
-    assert "no labelling app answers" in refuse("label", "simulate", address, "--token", tokens[0])

@@ -24,6 +24,7 @@ from heedful.store.intake import IntakeConfig, import_prompts
 from heedful.store.jsonl import Kind, lines
 from heedful.store.labels import add_response
 from heedful.store.progress import Work
+from heedful.store.screening import is_candidate
 from heedful.store.settings import read_setting
 from heedful.store.slots import Slot, Taken, offer, on_offer, prolong, skip, tally, unskip
 from heedful.types import UNKNOWN_GUIDELINE
@@ -97,6 +98,8 @@ def me(here: Anyone) -> Me:
 @router.get("/works", tags=["label"])
 def works(here: Worker) -> list[WorkOnOffer]:
     """The works that are on offer to you, and how far they are."""
+    if is_candidate(here.account):
+        return []  # `next` gives them the test's items, one after the other
     with here.store.read() as connection:
         found = [work for work, _ in on_offer(connection, here.account.group) if work.task in TASKS]
         tallies = [tally(connection, work, here.account.id) for work in found]
@@ -135,7 +138,7 @@ def shown_item(here: Visit, slot: Slot) -> ShownItem:
         page = task.show(connection, item)
         draft = read_draft(connection, slot, here.account.id)
         fields = draft.content if draft else task.stored(connection, item) if slot.done else {}
-        guideline = guideline_of(connection, here, slot.work)
+        guideline = guideline_of(connection, here, shown(here, slot).work)
     prompt, slot = item.prompt, shown(here, slot)
     return ShownItem(
         key=slot.key,
