@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +19,7 @@ from heedful.store.progress import Work
 from heedful.store.schema import events, ratings, sessions, skips, slots
 from heedful.store.settings import read_boxes, read_number, read_setting, write_setting
 from heedful.store.slots import claim, offer, skip
-from heedful.store.worklist import PURPOSES, put_on_offer, standings
+from heedful.store.worklist import PURPOSES, find_work, put_on_offer, standings, trim, work_at
 from heedful.types import Rating
 from heedful.web.tasks.base import BOXES
 from heedful.web.words import LOCALES
@@ -226,6 +227,23 @@ def test_work_that_makes_no_sense_is_refused(client: Callable, people: Store, wr
     assert len(standing_of(people).work.pool or "") == 0
 
 
+def test_slots_that_went_come_back_whatever_their_numbers(people: Store) -> None:
+    work = Work("demonstration", purpose="evaluation", overlap=3)
+    offer(people, work)
+    first, second = (claim(people, [work], name, 10) for name in ("cy", "dee"))
+    assert first.item == second.item
+    skip(people, work, first.item, "cy", "unclear")
+    for overlap, there_are in ((1, 1), (2, 2), (3, 3)):
+        offer(people, replace(work, overlap=overlap))
+        with people.read() as connection:
+            row = find_work(connection, "demonstration", "evaluation", 0, "train", "")
+        people.write(lambda connection, row=row: trim(connection, work_at(row)))
+        with people.read() as connection:
+            own = select(slots.c.key).where(slots.c.purpose == "evaluation", slots.c.item == first.item)
+            keys = list(connection.execute(own).scalars())
+        assert len(keys) == there_are and second.key in keys
+
+
 def test_items_that_labelers_make_come_and_go_by_their_number(people: Store) -> None:
     work = Work("prompt")
     assert put_on_offer(people, "lead", work, {"number": 5}) == 5
@@ -357,8 +375,10 @@ def test_boxes_in_the_project_s_words(client: Callable, people: Store) -> None:
     assert next(iter(shown.items())) == ("cites", "100% <b>sourced</b>") and chinese["cites"] == "注明出处"
     assert "violent" not in shown and len(shown) == len(BOXES)
     cy = client("cy")
-    page = cy.get(cy.next()).text
-    assert "100% &lt;b&gt;sourced&lt;/b&gt;" in page and "Contains violent content" not in page
+    offer(people, Work("rating"))
+    for work in ("ranking/train/0", "rating/train/0"):
+        page = cy.get(cy.next(work)).text
+        assert "100% &lt;b&gt;sourced&lt;/b&gt;" in page and "Contains violent content" not in page
     cy.http.cookies.set("heedful_locale", "zh_Hans")
     page = cy.get(cy.next()).text
     assert "注明出处" in page and "凭空捏造" in page

@@ -130,7 +130,7 @@ def put_on_offer(store: Store, author: str, work: Work, options: Mapping[str, An
 
     def tidy(connection: Connection) -> int:
         store.take_turns(connection, slots)
-        gone = _trim(connection, work)
+        gone = trim(connection, work)
         details = {**key_of(work), "pool": work.pool or "", "overlap": work.overlap}
         note(connection, author, "put on offer", **details, **({"options": options} if options else {}))
         return gone
@@ -138,7 +138,7 @@ def put_on_offer(store: Store, author: str, work: Work, options: Mapping[str, An
     return left - store.write(tidy)
 
 
-def _trim(connection: Connection, work: Work) -> int:
+def trim(connection: Connection, work: Work) -> int:
     """Delete the open slots beyond what is wanted; how many there were."""
     number = options_of(connection, work).get("number", 0)
     held: dict[str, list[Any]] = defaultdict(list)

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from heedful.config import InputError
 from heedful.store import accounts, workforce
 from heedful.web.visit import Admin, Fields, Forbidden, Lead, Visit, text_of
+from heedful.web.words import N_
 
 router = APIRouter()
 DAYS = (1, 7, 30)  # for which an invitation can hold
@@ -42,7 +43,7 @@ def invite(here: Lead, form: Fields) -> Response:
     if role not in workforce.may_invite(here.account):
         raise Forbidden("admin")
     if group not in ("train", "heldout") or days not in map(str, DAYS):
-        return shown(here, 422, problem="choose a group and for how long the link holds")
+        return shown(here, 422, problem=here.say(N_("Choose a group and for how long the link holds.")))
     screening = "screening" in form and role == "labeler" and group == "train"
     secret = accounts.invite(here.store, here.account.id, role, group, screening, int(days))  # type: ignore[arg-type]
     detail = {"role": role, "group": group, "screening": screening}
