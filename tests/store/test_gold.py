@@ -89,6 +89,7 @@ def test_what_they_cannot_read_or_passed_over_is_none_for_them(project: Store) -
     with project.read() as connection:
         assert gold.due(connection, WORK, "dee", ("xx",)) is None
         assert gold.due(connection, WORK, "dee") == "p1"
+        assert gold.due(connection, WORK, "lea") is None  # whoever knows the answer, by whatever role
         assert gold.due(connection, replace(WORK, round=1), "dee") is None
         assert gold.due(connection, replace(WORK, pool="ppo"), "dee") is None
         assert gold.due(connection, replace(WORK, purpose="evaluation"), "dee") is None

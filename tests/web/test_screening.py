@@ -90,6 +90,7 @@ def test_the_four_parts(test_set: Store, client: Callable) -> None:
     found = result_of(test_set, "eve")
     assert found.ranking.mean == 0.5 and found.ranking.num_comparisons == 6
     assert found.sensitive.mean == pytest.approx(4 / 6)  # one response of each prompt is sensitive to the lead
+    assert (found.sensitive.num_prompts, found.sensitive.stderr) == (2, pytest.approx(0, abs=1e-9))  # 2 of 3 in both
     assert found.grade is None and [part.left for part in found.parts] == [0, 0]
     assert found.answers == {"topics": ["race", "age"], "more": "敏感"}
     lead = client("lead")
