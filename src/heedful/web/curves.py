@@ -42,10 +42,9 @@ def is_number(value: Any) -> bool:
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[tuple[float, float]]:
-    """At most so many: means of neighbours, and the last point as it is."""
+    """At most so many: means of neighbours."""
     width = math.ceil(len(points) / most)
     if width <= 1:
         return list(points)
-    groups = [points[at : at + width] for at in range(0, len(points) - 1, width)]
-    means = [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
-    return [*means[: most - 1], points[-1]]
+    groups = [points[at : at + width] for at in range(0, len(points), width)]
+    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]

@@ -4,7 +4,6 @@ Only files inside the run's folder are ever read: a step is one of those found t
 folder is none.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,15 +132,16 @@ def read_curves(folder: Path, name: str, most: int = MOST_BYTES) -> Curves:
 @router.get("/run")
 def run_page(here: Reader) -> Response:
     """The dashboard. Without scripts it is as of when it was opened."""
+    values: dict[str, Any] = {"run": None, "why": "", "waits": waits_for(here), "report": False}
     try:
         run = read_run(here)
     except InputError as error:
-        return here.page("run.html", run=None, why=str(error), waits=waits_for(here), logs=[], dropped=[], report=False)
+        return here.page("run.html", **values | {"why": str(error)})
     folder = folder_of(here)
-    logs = [(step, read_curves(folder, step["name"], END_BYTES)) for step in run.steps if step["logs"]]
-    dropped = [(step["name"], reason, n) for step in run.steps for reason, n in step["counts"].items()]
-    report = (folder / "report.html").is_file()
-    return here.page("run.html", run=run, why="", waits=waits_for(here), logs=logs, dropped=dropped, report=report)
+    values |= {"run": run, "summary": summary(here, run), "report": (folder / "report.html").is_file()}
+    values["logs"] = [(step, read_curves(folder, step["name"], END_BYTES)) for step in run.steps if step["logs"]]
+    values["dropped"] = [(step["name"], reason, n) for step in run.steps for reason, n in step["counts"].items()]
+    return here.page("run.html", **values)
 
 
 def waits_for(here: Visit) -> list[dict[str, Any]]:
@@ -155,8 +155,15 @@ def waits_for(here: Visit) -> list[dict[str, Any]]:
 def steps_json(here: Reader) -> Response:
     """What changes on the page."""
     run = read_run(here)
-    states = Counter(step["state"] for step in run.steps)
-    return JSONResponse({"steps": run.steps, "busy": run.busy, "states": states})
+    waits = [{"done": wait["done"], "total": wait["total"]} for wait in waits_for(here)]
+    report = (folder_of(here) / "report.html").is_file()
+    told = {"steps": run.steps, "busy": run.busy, "summary": summary(here, run), "waits": waits, "report": report}
+    return JSONResponse(told)
+
+
+def summary(here: Visit, run: Shown) -> str:
+    done = sum(step["state"] == "done" for step in run.steps)
+    return here.say(N_("%(done)s of %(total)s steps done"), done=done, total=len(run.steps))
 
 
 @router.get("/run/curves.json")

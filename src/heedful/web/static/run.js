@@ -2,7 +2,7 @@
 
 const words = JSON.parse(document.getElementById("words").textContent);
 const PAUSE = 4000; // ms between two looks
-const WIDTH = 300, HEIGHT = 130, LEFT = 46, RIGHT = 8, TOP = 20, BOTTOM = 18;
+const WIDTH = 300, HEIGHT = 130, LEFT = 46, RIGHT = 8, TOP = 28, BOTTOM = 18;
 const stale = document.getElementById("stale");
 
 async function ask(path) {
@@ -27,8 +27,8 @@ export function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-/** One curve with its scale; what it says in words stands in its title. */
-function chart(name, points) {
+/** One curve with its scale; what it says in words is its label. */
+function chart(name, points, now) {
   const xs = points.map(([x]) => x), ys = points.map(([, y]) => y);
   const [left, right] = [Math.min(...xs), Math.max(...xs)];
   let [low, high] = [Math.min(...ys), Math.max(...ys)];
@@ -36,10 +36,10 @@ function chart(name, points) {
   const x = (value) => LEFT + ((value - left) / (right - left || 1)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
   const last = points[points.length - 1];
-  const said = `${name}: ${short(ys[0])} → ${short(last[1])}, ${words.step} ${short(left)} → ${short(right)}`;
+  const said = `${name}: ${short(ys[0])} → ${short(now)}, ${words.step} ${short(left)} → ${short(right)}`;
   const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": said, class: "curve" });
   svg.append(draw("text", { x: 0, y: 12, class: "curve-name" }, name));
-  svg.append(draw("text", { x: WIDTH - RIGHT, y: 12, "text-anchor": "end", class: "curve-last" }, short(last[1])));
+  svg.append(draw("text", { x: WIDTH - RIGHT, y: 12, "text-anchor": "end", class: "curve-last" }, short(now)));
   for (const value of [low, high]) {
     svg.append(draw("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "curve-grid" }));
     svg.append(draw("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end", class: "curve-scale" }, short(value)));
@@ -55,7 +55,7 @@ function chart(name, points) {
 
 async function show(section) {
   const told = await ask(`/run/curves.json?step=${encodeURIComponent(section.dataset.step)}`);
-  section.querySelector(".curves").replaceChildren(...told.curves.map(([name, points]) => chart(name, points)));
+  section.querySelector(".curves").replaceChildren(...told.curves.map(([name, points]) => chart(name, points, told.last[name])));
   section.querySelector(".at").textContent = told.steps;
   section.querySelector(".long-log").hidden = told.whole;
   const rows = Object.entries(told.last).map(([name, value]) => {
@@ -75,6 +75,13 @@ function section(name) {
 
 async function look() {
   const told = await ask("/run/steps.json");
+  const waits = document.querySelectorAll(".wait");
+  if (waits.length !== told.waits.length || (told.report && !document.getElementById("report"))) return location.reload();
+  told.waits.forEach(({ done, total }, i) => {
+    waits[i].cells[2].textContent = `${done} / ${total}`;
+    Object.assign(waits[i].querySelector("progress"), { max: total || 1, value: done });
+  });
+  document.getElementById("summary").textContent = told.summary;
   for (const step of told.steps) {
     const row = document.querySelector(`#steps [data-step="${CSS.escape(step.name)}"]`);
     if (!row || (step.logs && !section(step.name))) return location.reload(); // the page has a new part
