@@ -160,6 +160,7 @@ def test_the_items_are_checked_and_can_be_chosen_for_one(client: Callable, peopl
     for wrong, told in (
         ({"ranking": "p9"}, "no prompt p9"),
         ({"number-ranking": "x"}, "at most"),
+        ({"number-ranking": "9" * 5000}, "at most"),
         ({"number-ranking": "999"}, "at most"),
     ):
         refused = lead.post("/lead/screening/items", **wrong)

@@ -95,7 +95,8 @@ def set_items(here: Lead, form: Fields) -> Response:
             wanted = {}
             for task, text in fields.items():
                 number = text_of(form, f"number-{task}")
-                if number and not (number.isascii() and number.isdigit() and int(number) <= MOST_ITEMS):
+                whole = number.isascii() and number.isdigit() and len(number) < 6
+                if number and not (whole and int(number) <= MOST_ITEMS):
                     raise InputError(here.say(N_("A test has at most %(most)s items of a kind."), most=MOST_ITEMS))
                 listed = text.split()
                 wanted[task] = screening.some_prompts(connection, task, int(number)) if number else listed
