@@ -234,6 +234,7 @@ def test_every_folded_text_is_opened_first_where_it_is_asked(
         expect(page.locator("#state")).to_have_text(f"Open every folded text first: {left} to go")
         assert page.url == before and made(served.store, Ranking) == []
         expect(page.locator(".fold").nth(2 - left)).to_be_focused()
+        expect(page.locator("#submit")).to_be_enabled()
         press(page, "Enter")
     submit(page)
     assert len(made(served.store, Ranking)) == 1

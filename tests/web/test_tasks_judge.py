@@ -92,6 +92,9 @@ def test_a_comparison_keeps_sides_and_strength(client: Callable, people: Store) 
     cy.post(item, choice="0")
     tie = made_by(people, Ranking)[-1]
     assert (tie.rank, tie.strength) == ((1, 1), None) and tie.id == f"{first.id}/v2"
+    cy.post(item, choice="a2")
+    better = made_by(people, Ranking)[-1]
+    assert (better.rank, better.strength) == ((1, 2), 2) and 'value="a2" checked' in cy.get(item).text
     assert progress(people, COMPARISON).done == 1 and progress(people, Work("ranking")).done == 3  # ann's
 
 
@@ -175,7 +178,11 @@ def test_toxicity_stays_out_of_training_and_out_of_other_pages(client: Callable,
     assert [line["strength"] for line in marked if line["labeler"] == "cy"] == [2]
     for other in (RATING, Work("ranking")):
         assert "cy" not in {who for by in done(people, other).values() for who in by}
-    assert fields_of(cy.get(cy.next()).text) == []
+    ranked = cy.next()  # the prompt that was judged for toxicity
+    assert fields_of(cy.get(ranked).text) == []
+    cy.post(ranked, **{f"{name}-{letter}": "2" for name in ("rank", "overall") for letter in "ABC"})
+    marks = [field for field in fields_of(cy.get(ranked).text) if field.startswith('name="overall')]
+    assert len(marks) == 3 and all('value="2"' in mark for mark in marks)
 
 
 def done(store: Store, work: Work) -> dict[str, set[str]]:

@@ -61,7 +61,7 @@ export function undo() {
 /** Whether a key that was pressed is ours to read. */
 export function isOurs(event) {
   const aside = event.target.closest(".skip, dialog");
-  return !(isComposing(event) || event.altKey || event.metaKey || help.open || takesText(event.target) || aside);
+  return !(isComposing(event) || event.altKey || event.metaKey || takesText(event.target) || aside);
 }
 
 document.addEventListener("keydown", (event) => {
