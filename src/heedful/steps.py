@@ -197,7 +197,7 @@ def tail(path: Path, most: int = MOST_BYTES) -> tuple[list[dict[str, Any]], bool
     """The last rows of a log that may be growing, and whether they are all of it.
 
     At most `most` bytes are read. What stands behind the last line's end is being written and left for the next time;
-    a line that is no row (a crash tore it) is passed over.
+    a line that is no row (a crash tore it, or reading began amid it) is passed over.
     """
     try:
         with path.open("rb") as file:
@@ -207,7 +207,7 @@ def tail(path: Path, most: int = MOST_BYTES) -> tuple[list[dict[str, Any]], bool
     except FileNotFoundError:
         return [], True
     rows = []
-    for line in lines[1 if begin else 0 : -1]:
+    for line in lines[:-1]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
