@@ -19,10 +19,11 @@ from heedful.store.progress import Work
 from heedful.store.slots import offer
 from heedful.web.app import create_app
 from heedful.web.config import WebConfig
+from model_servers import planted, small_model
 from small_store import fill
 from stores import new_place, postgres_server, shared_store, store
 
-__all__ = ["new_place", "postgres_server", "shared_store", "store"]
+__all__ = ["new_place", "planted", "postgres_server", "shared_store", "small_model", "store"]
 
 PASSWORD = "a long password"
 WORKS = (Work("ranking", overlap=3), Work("demonstration", overlap=2))

@@ -16,6 +16,8 @@ from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.store.database import Store
 from heedful.store.pools import Pool, prompts_with_pool
+from heedful.store.progress import CHAT
+from heedful.types import Prompt
 
 RENEWED: tuple[Pool, ...] = ("reward_model", "ppo")  # demonstrations and the evaluation stay those of the start
 
@@ -43,10 +45,10 @@ def renew(
     """
 
     def missing() -> str:
-        number = sum(pool in before for _, pool in prompts_with_pool(store, round))
+        number = sum(pool in before for _, pool in new_prompts(store, round))
         return f"{number} of {config.new_prompts} prompts" if number < config.new_prompts else ""
 
-    came = prompts_with_pool(store, round)
+    came = new_prompts(store, round)
     new = {pool: [prompt for prompt, its in came if its == pool] for pool in before}
     number = sum(map(len, new.values()))
     if number < config.new_prompts:
@@ -65,3 +67,8 @@ def renew(
         write_snapshot(run.folder / pool, Snapshot(prompts=(*kept, *new[pool])))
     run.count("new prompts of pools that later rounds do not use", len(came) - number)
     run.finish(**{f"num_new_{pool}": len(prompts) for pool, prompts in new.items()})
+
+
+def new_prompts(store: Store, round: int) -> list[tuple[Prompt, Pool | None]]:
+    """The round's prompts with their pools; turns of chats came with their answers and are judged."""
+    return [(prompt, pool) for prompt, pool in prompts_with_pool(store, round) if not prompt.id.startswith(CHAT)]

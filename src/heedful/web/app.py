@@ -12,13 +12,13 @@ from heedful.config import InputError
 from heedful.store.database import Store
 from heedful.store.slots import Taken
 from heedful.web.config import WebConfig
-from heedful.web.routes import adjudicate, api, lead, login, quality, run, screening, work
+from heedful.web.routes import adjudicate, api, chat, lead, login, playground, quality, run, screening, work
 from heedful.web.security import Guard
 from heedful.web.visit import HERE, Forbidden, LoginNeeded, NotFound, visit
 from heedful.web.words import N_
 
 MEASURING = (quality.router, adjudicate.router, screening.router)
-ROUTERS = (login.router, work.router, api.router, run.router, *lead.ROUTERS, *MEASURING)
+ROUTERS = (login.router, work.router, chat.router, playground.router, api.router, run.router, *lead.ROUTERS, *MEASURING)
 SAYS = {
     403: N_("You may not do this."),
     404: N_("There is nothing here."),

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from heedful.web.tasks import compare, demonstrate, rank, rating, toxicity, write_prompt
+from heedful.web.tasks import chat, compare, demonstrate, rank, rating, red_team, toxicity, write_prompt
 
 TASKS: dict[str, ModuleType] = {
     "ranking": rank,
@@ -11,4 +11,6 @@ TASKS: dict[str, ModuleType] = {
     "comparison": compare,
     "toxicity": toxicity,
     "prompt": write_prompt,
+    "red_team": red_team,
+    "chat": chat,
 }

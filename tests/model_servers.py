@@ -1,0 +1,91 @@
+"""Servers that labelers chat with: a real one of a small model, and some that fail in a planted way."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+NAME = "secret-policy-7"  # what the server calls its model: no labeler may read it
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `heedful serve` with a small random model."""
+    from small_server import launch, save_small, stop  # with torch, which few of the app's tests need
+    from small_tokenizers import byte_tokenizer
+
+    place = tmp_path_factory.mktemp("served")
+    folder = save_small(place / "model", byte_tokenizer(), chat=True, context=1024)
+    server = launch(place / "said", folder, "--name", NAME, "--max-batch", 8)
+    try:
+        yield server.wait().url
+    finally:
+        stop(server)
+
+
+def part(text: str = "", end: str | None = None) -> str:
+    delta = {"content": text} if text else {}
+    return f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta, 'finish_reason': end}]})}\n\n"
+
+
+@pytest.fixture
+def planted() -> Iterator[Callable[..., str]]:
+    """A server whose chats are answered by a function of the request's body and their number; its address.
+
+    The function returns a Response, or the pieces of a stream.
+    """
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def serve(answer: Callable[[dict, int], Response | Iterator[str]]) -> str:
+        asked = []
+
+        async def models(request: Request) -> Response:
+            return JSONResponse({"object": "list", "data": [{"id": NAME}]})
+
+        async def chat(request: Request) -> Response:
+            asked.append(await request.json())
+            made = answer(asked[-1], len(asked) - 1)
+            return made if isinstance(made, Response) else StreamingResponse(made, media_type="text/event-stream")
+
+        routes = [Route("/v1/models", models), Route("/v1/chat/completions", chat, methods=["POST"])]
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_level="critical", lifespan="off"))
+        running.append((server, threading.Thread(target=server.run, args=([listening],))))
+        running[-1][1].start()
+        while not server.started:
+            time.sleep(0.005)
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield serve
+    for server, thread in running:
+        server.should_exit = True
+        thread.join()
+
+
+def whole(text: str) -> Iterator[str]:
+    """A stream that says this."""
+    yield part(text)
+    yield part(end="stop")
+    yield "data: [DONE]\n\n"
+
+
+def broken(text: str) -> Iterator[str]:
+    """A stream that ends in the middle, as if its server had died."""
+    yield part(text)
+
+
+def slow(seconds: float) -> Iterator[str]:
+    """A stream that says something now and then and never ends in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield part("…")
+        time.sleep(0.05)
