@@ -136,16 +136,15 @@ def test_digits_go_from_question_to_question(task_page: Callable[..., Page], ser
     assert preference.rank == (1, 3, 2) and len(made(served.store, Rating)) == 3
 
 
-@pytest.mark.parametrize("locale", ["en", "zh-CN"])
-@pytest.mark.parametrize("task", list(WORKS))
+@pytest.mark.parametrize(("task", "locale"), [("rating", "en"), ("comparison", "zh-CN"), ("toxicity", "zh-CN")])
 def test_on_a_phone_by_touch(task_page: Callable[..., Page], served, task: str, locale: str) -> None:
     page = task_page(WORKS[task], locale, **PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for question in page.locator("[data-keys]").all():
         question.locator("label").nth(1).tap()
-    for label in page.locator("[data-keys] label").all():
-        box = label.bounding_box()
-        assert box["height"] >= 40 and box["width"] >= 35
+    small = """() => [...document.querySelectorAll('[data-keys] label')].map(label => label.getBoundingClientRect())
+        .filter(box => box.height < 40 || box.width < 35).length"""
+    assert page.evaluate(small) == 0
     with page.expect_navigation():
         page.locator("#submit").tap()
     assert len(made(served.store, Rating)) == {"rating": 1, "comparison": 0, "toxicity": 3}[task]
