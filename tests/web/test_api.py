@@ -163,9 +163,10 @@ def test_leads_carry_in_what_labelers_then_judge(caller: Callable[..., Caller], 
     found = [json.loads(line) for line in answer.text.split("\n") if line]
     assert len(found) == 10 and {line["schema"] for line in found} == {"ranking/1"}
     newest = max(line["created"] for line in found)
-    for since, number in ((newest, 0), ("2026", 10), ("%00%ed%a0%80", 0)):
+    for since, number in ((newest, 0), ("2026", 10), ("%ed%a0%80", 0)):
         answer = lead.http.get(f"{API}/judgements/ranking?since={since}", headers=lead.headers)
         assert answer.status_code == 200 and answer.text.count("\n") == number
+    assert lead.http.get(f"{API}/judgements/ranking?since=%00", headers=lead.headers).status_code == 400
 
 
 def test_the_schema_is_there_and_says_what_is_what(caller: Callable[..., Caller]) -> None:
@@ -203,7 +204,7 @@ def lead(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @given(data=st.data(), body=BODIES)
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @example(data=None, body={"responses": [{"prompt_id": "p0", "text": "x", "id": "\ud800"}]})
 @example(data=None, body={"marks": {"A": {"rank": 10**30}}, "seconds": float("nan")})
 @example(data=None, body={"prompts": [{"text": "a\0b", "user": "u"}]})

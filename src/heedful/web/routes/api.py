@@ -127,7 +127,7 @@ def item(here: Worker, key: str) -> ShownItem:
 
 def slot_of(here: Visit, key: str) -> Slot:
     with here.store.read() as connection:
-        return mine(connection, key.replace("\0", ""), here)
+        return mine(connection, key, here)
 
 
 def shown_item(here: Visit, slot: Slot) -> ShownItem:
@@ -251,8 +251,7 @@ def judgements(
     since: Annotated[str, Query(description="Only what was made later, as 2026-11-21T09:10:57.")] = "",
 ) -> Response:
     """Every current judgement of the kind, a line each, with all it speaks of; held-out labelers' as well."""
-    after = since.replace("\0", "").encode("utf-8", "replace").decode()
-    return StreamingResponse(streamed(here.store, kind, after), media_type="application/x-ndjson")
+    return StreamingResponse(streamed(here.store, kind, since), media_type="application/x-ndjson")
 
 
 def streamed(store: Store, kind: Kind, since: str) -> Iterator[bytes]:
