@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+from test_rank import made_by, start
 
 from heedful.store.labels import add_response
 from heedful.store.pools import add_prompt
 from heedful.store.progress import Work
 from heedful.store.slots import offer
 from heedful.types import Prompt, Response
-from test_rank import made_by, start
 
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
 NINE = Work("ranking", round=1, overlap=1)

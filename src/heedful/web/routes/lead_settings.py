@@ -47,8 +47,9 @@ def shown(here: Visit, status: int = 200, **more: Any) -> Response:
 
 def row_of(box: Box, place: int, sensitive: set[str]) -> dict[str, Any]:
     """A line of the form."""
-    labels = {"en": box.labels["en"], "zh_Hans": box.labels.get("zh_Hans", "")}
-    labels["by_itself"] = translations("zh_Hans").gettext(box.labels["en"])
+    english = box.labels["en"]
+    labels = {"en": english, "zh_Hans": box.labels.get("zh_Hans", "")}
+    labels["by_itself"] = translations("zh_Hans").gettext(english)
     ticked = {"shown": box.shown, "sensitive": box.name in sensitive}
     return {"name": box.name, "place": str(place), **ticked, **labels}
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from heedful.store.labels import Judgement
 from heedful.types import Ranking, Rating
-from heedful.web.tasks.base import Item, Problem, Problems, common, current, id_of
+from heedful.web.tasks.base import Item, Problem, Problems, check_shown, common, current, id_of, shown
 from heedful.web.words import N_
 
 TEMPLATE = "rank.html"
@@ -18,7 +18,7 @@ MARKS = range(1, 8)
 
 
 def show(connection: Connection, item: Item) -> dict[str, Any]:
-    return {"places": range(1, len(item.responses) + 1), "marks": MARKS}
+    return {"places": range(1, len(item.responses) + 1), "marks": MARKS, "shown": shown(item.responses)}
 
 
 def read(item: Item, fields: Mapping[str, Any]) -> list[Judgement]:
@@ -27,6 +27,7 @@ def read(item: Item, fields: Mapping[str, Any]) -> list[Judgement]:
     Raises:
         Problems: a response without a mark or a place.
     """
+    check_shown(item.responses, fields)
     problems: list[Problem] = []
     marks: dict[str, int] = {}
     places: dict[str, int] = {}
