@@ -39,9 +39,7 @@ Columns = Annotated[
     ),
 ]
 Overall = Annotated[bool, typer.Option("--overall", help="The file's ratings are marks from 1 to 7: keep them.")]
-Strength = Annotated[
-    bool, typer.Option("--strength", help="The file's margins are strengths, 1 to 3: keep them.")
-]
+Strength = Annotated[bool, typer.Option("--strength", help="The file's margins are strengths, 1 to 3: keep them.")]
 Marks = Annotated[
     str, typer.Option(help="What good and bad of unpaired rows are worth, as in 6,2.", show_default=False)
 ]
