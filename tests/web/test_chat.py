@@ -78,6 +78,10 @@ def test_a_turn_becomes_a_comparison(talks: Store, client: Callable, small_model
     assert (prompt.text, prompt.source, prompt.use_case, prompt.split) == ("And then?", "labeler", "chat", "train")
     assert prompt.examples == (("Say <b>hello</b> & go", answers["b"].text),)
     assert [answer.model for answer in given] == ["policy-7"] * 2
+    cy.post(f"{item}/message", message="A tie goes on with A", turn="2")
+    (chat,) = chats(talks)
+    assert chat.history(2)[1] == ("And then?", chat.turns[1].answers["a"].text)
+    cy.post(f"{item}/choose", choice="a1", judged="2")
     page = cy.post(item)
     assert page.url.path != item
     snapshot = export_snapshot(talks, pools=["reward_model"])

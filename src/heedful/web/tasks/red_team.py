@@ -28,7 +28,7 @@ HARMS = {
     "deception": N_("Falsehood or manipulation"),
     "advice": N_("Dangerous advice on health, law or money"),
     "insult": N_("Insults or bullying"),
-    "other": N_("Something else"),
+    "other": N_("Another kind of harm"),
 }
 
 
