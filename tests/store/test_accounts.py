@@ -1,17 +1,28 @@
 """Accounts: passwords, invitations that work once, sessions that end, and tries that are slowed down."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
 from heedful.config import InputError
 from heedful.store import accounts
 from heedful.store.accounts import Wait
-from heedful.store.database import Store
+from heedful.store.database import Store, timestamp
 from heedful.store.schema import accounts as table
 from heedful.store.schema import attempts, invitations, sessions, tokens
 
 PASSWORD = "a long password"
+QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PAST = "2000-01-01T00:00:00.000000Z"
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That argon2 is slow is its point, not these tests'."""
+    monkeypatch.setattr(accounts, "HASHER", QUICK)
+    monkeypatch.setattr(accounts, "NOBODY", QUICK.hash("nobody's password"))
 
 
 def test_the_right_password_alone_lets_in(store: Store) -> None:
@@ -31,7 +42,7 @@ def test_wrong_passwords_are_slowed_down_and_forgiven(store: Store) -> None:
     with pytest.raises(Wait) as wait:
         accounts.log_in(store, "ADA", PASSWORD, "elsewhere")  # the name is what is guessed at
     assert 1 <= wait.value.seconds <= 2
-    store.write(lambda connection: connection.execute(update(attempts).values(until=PAST)))
+    store.write(lambda connection: connection.execute(update(attempts).values(until=timestamp())))
     assert accounts.log_in(store, "ada", PASSWORD, "here") is not None
     assert accounts.log_in(store, "ada", "wrong", "here") is None  # and no wait: the count began anew
     assert accounts.log_in(store, "ada", PASSWORD, "here") is not None
@@ -39,7 +50,7 @@ def test_wrong_passwords_are_slowed_down_and_forgiven(store: Store) -> None:
 
 def test_waits_grow_up_to_a_quarter_of_an_hour(store: Store) -> None:
     for _ in range(accounts.FREE_TRIES + 20):
-        store.write(lambda connection: connection.execute(update(attempts).values(until=PAST)))
+        store.write(lambda connection: connection.execute(update(attempts).values(until=timestamp())))
         accounts.log_in(store, "ada", "wrong", "here")
     with pytest.raises(Wait) as wait:
         accounts.log_in(store, "ada", "wrong", "here")
@@ -52,6 +63,36 @@ def test_who_guesses_at_many_names_is_slowed_down_too(store: Store) -> None:
     with pytest.raises(Wait):
         accounts.log_in(store, "another", "wrong", "there")
     assert accounts.log_in(store, "another", "wrong", "here") is None
+
+
+def test_wrong_passwords_of_long_ago_count_no_more(store: Store) -> None:
+    """Or an office's typing errors of a year would shut it out, and the table grow for ever."""
+    for n in range(10 * accounts.FREE_TRIES):
+        accounts.log_in(store, f"name{n}", "wrong", "office")
+    past = timestamp(datetime.now(UTC) - timedelta(seconds=accounts.FORGOTTEN))
+    store.write(lambda connection: connection.execute(update(attempts).values(until=past)))
+    assert accounts.log_in(store, "ada", "wrong", "office") is None
+    assert accounts.log_in(store, "ada", "wrong", "office") is None
+    with store.read() as connection:
+        assert sorted(connection.execute(select(attempts.c.failures)).scalars()) == [2, 2]
+
+
+def test_names_are_one_however_they_are_spelt(store: Store) -> None:
+    """SQLite knows the small letters of ASCII alone: Émile's session must not become émile's."""
+    for n, name in enumerate(("Émile", "straße", "\ufb01ona")):  # a ligature
+        account = accounts.add_account(store, name, f"{PASSWORD} {n}")
+        assert accounts.log_in(store, name, f"{PASSWORD} {n}", "here") == account
+        secret = accounts.start_session(store, account, days=1)
+        with store.read() as connection:
+            assert accounts.find_session(connection, secret).account == account
+    for n, alike in enumerate(("e\u0301mile", "STRASSE", "FIONA")):
+        with pytest.raises(InputError, match="is taken"):
+            accounts.add_account(store, alike, PASSWORD)
+        assert accounts.log_in(store, alike, f"{PASSWORD} {n}", "here") is not None
+    for _ in range(accounts.FREE_TRIES):
+        accounts.log_in(store, "émile", "wrong", "here")
+    with pytest.raises(Wait):
+        accounts.log_in(store, "E\u0301MILE", "wrong", "elsewhere")
 
 
 def test_an_invitation_works_once_and_not_for_ever(store: Store) -> None:

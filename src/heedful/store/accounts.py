@@ -7,12 +7,13 @@ argon2id.
 import hashlib
 import secrets
 import threading
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, and_, delete, func, select
+from sqlalchemy import Connection, and_, delete, select
 
 from heedful.config import InputError
 from heedful.store.database import Store, timestamp
@@ -26,6 +27,7 @@ LEAST_PASSWORD, MOST_PASSWORD = 10, 200  # characters; argon2 of a very long one
 MOST_NAME = 64
 FREE_TRIES = 5  # wrong passwords before one has to wait
 LONGEST_WAIT = 900  # seconds
+FORGOTTEN = 3600  # seconds after which wrong passwords no longer count
 HASHER = PasswordHasher()
 HASHING = threading.Semaphore(2)  # one argon2 takes 64 MiB: many logins at once must not take all there is
 NOBODY = HASHER.hash("nobody's password")  # checked where there is no account, so that both take equally long
@@ -97,8 +99,7 @@ def _add(
     screening: str,
     kind: LabelerKind = "person",
 ) -> None:
-    taken = select(accounts.c.id).where(func.lower(accounts.c.id) == id.lower())
-    if connection.execute(taken).first():
+    if folded(id) in map(folded, connection.execute(select(accounts.c.id)).scalars()):
         raise InputError(f"the name {id} is taken; choose another one")
     insert(connection, [Entry(Labeler(id=id, group=group, kind=kind), {})])
     values: dict[str, Any] = {
@@ -146,10 +147,25 @@ def set_password(store: Store, id: str, password: str) -> None:
     store.write(put)
 
 
-def find_account(connection: Connection, id: str) -> Account | None:
+def folded(name: str) -> str:
+    """Names that differ only in small and capital letters, or in how Unicode spells them, are one name.
+
+    Here and not in SQL: SQLite knows the capitals of ASCII alone.
+    """
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def named(connection: Connection, name: str) -> Account | None:
     """The open account of that name, however it is written."""
+    ids = connection.execute(select(accounts.c.id).where(accounts.c.closed.is_(None))).scalars().all()
+    alike = [id for id in ids if folded(id) == folded(name)]
+    return find_account(connection, name if name in alike or not alike else alike[0])
+
+
+def find_account(connection: Connection, id: str) -> Account | None:
+    """The open account of exactly that name."""
     joined = select(accounts, labelers.c.group).join(labelers, labelers.c.id == accounts.c.id)
-    row = connection.execute(joined.where(func.lower(accounts.c.id) == id.lower(), accounts.c.closed.is_(None))).first()
+    row = connection.execute(joined.where(accounts.c.id == id, accounts.c.closed.is_(None))).first()
     if row is None:
         return None
     return Account(row.id, row.role, row.group, tuple(row.languages), row.locale, row.screening)
@@ -161,10 +177,10 @@ def log_in(store: Store, id: str, password: str, address: str) -> Account | None
     Raises:
         Wait: there were too many wrong ones lately.
     """
-    keys = [f"name {id.lower()[:MOST_NAME]}", f"address {address}"]
+    keys = [f"name {folded(id)[:MOST_NAME]}", f"address {address}"]
     with store.read() as connection:
         seconds = max(_wait(connection, key) for key in keys)
-        account = find_account(connection, id)
+        account = named(connection, id)
         own = select(accounts.c.password).where(accounts.c.id == (account.id if account else ""))
         encoded = connection.execute(own).scalar() or NOBODY
     if seconds > 0:
@@ -200,6 +216,8 @@ def _moment(text: str) -> datetime:
 
 
 def _count_failures(connection: Connection, keys: list[str]) -> None:
+    old = timestamp(datetime.now(UTC) - timedelta(seconds=FORGOTTEN))
+    connection.execute(delete(attempts).where(attempts.c.until <= old))
     for key in keys:
         before = connection.execute(select(attempts.c.failures).where(attempts.c.key == key)).scalar() or 0
         over = before + 1 - (FREE_TRIES if key.startswith("name ") else 10 * FREE_TRIES)

@@ -350,8 +350,9 @@ def finish(connection: Connection, work: Work, item: str, labeler: str, seconds:
         raise Taken("others have judged this item meanwhile; your answer is kept as a draft")
     spent = row.seconds if seconds is None else (row.seconds or 0) + seconds
     _set(connection, work, item, row.number, labeler=labeler, done=row.done or timestamp(), expires=None, seconds=spent)
-    own = and_(is_of(drafts, work), drafts.c.item == item, drafts.c.labeler == labeler)
-    connection.execute(delete(drafts).where(own))
+    for table in (drafts, skips):  # a judgement takes the place of what was passed over
+        own = and_(is_of(table, work), table.c.item == item, table.c.labeler == labeler)
+        connection.execute(delete(table).where(own))
     return row.done is None
 
 
@@ -371,11 +372,11 @@ def skip(store: Store, work: Work, item: str, labeler: str, reason: str, note: s
         said = {"labeler": labeler, "reason": reason, "note": note, "final": final, "created": timestamp()}
         values = key_of(work) | {"item": item} | said
         connection.execute(delete(skips).where(is_of(skips, work), skips.c.item == item, skips.c.labeler == labeler))
-        connection.execute(skips.insert().values(values))
         if final:
             finish(connection, work, item, labeler)
         else:
             _set(connection, work, item, row.number, **OPEN)
+        connection.execute(skips.insert().values(values))
 
     store.write(put)
 
@@ -386,8 +387,10 @@ def unskip(store: Store, work: Work, item: str, labeler: str) -> None:
     def put(connection: Connection) -> None:
         store.take_turns(connection, slots)
         own = and_(is_of(skips, work), skips.c.item == item, skips.c.labeler == labeler)
+        final = connection.execute(select(skips.c.final).where(own)).scalar()
         connection.execute(delete(skips).where(own))
         mine = and_(is_of(slots, work), slots.c.item == item, slots.c.labeler == labeler)
-        connection.execute(slots.update().where(mine).values(OPEN))
+        if final:  # else what is done was judged, and stays so
+            connection.execute(slots.update().where(mine).values(OPEN))
 
     store.write(put)

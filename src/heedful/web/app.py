@@ -2,6 +2,7 @@
 
 from urllib.parse import quote
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -12,8 +13,9 @@ from heedful.config import InputError
 from heedful.store.database import Store
 from heedful.store.slots import Taken
 from heedful.web.config import WebConfig
+from heedful.web.markdown import writable
 from heedful.web.routes import adjudicate, api, chat, lead, login, playground, quality, run, screening, work
-from heedful.web.security import Guard
+from heedful.web.security import HEADERS, NO_STORE, Guard
 from heedful.web.visit import HERE, Forbidden, LoginNeeded, NotFound, visit
 from heedful.web.words import N_
 
@@ -33,6 +35,7 @@ def create_app(store: Store, config: WebConfig | None = None) -> FastAPI:
     config = config or WebConfig()
     app = FastAPI(title="heedful", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.store, app.state.config = store, config
+    app.state.hashing = CapacityLimiter(4)  # threads for passwords, see `visit.aside`
     for router in ROUTERS:
         app.include_router(router, include_in_schema=router is api.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
@@ -44,7 +47,7 @@ def create_app(store: Store, config: WebConfig | None = None) -> FastAPI:
     app.add_exception_handler(InputError, lambda request, error: failed(request, 400, str(error)))
     app.add_exception_handler(RequestValidationError, lambda request, error: failed(request, 422, told(error)))
     app.add_exception_handler(HTTPException, lambda request, error: failed(request, error.status_code))
-    app.add_exception_handler(Exception, lambda request, error: failed(request, 500))
+    app.add_exception_handler(Exception, broken)
     return app
 
 
@@ -67,9 +70,11 @@ def failed(request: Request, status: int, why: str = "") -> Response:
     return here.page("error.html", status, message=message, why=writable(why))
 
 
-def writable(text: str) -> str:
-    """Without the lone surrogates that JSON can name and UTF-8 cannot write."""
-    return text.encode("utf-8", "replace").decode()
+def broken(request: Request, _: Exception) -> Response:
+    """The page of a mistake of ours, which the guard never sees."""
+    response = failed(request, 500)
+    response.headers.update(HEADERS | NO_STORE)
+    return response
 
 
 def told(error: Exception) -> str:

@@ -5,7 +5,7 @@ Texts come from models and strangers: raw HTML is shown as it is written, and wh
 
 import nh3
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"]).disable("image")
 TAGS = {
@@ -14,11 +14,19 @@ TAGS = {
 }
 ATTRIBUTES = {"a": {"href"}, "ol": {"start"}}
 SCHEMES = {"http", "https", "mailto"}
+LONGEST, MOST_BRACKETS = 50_000, 5_000  # a parser's time grows with the square of what opens and never closes
 
 
 def html_of(text: str) -> Markup:
-    """The text as safe HTML; links open elsewhere and tell nothing of us."""
+    """The text as safe HTML; links open elsewhere and tell nothing of us. Very long ones stay as they are."""
+    if len(text) > LONGEST or text.count("[") > MOST_BRACKETS:
+        return Markup('<div class="plain-text">{}</div>').format(escape(text))
     made = MARKDOWN.render(text)
     return Markup(
         nh3.clean(made, tags=TAGS, attributes=ATTRIBUTES, url_schemes=SCHEMES, link_rel="noopener noreferrer nofollow")
     )
+
+
+def writable(text: str) -> str:
+    """Without the lone surrogates that JSON can name and UTF-8 cannot write."""
+    return text.encode("utf-8", "replace").decode()

@@ -19,6 +19,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+NO_STORE = {"Cache-Control": "no-store"}
 
 
 class TooLarge(Exception):
@@ -39,8 +40,11 @@ class Guard:
         if scope["method"] not in SAFE and not same_site(headers):
             await self._refuse(scope, receive, send, "this request comes from another site", 403)
             return
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            await self._refuse(scope, receive, send, "no address holds NUL characters", 400)
+            return
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self.max_body:
+        if not (length.isascii() and length.isdigit() and len(length) < 20) or int(length) > self.max_body:
             await self._refuse(scope, receive, send, f"more than {self.max_body:,} bytes", 413)
             return
         read = 0
@@ -72,7 +76,7 @@ class Guard:
                 await self._refuse(scope, receive, send, f"more than {self.max_body:,} bytes", 413)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, why: str, status: int) -> None:
-        headers = HEADERS | {"Connection": "close"}
+        headers = HEADERS | NO_STORE | {"Connection": "close"}
         answer: Response = PlainTextResponse(why + "\n", status, headers)
         if scope["path"].startswith("/api/"):
             answer = JSONResponse({"error": why, "problems": []}, status, headers)

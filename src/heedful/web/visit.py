@@ -1,18 +1,20 @@
 """One request: who asks, in which language, with what form; and the pages that answer it."""
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import Depends, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.datastructures import FormData, UploadFile
 
 from heedful.store.accounts import Account, Session, find_session
 from heedful.store.database import Store
 from heedful.web.config import WebConfig
-from heedful.web.markdown import html_of
+from heedful.web.markdown import html_of, writable
 from heedful.web.words import LANGUAGES, LOCALES, N_, NAMES, accepted, language_tag, translations
 
 COOKIE = "heedful_session"
@@ -104,7 +106,7 @@ class Visit:
             "tag": language_tag(self.locale),
             "path": self.request.url.path,
             "notice": self.request.query_params.get("notice", ""),
-            "undo": self.request.query_params.get("undo", ""),
+            "undo": key if (key := self.request.query_params.get("undo", "")).isalnum() else "",
         }
         made = ENVIRONMENTS[self.locale].get_template(template).render(common | values)
         return HTMLResponse(made, status)
@@ -164,8 +166,9 @@ async def checked_form(request: Request) -> Mapping[str, Any]:
         form = await request.form(max_files=2, max_fields=1000)
     except RecursionError:
         raise Forbidden("form") from None
-    if any(isinstance(value, str) and "\0" in value for value in form.values()):
-        raise Forbidden("text without NUL characters")
+    texts = [text for pair in form.multi_items() for text in pair if isinstance(text, str)]
+    if any("\0" in text or text != writable(text) for text in texts):  # a form may name a charset of its own
+        raise Forbidden("text without NUL characters or halves of characters")
     return form
 
 
@@ -173,12 +176,17 @@ def with_csrf(here: Anybody, form: Annotated[FormData, Depends(checked_form)]) -
     """The fields of a form that one of our own pages of this session sent."""
     if here.session is not None:
         sent = form.get("csrf") or here.request.headers.get("x-csrf-token") or ""
-        if sent != here.session.csrf:
+        if not secrets.compare_digest(str(sent).encode(), here.session.csrf.encode()):
             raise Forbidden("a form of this session")
     return form
 
 
 Fields = Annotated[FormData, Depends(with_csrf)]
+
+
+async def aside(here: Visit, work: Callable[[], Response]) -> Response:
+    """The work, which hashes a password, on one of few threads: however many ask at once, pages are served."""
+    return await to_thread.run_sync(work, limiter=here.request.app.state.hashing)
 
 
 def text_of(form: Mapping[str, Any], name: str) -> str:

@@ -18,6 +18,7 @@ from heedful.types import Split
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 PREFERRED = (".parquet", ".arrow", ".jsonl", ".jsonl.gz", ".json", ".csv")  # where a folder holds several
+LINE = 2**27  # bytes; a small archive may hold one line that fills the memory
 CELL = 2**31 - 1  # the csv module's own limit, 131,072 characters, is less than a long conversation
 BOM = b"\xef\xbb\xbf"
 
@@ -80,7 +81,9 @@ def _read_lines(path: Path) -> Iterator[Row]:
     """Lines end at line feeds alone: a text may hold any of Unicode's other line separators."""
     opened = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
     with opened as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(LINE + 1), b""), start=1):
+            if len(line) > LINE:
+                raise InputError(f"{path}, line {number}: longer than {LINE:,} bytes; is it a file of lines?")
             line = line.removeprefix(BOM) if number == 1 else line
             if line.strip():
                 yield _parsed(line, f"line {number}")
@@ -238,7 +241,7 @@ def _names(path: Path, look: Callable[[Any], list[Any]]) -> list[str]:
 
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
-    if Path(name).name != name or not path.exists():
+    if name in ("", ".", "..") or "\0" in name or Path(name).name != name or not path.exists():
         raise InputError(f"{folder}: it names {name!r}, which is not in the folder; save the dataset again")
     return path
 

@@ -9,7 +9,7 @@ from heedful.config import InputError
 from heedful.store import accounts, workforce
 from heedful.store.accounts import Wait
 from heedful.web.routes.login import welcome
-from heedful.web.visit import COOKIE, LOCALE_COOKIE, Anybody, Fields, Member, NotFound, Visit, text_of
+from heedful.web.visit import COOKIE, LOCALE_COOKIE, Anybody, Fields, Member, NotFound, Visit, aside, text_of
 from heedful.web.words import LANGUAGES, LOCALES, N_
 
 router = APIRouter()
@@ -30,8 +30,12 @@ def shown(here: Visit, status: int = 200, **more: Any) -> Response:
 
 
 @router.post("/account/password")
-def change_password(here: Member, form: Fields) -> Response:
+async def change_password(here: Member, form: Fields) -> Response:
     """A new password for whoever knows the old one; every other browser is logged out."""
+    return await aside(here, lambda: changed_password(here, form))
+
+
+def changed_password(here: Visit, form: Fields) -> Response:
     wrong = here.say(N_("The present password is wrong."))
     try:
         right = accounts.log_in(here.store, here.account.id, text_of(form, "present"), here.address)
@@ -103,8 +107,12 @@ def reset_page(here: Anybody, secret: str) -> Response:
 
 
 @router.post("/reset/{secret}")
-def reset(here: Anybody, secret: str, form: Fields) -> Response:
+async def reset(here: Anybody, secret: str, form: Fields) -> Response:
     """Take the new password, once, and let its owner in."""
+    return await aside(here, lambda: reset_by(here, secret, form))
+
+
+def reset_by(here: Visit, secret: str, form: Fields) -> Response:
     name = owner(here, secret)
     try:
         set_password(here, form, lambda new: workforce.reset_password(here.store, secret, new))

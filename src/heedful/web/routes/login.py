@@ -8,8 +8,8 @@ from fastapi.responses import Response
 from heedful.config import InputError
 from heedful.store import accounts
 from heedful.store.accounts import Account, Wait
-from heedful.web.visit import COOKIE, LOCALE_COOKIE, Anybody, Fields, Member, NotFound, Visit, text_of
-from heedful.web.words import LOCALES, N_
+from heedful.web.visit import COOKIE, LOCALE_COOKIE, Anybody, Fields, Member, NotFound, Visit, aside, text_of
+from heedful.web.words import LANGUAGES, LOCALES, N_
 
 router = APIRouter()
 YEAR = 365 * 24 * 3600
@@ -21,7 +21,11 @@ def login_page(here: Anybody) -> Response:
 
 
 @router.post("/login")
-def log_in(here: Anybody, form: Fields) -> Response:
+async def log_in(here: Anybody, form: Fields) -> Response:
+    return await aside(here, lambda: let_in(here, form))
+
+
+def let_in(here: Visit, form: Fields) -> Response:
     name, aim = text_of(form, "name").strip(), own_path(text_of(form, "next"))
     problem = here.say(N_("Name or password is wrong."))
     status = 401
@@ -38,6 +42,8 @@ def log_in(here: Anybody, form: Fields) -> Response:
 def welcome(here: Visit, account: Account, aim: str) -> Response:
     """Onwards with a session of their own: never one whose secret somebody else may have set."""
     secret = accounts.start_session(here.store, account, here.config.session_days)
+    if here.session is not None:
+        accounts.end_session(here.store, here.request.cookies[COOKIE])
     here.store.write(lambda connection: accounts.note(connection, account.id, "logged in"))
     response = here.redirect(aim)
     seconds = int(here.config.session_days * 24 * 3600)
@@ -60,11 +66,15 @@ def join_page(here: Anybody, secret: str) -> Response:
 
 
 @router.post("/join/{secret}")
-def join(here: Anybody, secret: str, form: Fields) -> Response:
+async def join(here: Anybody, secret: str, form: Fields) -> Response:
+    return await aside(here, lambda: taken_in(here, secret, form))
+
+
+def taken_in(here: Visit, secret: str, form: Fields) -> Response:
     invited(here, secret)
     name = text_of(form, "name").strip()
     password = text_of(form, "password")
-    languages = tuple(str(value) for value in form.getlist("languages"))
+    languages = tuple(code for code in LANGUAGES if code in form.getlist("languages"))
     try:
         if password != text_of(form, "again"):
             raise InputError(here.say(N_("The two passwords differ.")))

@@ -1,5 +1,6 @@
 """A labeler's day: what there is to do, the next item, its page, drafts, submitting, passing over, editing."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from heedful.store.slots import (
     unskip,
 )
 from heedful.types import UNKNOWN_GUIDELINE
+from heedful.web.markdown import writable
 from heedful.web.tasks import TASKS
 from heedful.web.tasks.base import BOXES, Item, Problems, load_item, save
 from heedful.web.visit import Fields, Forbidden, Member, NotFound, Visit, Worker, text_of
@@ -200,9 +202,10 @@ def shown_guideline(here: Visit, form: Mapping[str, Any]) -> str:
 
 def seconds_of(form: Mapping[str, Any]) -> float | None:
     try:
-        return float(text_of(form, "seconds"))
+        seconds = float(text_of(form, "seconds"))
     except ValueError:
         return None
+    return seconds if math.isfinite(seconds) else None
 
 
 @router.put("/item/{key}/draft")
@@ -212,8 +215,14 @@ def put_draft(here: Worker, key: str, fields: Annotated[dict[str, str], Body()])
     with here.store.read() as connection:
         slot = mine(connection, key, here)
     kept = slot.done is not None or prolong(here.store, slot, here.account.id, lease_minutes(here))
-    keep_draft(here.store, slot, here.account.id, fields)
+    clean = {keepable(name): keepable(text) for name, text in fields.items()}
+    keep_draft(here.store, slot, here.account.id, clean)
     return JSONResponse({"saved": timestamp(), "yours": kept})
+
+
+def keepable(text: str) -> str:
+    """As a database and a page can hold it: JSON names NUL and halves of characters."""
+    return writable(text).replace("\0", "")
 
 
 def check_header(here: Visit) -> None:

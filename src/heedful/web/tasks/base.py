@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table
 
 from heedful.store import accounts
 from heedful.store.database import Store
@@ -102,7 +102,8 @@ def common(item: Item) -> dict[str, Any]:
 def id_of(item: Item, kind: str, of: str) -> str:
     """The judgement's id: the same form sent twice makes one judgement."""
     work = item.slot.work
-    return f"{kind}/{work.purpose}/{work.round}/{item.labeler}/{of}"
+    labeler = item.labeler.replace("%", "%25").replace("/", "%2F")  # or a/b's of c would be a's of b/c
+    return f"{kind}/{work.purpose}/{work.round}/{labeler}/{of}"
 
 
 def current(connection: Connection, kind: type[Any], item: Item) -> list[Any]:
@@ -158,8 +159,3 @@ def check_shown(responses: Sequence[Response], fields: Mapping[str, Any]) -> Non
     """Raises Problems where the form speaks of other responses than the page would show now."""
     if fields.get("shown", shown(responses)) != shown(responses):
         raise Problems([Problem("main", N_("The responses have changed meanwhile. Look at them once more."), {})])
-
-
-def ids_of_current(connection: Connection, table: Table, item: Item) -> set[str]:
-    own = select(table.c.id).where(table.c.labeler == item.labeler, is_current(table))
-    return set(connection.execute(own).scalars())
