@@ -164,7 +164,7 @@ async def checked_form(request: Request) -> Mapping[str, Any]:
     """The form's fields; a field that came twice is its last value, see `many` for lists."""
     try:
         form = await request.form(max_files=2, max_fields=1000)
-    except RecursionError:
+    except (RecursionError, UnicodeError):
         raise Forbidden("form") from None
     texts = [text for pair in form.multi_items() for text in pair if isinstance(text, str)]
     if any("\0" in text or text != writable(text) for text in texts):  # a form may name a charset of its own
