@@ -58,7 +58,8 @@ def watched(open_page: Callable[..., Page], served: Served) -> Callable[[str], P
 
 
 def unharmed(page: Page, path: str) -> None:
-    page.wait_for_load_state("networkidle")
+    page.wait_for_load_state()
+    page.wait_for_timeout(100)
     assert page.evaluate("window.hit") is None, path
     main = page.locator("#main")
     assert main.locator("script, iframe, base, meta, img, style, [onerror], [onload], [onmouseover]").count() == 0, path
