@@ -323,7 +323,7 @@ def test_the_command_sweeps_goes_on_and_takes_more_values(swept: Path, tmp_path:
     folder, command = tmp_path / "D", ["run", TINY, "--dir", tmp_path / "D", "--cores", 1]
     command += [part for setting in SMALL for part in ("--set", setting)]
     one = ["--set", f"matrix={{{LR}: [1e-3]}}"]
-    assert "1 cells: sft.variants.sft.lr=0.001" in succeed(*command, *one, "--dry-run") and not folder.exists()
+    assert "1 cell: sft.variants.sft.lr=0.001" in succeed(*command, *one, "--dry-run") and not folder.exists()
     refuse(*command, *one, "--resume")
     shown = succeed(*command, *one)
     assert "1 cells by sft.valid_loss, lower is better" in shown and (folder / "report.html").exists()
