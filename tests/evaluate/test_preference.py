@@ -4,12 +4,15 @@ import random
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heedful.evaluate.preference import (
     Judged,
     differences,
     games,
     length_control,
+    mean_mark,
     metadata,
     strengths,
     tables,
@@ -135,6 +138,19 @@ def test_a_group_that_did_not_judge_says_so_and_the_other_is_the_headline() -> N
     assert row["unscored"] == 60 and row["two_way"]["reason"] == "no values"
     [rated] = [r for r in likert_rows(alone) if r["policy"] == "ppo"]
     assert rated["mean"] is None and rated["unscored"] == 60 and "nobody rated" in rated["reason"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 7), st.sampled_from("abcd")), min_size=1, max_size=30))
+def test_marks_have_their_mean_and_an_interval_inside_the_scale_that_never_closes(marks: list[tuple[int, str]]) -> None:
+    ratings = [
+        Rating(id=f"r{i}", prompt_id=prompt, response_id="x", labeler="l", overall=mark)
+        for i, (mark, prompt) in enumerate(marks)
+    ]
+    found = mean_mark(ratings)
+    assert found.mean == pytest.approx(sum(mark for mark, _ in marks) / len(marks))
+    if len({prompt for _, prompt in marks}) > 1:
+        assert found.low is not None and found.high is not None
+        assert 1 - 1e-9 <= found.low <= found.mean <= found.high <= 7 + 1e-9 and found.low < found.high
 
 
 def test_prompts_nobody_judged_are_unscored_and_equal_texts_tie() -> None:

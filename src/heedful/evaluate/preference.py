@@ -14,7 +14,7 @@ from typing import Any
 from heedful.evaluate.bradley_terry import BradleyTerry, Game, bradley_terry
 from heedful.evaluate.compare import holm, paired_differences, share_test, smallest_difference
 from heedful.evaluate.length_control import length_controlled, style_of
-from heedful.evaluate.statistics import Estimate, clustered_mean, clustered_proportion
+from heedful.evaluate.statistics import Estimate, clustered_proportion
 from heedful.evaluate.two_way import two_way_proportion
 from heedful.evaluate.win_rate import NOBODY, Given, Outcome, counted, outcomes
 from heedful.snapshot import Snapshot
@@ -200,10 +200,17 @@ def likert(judged: Judged) -> list[Row]:
     rows = []
     for name in judged.given:
         rated = _ratings(judged, name)
-        found = clustered_mean([r.overall for r in rated], [r.prompt_id for r in rated])
+        found = mean_mark(rated)
         unscored = len(judged.given[name].keys() - {r.prompt_id for r in rated})
         rows.append({"policy": name} | _interval(found, "nobody rated its responses") | {"unscored": unscored})
     return rows
+
+
+def mean_mark(ratings: Sequence[Rating]) -> Estimate:
+    """Mean overall quality, clustered by prompt; as a share of 1..7, whose interval stays inside and never closes."""
+    share = clustered_proportion([(r.overall - 1) / 6 for r in ratings], [r.prompt_id for r in ratings])
+    mean, low, high = (None if at is None else 1 + 6 * at for at in (share.mean, share.low, share.high))
+    return share._replace(mean=mean, stderr=None if share.stderr is None else 6 * share.stderr, low=low, high=high)
 
 
 def metadata(judged: Judged) -> list[Row]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from heedful.evaluate.best_of_n import best_of_n, chance, choices
 from heedful.evaluate.judges import by_score
-from heedful.evaluate.preference import Judged, tables
+from heedful.evaluate.preference import Judged, mean_mark, tables
 from heedful.evaluate.reward_model import (
     Bin,
     accuracy,
@@ -24,7 +24,7 @@ from heedful.evaluate.reward_model import (
     cross_validation,
     scorer_comparisons,
 )
-from heedful.evaluate.statistics import Estimate, clustered_mean, clustered_proportion
+from heedful.evaluate.statistics import Estimate, clustered_proportion
 from heedful.evaluate.tables import write_tables
 from heedful.evaluate.tax import alignment_tax
 from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
@@ -240,7 +240,7 @@ def policy(
         "likert": mean_or_null([float(r.overall) for r in ratings]),
         "gold": mean_or_null(list(gold.values())),
         **measured,
-        "likert_interval": interval(clustered_mean([r.overall for r in ratings], prompts_of(ratings))),
+        "likert_interval": interval(mean_mark(ratings)),
         "metadata": {flag: mean_or_null([float(r.flags[flag]) for r in marked]) for flag, marked in flags.items()},
         "metadata_interval": {
             flag: interval(clustered_proportion([r.flags[flag] for r in marked], prompts_of(marked)))
