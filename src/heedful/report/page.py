@@ -7,21 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from heedful.config import InputError
 from heedful.report import evaluation, judgements, preference, provenance, training
 from heedful.report.charts import ACCENT, MUTED, legend
 from heedful.report.episodes import episode_trace, gap, outcome
 from heedful.report.folder import RunFolder, pointer
-from heedful.report.numbers import Show, duration, plain, shower
+from heedful.report.layout import laid_out
+from heedful.report.numbers import Show, duration, shower
 from heedful.report.samples import samples
 from heedful.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from heedful.report.trace import ranking_trace
 from heedful.run import write_atomic
 
-HERE = Path(__file__).parent
 PAPER = "https://arxiv.org/abs/2203.02155"
 
 
@@ -40,28 +37,12 @@ def write_report(folder: Path) -> Path:
 
 def render(run: RunFolder) -> str:
     """The whole page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.globals |= {"pointer": pointer, "plain": plain, "duration": duration, "gap": gap, "PAPER": PAPER}
-    environment.globals |= {
-        "width": WIDTH,
-        "height": HEIGHT,
-        "left": LEFT,
-        "right": RIGHT,
-        "top": TOP,
-        "bottom": BOTTOM,
-    }
     show = shower(run)
     content = sections(run, show)
-    style = Markup((HERE / "report.css").read_text(encoding="utf-8"))
     content["missing_files"] = dict(sorted(run.missing.items()))  # after every section has looked for its files
-    return environment.get_template("report.html").render(run=run, show=show, style=style, **content)
+    tools = {"pointer": pointer, "duration": duration, "gap": gap, "PAPER": PAPER}
+    box = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
+    return laid_out("report.html", run=run, show=show, **tools, **box, **content)
 
 
 def sections(run: RunFolder, show: Show) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from heedful.config import InputError
@@ -13,10 +12,10 @@ from heedful.report.bars import Group, GroupedBar, bar_chart
 from heedful.report.charts import Dot, interval_chart, legend
 from heedful.report.evaluation import Panel
 from heedful.report.folder import Json
+from heedful.report.layout import laid_out
 from heedful.report.numbers import plain
 from heedful.run import write_atomic
 
-HERE = Path(__file__).parent
 ABOVE_ONE = ("bleu", "loss", "perplexity")  # metrics whose axis is their own
 SIZES = ("xl", "6b", "175b")
 KINDS = {"gpt": "GPT", "sft": "SFT", "ppo-noptx": "PPO", "ppo-ptx": "PPO-ptx"}
@@ -59,7 +58,7 @@ def write_sets_report(folder: Path) -> Path:
     found = _json(folder / "sets.json")
     path = folder / "sets.html"
     panels = [panel(found, name) for name in found["sets"]]
-    write_atomic(path, _page("sets.html", found=found, panels=panels))
+    write_atomic(path, laid_out("sets.html", found=found, panels=panels))
     return path
 
 
@@ -107,7 +106,7 @@ def write_released_report(folder: Path) -> Path:
     path = folder / "released.html"
     keys = list(dict.fromkeys((metric, prompt) for metric, prompt, _ in cells))
     models = list(dict.fromkeys(model for _, _, model in cells))
-    page = _page(
+    page = laid_out(
         "released.html",
         truthful=[truthful_panel(cells, prompt) for prompt in PROMPTS],
         toxic=[toxic_panel(cells, size) for size in reversed(SIZES)],
@@ -184,12 +183,3 @@ def _json(path: Path) -> Json:
     except ValueError:
         raise InputError(f"{path} is broken; run the command that wrote it again") from None
     return found
-
-
-def _page(template: str, **content: Any) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals["plain"] = plain
-    style = Markup((HERE / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template(template).render(style=style, **content)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from heedful.config import InputError
@@ -13,11 +12,11 @@ from heedful.report.charts import ACCENT, Series, legend, line_chart
 from heedful.report.evaluation import Panel
 from heedful.report.figures import read_figures, sections
 from heedful.report.folder import Json
+from heedful.report.layout import laid_out
 from heedful.report.numbers import plain
 from heedful.report.svg import drawing, rectangle, words
 from heedful.run import write_atomic
 
-HERE = Path(__file__).parent
 COLOURS = 8  # of lines that can be told apart
 LEFT, CELL_HEIGHT, FOOT = 96, 30, 40
 WIDTH = 360
@@ -41,17 +40,13 @@ def write_sweep_report(folder: Path) -> Path:
 
 
 def render_sweep(sweep: Json, figures: Json | None = None) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals |= {"plain": plain, "shown": shown}
     swept = [key for key in sweep["matrix"] if key != "seed"]
     panels = [curve(sweep, key) for key in swept]
-    style = Markup((HERE / "report.css").read_text(encoding="utf-8"))
     left = [cell for cell in sweep["cells"] if cell["value"] is None]
-    return environment.get_template("sweep.html").render(
+    return laid_out(
+        "sweep.html",
+        shown=shown,
         sweep=sweep,
-        style=style,
         swept=swept,
         seeds="seed" in sweep["matrix"],
         panels=panels,
