@@ -5,7 +5,7 @@ values of a unit (here a response) are counted, so its cost does not grow with t
 who did not judge a unit is simply not counted there.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Literal, NamedTuple
@@ -39,7 +39,7 @@ class Coincidences:
     """How often the values c and k stand together in a unit: Σ over units of n_c (n_k − [c = k]) / (m − 1)."""
 
     def __init__(self) -> None:
-        self.cells: Counter[tuple[int, int]] = Counter()
+        self.cells: defaultdict[tuple[int, int], float] = defaultdict(float)
         self.units = 0
 
     def add(self, counts: Mapping[int, int], times: int = 1) -> None:
@@ -52,7 +52,7 @@ class Coincidences:
         for c, n_c in counts.items():
             for k, n_k in counts.items():
                 if together := n_c * (n_k - (c == k)):
-                    self.cells[c, k] += times * together / (m - 1)  # type: ignore[assignment]  # of floats here
+                    self.cells[c, k] += times * together / (m - 1)
 
     def take(self, part: "Coincidences") -> None:
         """The units of the other one too."""
@@ -64,12 +64,14 @@ class Coincidences:
         rest = Coincidences()
         rest.units = self.units - part.units
         # What is left of a difference of floats is no coincidence.
-        rest.cells = Counter({at: n - part.cells[at] for at, n in self.cells.items() if n - part.cells[at] > 1e-9})
+        for at, number in self.cells.items():
+            if (left := number - part.cells.get(at, 0.0)) > 1e-9:
+                rest.cells[at] = left
         return rest
 
     def alpha(self, level: Level = "nominal") -> Alpha:
         """1 − observed / expected disagreement, with the level's distance between values."""
-        totals: Counter[int] = Counter()
+        totals: defaultdict[int, float] = defaultdict(float)
         for (c, _), number in self.cells.items():
             totals[c] += number
         n = sum(totals.values())

@@ -11,11 +11,11 @@ import random
 from heedful.types import Prompt, PromptKind, Split
 from heedful.world.prompts import (
     FEW_SHOT_USE_CASES,
-    MAX_FEW_SHOT_WORDS,
     USE_CASES,
     draw_request,
     entity_key,
     fits,
+    has_room,
     split_of,
     users,
     worked_examples,
@@ -62,9 +62,7 @@ def completion(rng: random.Random, town: Town, id: str, user: str, split: Split)
         else:
             begun = page(rng, town) if use_case == "generation" else listing(rng, town)
             text, truth = begun.text, begun.truth | {"constraints": []}
-        asked = [text, *(question for question, _ in examples)]
-        words = sum(len(part.split()) + 1 for part in asked + [reply for _, reply in examples])
-        if words <= MAX_FEW_SHOT_WORDS and all(split_of(entity_key(t)) == split for t in (text, " ".join(asked))):
+        if split_of(entity_key(text)) == split and has_room(text, examples, split):
             break
     return Prompt(
         id=id,

@@ -121,9 +121,7 @@ def _prompt(
         if not fits(text, truth, split) or (text in taken and attempt < 300):
             continue
         examples = worked_examples(rng, town, use_case, split) if kind == "few_shot" else ()
-        asked = [text, *(question for question, _ in examples)]
-        words = sum(len(part.split()) + 1 for part in asked + [reply for _, reply in examples])
-        if words <= MAX_FEW_SHOT_WORDS and split_of(entity_key(" ".join(asked))) == split:
+        if has_room(text, examples, split):
             break
     return Prompt(
         id=id,
@@ -136,6 +134,13 @@ def _prompt(
         examples=examples,
         task=truth,
     )
+
+
+def has_room(text: str, examples: tuple[tuple[str, str], ...], split: Split) -> bool:
+    """Whether a context holds the request behind its examples, and what they all ask belongs to the split."""
+    asked = [text, *(question for question, _ in examples)]
+    words = sum(len(part.split()) + 1 for part in asked + [reply for _, reply in examples])
+    return words <= MAX_FEW_SHOT_WORDS and split_of(entity_key(" ".join(asked))) == split
 
 
 def _kind(rng: random.Random, source: Source, use_case: str, harm: bool) -> PromptKind:
