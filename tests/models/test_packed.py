@@ -78,10 +78,13 @@ def test_rows_go_in_and_come_out_where_they_were(lengths: list[int]) -> None:
     for row, number in enumerate(lengths):
         place = packed.index(torch.full((number,), row), torch.arange(number))
         assert flat[place].equal(rows[row, :number])
-    spread = packed.rows(flat.view(1, 1, -1, 1).double())[:, 0, :, 0]
+    x = flat.view(1, 1, -1, 1).double()
+    [(found, *_, mask)] = packed.parts(0, x, x, x, None)
+    spread = found[:, 0, :, 0]
+    assert mask is None
     for row, number in enumerate(lengths):
         assert spread[row, :number].equal(rows[row, :number].double())
-    assert packed.join(rows.double()[:, :, None, None]).flatten().equal(flat.double())
+    assert packed.join([rows.double()[:, :, None, None]]).flatten().equal(flat.double())
 
 
 def test_gradients_of_spreading_and_joining_are_exact() -> None:
@@ -89,6 +92,7 @@ def test_gradients_of_spreading_and_joining_are_exact() -> None:
     x = torch.randn(1, 2, 7, 3, dtype=torch.float64, requires_grad=True)
 
     def round_trip(x: torch.Tensor) -> torch.Tensor:
-        return packed.join(packed.rows(x).transpose(1, 2) ** 2)
+        [(found, *_)] = packed.parts(0, x, x, x, None)
+        return packed.join([found.transpose(1, 2) ** 2])
 
     assert torch.autograd.gradcheck(round_trip, x)

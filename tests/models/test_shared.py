@@ -82,10 +82,12 @@ def test_rows_stand_behind_their_prompt_and_come_back() -> None:
     shared = SharedPrompts(rows)
     assert shared.tokens.tolist() == [[5, 6, 7, 8]]
     assert shared.position.tolist() == [[0, 1, 2, 2]]
-    x = shared.tokens[:, None, :, None]
-    assert shared.rows(x)[:, 0, :, 0].equal(rows.tokens) and shared.prompts(x)[:, 0, :, 0].tolist() == [[5, 6]]
-    assert shared.queries(x)[:, 0, :, 0].tolist() == [[7], [8]]
-    joined = shared.join(shared.prompts(x).transpose(1, 2), shared.queries(x).transpose(1, 2))
-    assert joined[:, :, 0, 0].equal(shared.tokens)
-    assert shared.mask(None, torch.float32).tolist() == [[[[0.0, 0.0, 0.0]]]] * 2
-    assert shared.mask(2, torch.float32).tolist() == [[[[-math.inf, 0.0, 0.0]]]] * 2
+    x = shared.tokens[:, None, :, None].float()
+    (prompt, _, _, causal), (query, key, value, mask) = shared.parts(0, x, x, x, None)
+    assert prompt[:, 0, :, 0].tolist() == [[5, 6]] and causal is None
+    assert query[:, 0, :, 0].tolist() == [[7], [8]] and key is not value
+    assert key[:, 0, :, 0].equal(rows.tokens.float()) and value.equal(key)
+    assert shared.join([prompt.transpose(1, 2), query.transpose(1, 2)])[:, :, 0, 0].equal(shared.tokens.float())
+    assert mask is not None and mask.tolist() == [[[[0.0, 0.0, 0.0]]]] * 2
+    past = shared.parts(0, x, x, x, 2)[1][3]
+    assert past is not None and past.tolist() == [[[[-math.inf, 0.0, 0.0]]]] * 2

@@ -2,9 +2,8 @@
 
 Without a layout it is plain causal attention over right-padded rows: no real token ever sees padding, so there is no
 mask to build. With a layout (an object given to the model as `layout=`) the layout decides what each query sees: cached
-decoding runs through the model's own forward that way, so sampling and training share one definition. With `shared=`
-the model computes sequences of several responses behind one prompt, with `packed=` rows laid end to end without
-padding, and attention the rows they stand for.
+decoding runs through the model's own forward that way, so sampling and training share one definition. With `laid=` the
+model computes one sequence of rows laid end to end, and attention the rows they stand for.
 
 Sliding windows, soft caps (Gemma 2, arXiv 2408.00118) and attention sinks (gpt-oss) are honoured; what cannot be is
 refused by name. Shapes: query (N, H, T, D), key and value (N, Hkv, S, D); H is a multiple of Hkv.
@@ -33,39 +32,21 @@ class Layout(Protocol):
         ...
 
 
-class Shared(Protocol):
-    """Responses that stand behind prompts they share, all in one sequence of M tokens."""
-
-    def prompts(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries, keys or values (1, H, M, D) of the prompts alone (G, H, P, D)."""
-        ...
-
-    def rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Keys or values (1, H, M, D) as those of the rows alone (N, H, T, D)."""
-        ...
-
-    def queries(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries (1, H, M, D) of the response tokens alone (N, H, R, D)."""
-        ...
-
-    def mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Additive (N, 1, R, T): which tokens of its row each query sees."""
-        ...
-
-    def join(self, prompts: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
-        """Outputs for prompts (G, P, H, D) and responses (N, R, H, D) as those of the sequence (1, M, H, D)."""
-        ...
+Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 class Laid(Protocol):
-    """Rows that are laid end to end in one sequence of M tokens."""
+    """Rows laid end to end in one sequence of M tokens, of which attention looks at parts (N, T) that stand alone."""
 
-    def rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries, keys or values (1, H, M, D) as those of the rows (N, H, T, D)."""
+    def parts(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None
+    ) -> list[Part]:
+        """Queries, keys and values (1, H, M, D) as those of each part: queries (N, H, T, D), keys and values
+        (N, H, S, D), and an additive mask that broadcasts to (N, 1, T, S); no mask means causal, T = S."""
         ...
 
-    def join(self, x: torch.Tensor) -> torch.Tensor:
-        """Outputs for the rows (N, T, H, D) as those of the sequence (1, M, H, D)."""
+    def join(self, outputs: list[torch.Tensor]) -> torch.Tensor:
+        """Outputs for the parts (N, T, H, D) as those of the sequence (1, M, H, D)."""
         ...
 
 
@@ -81,8 +62,7 @@ def attend(
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     layout: Layout | None = None,
-    shared: Shared | None = None,
-    packed: Laid | None = None,
+    laid: Laid | None = None,
     **others: Any,  # transformers hands every attention function whatever its model was called with
 ) -> tuple[torch.Tensor, None]:
     """Attention output (N, T, H, D), and None where other implementations return weights.
@@ -93,21 +73,14 @@ def attend(
     if layout is None:
         _refuse_unknown(module, query, key, attention_mask, sliding_window, others)
     how = (query.shape[-1] ** -0.5 if scaling is None else scaling, dropout, softcap, s_aux)
-    if shared is not None:
-        q, k, v = (shared.prompts(x) for x in (query, key, value))
-        prompts = _attention(q, k, v, _window_mask(q, sliding_window), *how)
-        seen = shared.mask(sliding_window, query.dtype)
-        responses = _attention(shared.queries(query), shared.rows(key), shared.rows(value), seen, *how)
-        return shared.join(prompts, responses), None
-    if packed is not None:
-        q, k, v = (packed.rows(x) for x in (query, key, value))
-        return packed.join(_attention(q, k, v, _window_mask(q, sliding_window), *how)), None
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    if laid is not None:
+        parts = laid.parts(layer, query, key, value, sliding_window)
+        return laid.join([_attention(*part, sliding_window, *how) for part in parts]), None
     mask: torch.Tensor | None = None
     if layout is not None:
-        key, value, mask = layout.update(module.layer_idx, key, value, sliding_window)  # type: ignore[arg-type]
-    if mask is None:
-        mask = _window_mask(query, sliding_window)
-    return _attention(query, key, value, mask, *how).contiguous(), None
+        key, value, mask = layout.update(layer, key, value, sliding_window)
+    return _attention(query, key, value, mask, sliding_window, *how).contiguous(), None
 
 
 def _attention(
@@ -115,12 +88,15 @@ def _attention(
     key: torch.Tensor,
     value: torch.Tensor,
     mask: torch.Tensor | None,
+    window: int | None,
     scaling: float,
     dropout: float,
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """(N, T, H, D); no mask means causal."""
+    """(N, T, H, D); no mask means causal, within the window."""
+    if mask is None:
+        mask = _window_mask(query, window)
     one_token = query.shape[2] == 1 and mask is not None
     if one_token or softcap is not None or sinks is not None:
         return _explicit(query, key, value, mask, scaling, dropout, softcap, sinks)

@@ -28,7 +28,7 @@ def states_at(trunk: PreTrainedModel, rows: Rows, row: torch.Tensor, position: t
     if rows.group is None:
         return text_states_at(trunk, rows.tokens, rows.length, row, position)
     shared = SharedPrompts(rows)
-    output = trunk(input_ids=shared.tokens, position_ids=shared.position, use_cache=False, shared=shared)
+    output = trunk(input_ids=shared.tokens, position_ids=shared.position, use_cache=False, laid=shared)
     return output.last_hidden_state[0, shared.index(row, position)]
 
 
@@ -40,7 +40,7 @@ def text_states_at(
         return trunk(input_ids=tokens, use_cache=False).last_hidden_state[row, position]
     packed = Packed(length, tokens.shape[1])
     output = trunk(
-        input_ids=packed.take(tokens)[None], position_ids=packed.position[None], use_cache=False, packed=packed
+        input_ids=packed.take(tokens)[None], position_ids=packed.position[None], use_cache=False, laid=packed
     )
     return output.last_hidden_state[0, packed.index(row, position)]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from heedful.models.attention import Part
+
 PADDING = 0.1  # share of padding from which laying rows end to end costs less than computing it
 
 
@@ -32,13 +34,20 @@ class Packed:
         """Entries (M,) of (N, T)."""
         return tokens.flatten()[self._place]
 
-    def rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries, keys or values (1, H, M, D) as those of the rows (N, H, T, D); of padding they mean nothing."""
+    def parts(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None
+    ) -> list[Part]:
+        """The rows (N, H, T, D) from (1, H, M, D); those of padding mean nothing."""
+        q, k, v = (self._rows(x) for x in (query, key, value))
+        return [(q, k, v, None)]
+
+    def _rows(self, x: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = _Spread.apply(x.squeeze(0).transpose(0, 1), self._source, self._place)
         return found.unflatten(0, self._shape).transpose(1, 2)
 
-    def join(self, x: torch.Tensor) -> torch.Tensor:
+    def join(self, outputs: list[torch.Tensor]) -> torch.Tensor:
         """Outputs for the rows (N, T, H, D) as those of the sequence (1, M, H, D)."""
+        [x] = outputs
         found: torch.Tensor = _Gather.apply(x.flatten(0, 1), self._place)
         return found.unsqueeze(0)
 

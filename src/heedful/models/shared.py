@@ -13,6 +13,7 @@ tokens; M positions in all.
 import torch
 
 from heedful.batch import Rows
+from heedful.models.attention import Part
 
 
 class SharedPrompts:
@@ -57,20 +58,18 @@ class SharedPrompts:
         """Places in the sequence of positions (…) of rows (…), as they would count alone."""
         return self._place[row, position]
 
-    def prompts(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries, keys or values (1, H, M, D) of the prompts alone (G, H, P, D); those of padding mean nothing."""
-        return _take(x, self._prompt)
+    def parts(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None
+    ) -> list[Part]:
+        """The prompts alone, each causal (G, H, P, D), and the response tokens (N, H, R, D), each of which sees its
+        row (N, H, T, D) up to itself and no further back than the window. Those of padding mean nothing."""
+        q, k, v = (_take(x, self._prompt) for x in (query, key, value))
+        prompts = q, k, v, None
+        q, k, v = _take(query, self._place.gather(1, self._at)), _take(key, self._place), _take(value, self._place)
+        return [prompts, (q, k, v, self._mask(window, query.dtype))]
 
-    def rows(self, x: torch.Tensor) -> torch.Tensor:
-        """Keys or values (1, H, M, D) as those of the rows alone (N, H, T, D)."""
-        return _take(x, self._place)
-
-    def queries(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries (1, H, M, D) of the response tokens alone (N, H, R, D); those of padding mean nothing."""
-        return _take(x, self._place.gather(1, self._at))
-
-    def mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Additive (N, 1, R, T): each query sees its row up to itself, and no further back than the window."""
+    def _mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """Additive (N, 1, R, T)."""
         key = window, dtype
         if key not in self._masks:
             column = torch.arange(self._place.shape[1], device=self._at.device)
@@ -81,10 +80,9 @@ class SharedPrompts:
             self._masks[key] = zeros.masked_fill(~seen, float("-inf")).unsqueeze(1)
         return self._masks[key]
 
-    def join(self, prompts: torch.Tensor, responses: torch.Tensor) -> torch.Tensor:
+    def join(self, outputs: list[torch.Tensor]) -> torch.Tensor:
         """Outputs for prompts (G, P, H, D) and responses (N, R, H, D) as those of the sequence (1, M, H, D)."""
-        both = torch.cat([prompts.flatten(0, 1), responses.flatten(0, 1)])
-        return both.index_select(0, self._result).unsqueeze(0)
+        return torch.cat([x.flatten(0, 1) for x in outputs]).index_select(0, self._result).unsqueeze(0)
 
 
 def _take(x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
