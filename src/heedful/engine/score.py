@@ -47,11 +47,14 @@ class _Branches:
 
     def __init__(self, prefix: _Prefix, length: int, position: torch.Tensor, part: torch.Tensor) -> None:
         self._prefix, self._length, self._position, self._part = prefix, length, position, part
+        self._causal = not length and not bool((part > 0).any())
         self._masks: dict[int | None, torch.Tensor] = {}
 
     def update(
         self, layer: int, key: torch.Tensor, value: torch.Tensor, window: int | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if self._causal:
+            return key, value, None
         if window not in self._masks:
             seen = self._seen(window)
             self._masks[window] = torch.zeros_like(seen, dtype=key.dtype).masked_fill(~seen, float("-inf"))
