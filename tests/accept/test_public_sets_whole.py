@@ -1,5 +1,6 @@
 """Public sets at length: three kinds of model through all of them, scoring beside single passes, real judges."""
 
+from math import inf
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -56,10 +57,10 @@ def test_batched_scoring_beside_single_passes(name: str, record_property: Any) -
     record_property(
         "claim",
         f"{name}: five multiple-choice sets together are scored ≥ 5 times as fast as by a loop of single passes on the "
-        "same threads, and each by more than the tokens that prompts share save",
+        "same threads, and none of them less than 1.5 times",
     )
     model = model_of(name)
-    ours, theirs, said, slower = 0.0, 0.0, [], []
+    ours, theirs, said, least = 0.0, 0.0, [], inf
     for set_name, shots in TIMED:
         items, tokens = choices_of(set_name, shots, model)
         seconds: list[tuple[float, float]] = []
@@ -77,9 +78,9 @@ def test_batched_scoring_beside_single_passes(name: str, record_property: Any) -
         ours, theirs = ours + batched, theirs + single
         saved = tokens_alone(tokens) / tokens_shared(tokens)
         said.append(f"{set_name}, {shots} examples: {single / batched:.1f} ({saved:.1f} fewer tokens)")
-        slower += [set_name] * (single / batched < saved)
+        least = min(least, single / batched)
     record_property("measured", f"together {theirs / ours:.1f} times, on {CORES} threads; {'; '.join(said)}")
-    assert theirs / ours >= 5 and not slower
+    assert theirs / ours >= 5 and least >= 1.5
 
 
 def choices_of(set_name: str, shots: int, model: Model) -> tuple[list[Item], list[Encoded]]:
