@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from heedful.models import threads
 from heedful.models.heads import Policy
 from heedful.models.load import set_residual_dropout
 from heedful.models.threads import accumulate, hands, in_order, use_threads
@@ -54,6 +55,18 @@ def test_a_small_models_products_are_on_one_thread_from_the_first_call_on(three_
     set_residual_dropout(policy.decoder, 0.2)
     policy.train()
     assert hands(policy, 4) == 1 and torch.get_num_threads() == 1
+
+
+def test_a_large_model_behind_a_small_one_has_all_threads_again(
+    three_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = Policy(small_model("llama")), Policy(small_model("gpt2"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "SMALL", sum(p.numel() for p in small.parameters()))
+        assert sum(p.numel() for p in large.parameters()) > threads.SMALL
+        assert (hands(large, 4), torch.get_num_threads()) == (1, 3)
+        assert (hands(small, 4), torch.get_num_threads()) == (3, 1)
+        assert (hands(large, 4), torch.get_num_threads()) == (1, 3)
 
 
 def test_a_frozen_weight_gets_no_gradient(three_threads: None) -> None:

@@ -76,14 +76,17 @@ def accumulate(
 
 
 def hands(model: torch.nn.Module, num_parts: int) -> int:
-    """How many parts of the model's work go side by side; a small model's products are never shared between threads.
+    """How many parts of the model's work go side by side; a small model's products are never shared between threads,
+    and a large model's always are, whichever model worked before.
 
     That holds from the first call on, whatever the number of parts: a run that goes on in another process would
-    otherwise take up its work with other threads, and other last bits.
+    otherwise take up its work with other threads, and other last bits. It is left so: what a program of one's own does
+    behind a small model's work is on one thread until `use_threads` says otherwise.
     """
-    first = next(model.parameters())
-    small = sum(p.numel() for p in model.parameters()) <= SMALL
-    if first.device.type != "cpu" or not small:
+    if next(model.parameters()).device.type != "cpu":
+        return 1
+    if sum(p.numel() for p in model.parameters()) > SMALL:
+        torch.set_num_threads(_available or torch.get_num_threads())
         return 1
     use_one_for_the_rest()
     if any(_draws(module) or _adapts(module) for module in model.modules()):
