@@ -156,7 +156,8 @@ def people_work(name: str, recipe: Mapping[str, Any]) -> "list[Work]":
     if name == "demonstrations":
         return [Work("demonstration", pool="sft")]
     if name == "evaluation/judgements":
-        return [evaluation_work(asked["train"], asked["heldout"], wanted["labelers_per_prompt"])]
+        both = wanted.get("training_labelers", False)  # runs begun before there was the setting lack it
+        return evaluation_work(asked["train"], asked["heldout"], wanted["labelers_per_prompt"], both)
     if name.startswith("round-") and name.endswith("/rankings"):
         round = int(name.split("/")[0].removeprefix("round-"))
         works = ranking_work(round, asked["train"], asked["heldout"], asked["overlap"])

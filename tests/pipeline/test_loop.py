@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from heedful.config import InputError, read_recipe
+from heedful.evaluate.win_rate import win_rate
 from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.recipe import build
 from heedful.pipeline.results import gather, write_results
@@ -34,10 +35,12 @@ def read(path: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two rounds with as little as possible besides: no prompted baseline, one policy."""
+    """Two rounds with as little as possible besides: no prompted baseline, one policy; judged by training labelers
+    too."""
     folder = tmp_path_factory.mktemp("two") / "run"
     settings = ["rounds=2", "evaluate.prompted=false", "ppo.variants={ppo: {ptx_coef: 0}}", "pools.reward_model=14"]
     settings += ["labelers.heldout=1", "world.document_tokens=6000", "evaluate.best_of=2", "reward_model_folds=2"]
+    settings += ["evaluate.training_labelers=true"]
     recipe = build(read_recipe(str(TINY), settings))
     with at_work(recipe, folder, cores=1) as loop:
         loop.run()
@@ -350,6 +353,22 @@ def test_every_null_has_its_reason_beside_it(run: str, request: pytest.FixtureRe
 def test_results_are_gathered_from_the_folders_alone(tiny_run: Path) -> None:
     recipe = build(read_recipe(str(TINY)))
     assert json.loads(json.dumps(gather(recipe, tiny_run))) == read(tiny_run / "results.json")
+
+
+def test_training_labelers_fill_the_other_half_of_figure_3_and_no_other_number(two_rounds: Path) -> None:
+    judged = two_rounds / "evaluation" / "judgements"
+    snapshot, results = read_snapshot(judged / "snapshot"), read(two_rounds / "results.json")
+    group = {labeler.id: labeler.group for labeler in snapshot.labelers}
+    heldout = [ranking for ranking in snapshot.rankings if group[ranking.labeler] == "heldout"]
+    assert len(heldout) < len(snapshot.rankings)
+    assert {group[rating.labeler] for rating in snapshot.ratings} == {"heldout"}
+    given: dict[str, dict[str, str]] = {}
+    for row in read_jsonl(judged / "samples.jsonl"):
+        given.setdefault(row["policy"], {})[row["prompt_id"]] = row["response_id"]
+    assert results["policies"]["ppo"]["win_rate"]["mean"] == win_rate(heldout, given, "ppo", "sft").estimate.mean
+    rows = [row for row in results["preference"]["win_rates"] if row["policy"] == "ppo"]
+    known = {row["group"] for row in rows if row["mean"] is not None}
+    assert known == {"train", "heldout"}, rows
 
 
 def test_win_rates_can_be_counted_again_from_the_judgements(tiny_run: Path) -> None:

@@ -16,7 +16,7 @@ from heedful.store.erase import erase_labeler, erase_user
 from heedful.store.jsonl import export_jsonl
 from heedful.store.labels import add_labeler, add_ranking, add_response
 from heedful.store.pools import add_prompt
-from heedful.store.progress import Work, progress, ranking_work, to_label
+from heedful.store.progress import Work, evaluation_work, progress, ranking_work, to_label
 from heedful.store.schema import metadata, slots
 from heedful.store.slots import lease
 from heedful.types import Labeler, Prompt, Response
@@ -197,6 +197,24 @@ def test_nothing_waits_for_more_labelers_than_there_are(
     assert {(work.task, work.pool, work.round, work.purpose) for work in works} == {
         ("ranking", "reward_model", 3, "train")
     }
+
+
+@pytest.mark.parametrize(
+    ("train", "heldout", "also_training", "wanted"),
+    [
+        (3, 2, False, [("heldout", 2)]),
+        (1, 5, True, [("heldout", 2), ("train", 1)]),
+        (0, 5, True, [("heldout", 2)]),
+        (3, 0, False, [("train", 2)]),
+        (3, 0, True, [("train", 2)]),
+    ],
+)
+def test_the_evaluation_waits_for_held_out_labelers_and_others_where_asked(
+    train: int, heldout: int, also_training: bool, wanted: list[tuple[str, float]]
+) -> None:
+    works = evaluation_work(train, heldout, 2, also_training)
+    assert [(work.group, work.overlap) for work in works] == wanted
+    assert {(work.task, work.pool, work.purpose) for work in works} == {("ranking", "evaluation", "evaluation")}
 
 
 def test_held_out_labelers_make_no_training_judgements_of_training_prompts(store: Store) -> None:

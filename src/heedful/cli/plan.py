@@ -301,7 +301,8 @@ def evaluation_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work
         forward = number * (sizes.prompt["evaluation"] + row) + 2 * prompts * row + sizes.heldout
         size = WEIGHT * (2 * sizes.parameters + sizes.trunk)
         yield name, Work(several(number, "response"), forward, sampled=number * wanted.max_new_tokens, size=size)
-    judged = f"{several(prompts, 'prompt')}, {several(wanted.labelers_per_prompt, 'held-out labeler')} each"
+    judges = several(wanted.labelers_per_prompt, "held-out labeler") + wanted.training_labelers * " and as many others"
+    judged = f"{several(prompts, 'prompt')}, {judges} each"
     yield "evaluation/judgements", Work(judged)
     if "evaluation/choose_prefix" in names:
         new = recipe.rankings.max_new_tokens

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from heedful.config import Config
 from heedful.pipeline.figure_rows import COLUMNS, Judged, Measured, PolicyOf, figure_rows
-from heedful.pipeline.labelling import by_prompt, simulated_judgements
+from heedful.pipeline.labelling import by_prompt, judged_by_groups
 from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.world import WorldSource
 from heedful.run import Run, read_done, read_jsonl, write_atomic
@@ -108,20 +108,16 @@ def judge(run: Run, config: JudgeConfig, recipe: Recipe, given: Mapping[PolicyOf
     source = WorldSource(recipe)
     source.calibrate(by_prompt(read_snapshot(ranked)))
     items = side_by_side(run, given)
-    heldout = source.labelers("heldout") or source.labelers("train")
-    judged = simulated_judgements(items, heldout, config.labelers_per_prompt, run.seed)
-    more = simulated_judgements(items, source.labelers("train"), config.labelers_per_prompt, run.seed)
-    rankings = {ranking.id: ranking for ranking in (*judged.rankings, *more.rankings)}
-    labelers = {labeler.id: labeler for labeler in (*judged.labelers, *more.labelers)}
+    judged = judged_by_groups(items, source, config.labelers_per_prompt, run.seed, also_training=True)
     everything = Snapshot(
         prompts=tuple(prompt for prompt, _ in items),
         responses=tuple(response for _, responses in items for response in responses),
-        labelers=tuple(labelers.values()),
-        rankings=tuple(rankings.values()),
+        labelers=judged.labelers,
+        rankings=judged.rankings,
         ratings=judged.ratings,
     )
     write_snapshot(run.folder / "snapshot", everything)
-    run.finish(num_rankings=len(rankings), num_ratings=len(judged.ratings))
+    run.finish(num_rankings=len(judged.rankings), num_ratings=len(judged.ratings))
 
 
 def side_by_side(run: Run, given: Mapping[PolicyOf, Snapshot]) -> list[tuple[Prompt, list[Response]]]:

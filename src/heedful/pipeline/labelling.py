@@ -215,7 +215,7 @@ def simulated_ratings(
 def judge(
     recipe: Recipe, run: Run, store: Store, source: Source, folder: Path, names: Sequence[str], ranked: Path
 ) -> None:
-    """Held-out labelers rank and rate the policies' responses side by side, equal texts judged once.
+    """Labelers rank and rate the policies' responses side by side, equal texts judged once.
 
     The store takes no empty responses, so people are not shown them: each comes last in every ranking of its prompt.
 
@@ -231,20 +231,19 @@ def judge(
     run.count("empty_response", sum(len(responses) for _, responses in items) - len(shown))
     add_response(store, *shown)
     source.calibrate(by_prompt(read_snapshot(ranked)))
-    labelers = source.labelers("heldout") or source.labelers("train")
-    if labelers:
-        judged = simulated_judgements(items, labelers, recipe.evaluate.labelers_per_prompt, run.seed)
+    wanted = recipe.evaluate
+    if source.labelers("heldout") or source.labelers("train"):
+        judged = judged_by_groups(items, source, wanted.labelers_per_prompt, run.seed, wanted.training_labelers)
         add_labeler(store, *judged.labelers)
         known = {response.id for response in shown}
         add_ranking(store, *[r for r in judged.rankings if known.issuperset(r.responses)])
         add_rating(store, *[r for r in judged.ratings if r.response_id in known])
     else:
-        asked = recipe.labelers
-        work = evaluation_work(asked.train, asked.heldout, recipe.evaluate.labelers_per_prompt)
-        wait_for(store, [work], folder)
-        group = work.group
-        judged = of_group(export_snapshot(store, pools=["evaluation"], purpose="evaluation", heldout="include"), group)
-        judged = with_empty_last(items, judged)
+        train, heldout = recipe.labelers.train, recipe.labelers.heldout
+        works = evaluation_work(train, heldout, wanted.labelers_per_prompt, wanted.training_labelers)
+        wait_for(store, works, folder)
+        judged = export_snapshot(store, pools=["evaluation"], purpose="evaluation", heldout="include")
+        judged = with_empty_last(items, of_groups(judged, [work.group for work in works]))
     everything = Snapshot(
         prompts=tuple(prompt for prompt, _ in items),
         responses=tuple(response for _, responses in items for response in responses),
@@ -289,9 +288,9 @@ def behind(ranking: Ranking, last: tuple[str, ...]) -> Ranking:
     return ranking.model_copy(update=more)
 
 
-def of_group(judged: Snapshot, group: LabelerGroup) -> Snapshot:
-    """One labeler group's judgements."""
-    who = {labeler.id: labeler for labeler in judged.labelers if labeler.group == group}
+def of_groups(judged: Snapshot, groups: Sequence[LabelerGroup]) -> Snapshot:
+    """The judgements of these groups' labelers."""
+    who = {labeler.id: labeler for labeler in judged.labelers if labeler.group in groups}
     rankings = tuple(ranking for ranking in judged.rankings if ranking.labeler in who)
     ratings = tuple(rating for rating in judged.ratings if rating.labeler in who)
     return Snapshot(labelers=tuple(who.values()), rankings=rankings, ratings=ratings)
@@ -310,6 +309,17 @@ def side_by_side(
             utility = source.utility(prompts[response.prompt_id], response.text)
             run.sample(policy=name, prompt_id=response.prompt_id, response_id=kept.id, gold=utility)
     return [(prompt, list(asked[id].values())) for id, prompt in prompts.items() if asked[id]]
+
+
+def judged_by_groups(
+    items: Sequence[tuple[Prompt, Sequence[Response]]], source: Source, number: int, seed: int, also_training: bool
+) -> Snapshot:
+    """Held-out labelers, or training ones where nobody is held out, rank and rate; training labelers rank them too."""
+    judged = simulated_judgements(items, source.labelers("heldout") or source.labelers("train"), number, seed)
+    if not also_training or not source.labelers("heldout"):
+        return judged
+    more = simulated_judgements(items, source.labelers("train"), number, seed)
+    return replace(judged, labelers=(*judged.labelers, *more.labelers), rankings=(*judged.rankings, *more.rankings))
 
 
 def simulated_judgements(

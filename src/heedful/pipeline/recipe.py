@@ -102,6 +102,7 @@ class EvaluateConfig(Config):
 
     baseline: str = "sft"
     labelers_per_prompt: int = Field(default=2, ge=1)
+    training_labelers: bool = False  # as many training labelers rank them too: the other half of figure 3
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, ge=1)
     prefixes: tuple[str, ...] = ()  # few-shot prefixes for `prompted`, where the source of the prompts brings none

@@ -75,6 +75,7 @@ def gather(recipe: Recipe, folder: Path) -> Json:
     decided = by_scorer(judgements, given, gold) if recipe.labelers.judge == "sentiment" else judgements
     preference = Judged.of(decided, given, baseline)
     headline = preference.rankings_of(preference.headline)
+    rated = [rating for rating in judgements.ratings if preference.group[rating.labeler] == preference.headline]
 
     def wins(name: str, other: str) -> WinRate:
         if recipe.labelers.judge == "sentiment":  # the scorer itself decides
@@ -86,7 +87,7 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         against = wins(name, baseline)
         if name == baseline:  # ½ by definition: there is nothing to be unsure of
             against = against._replace(estimate=against.estimate._replace(stderr=0.0, low=0.5, high=0.5))
-        policies[name] = policy(folder / "evaluation" / name, against, judgements, given[name], gold[name])
+        policies[name] = policy(folder / "evaluation" / name, against, rated, given[name], gold[name])
     found = {
         "seed": recipe.seed,
         "recipe": recipe.name,
@@ -229,11 +230,11 @@ def cross_validated(folder: Path, rankings: list[Ranking]) -> Json | None:
 
 
 def policy(
-    folder: Path, wins: WinRate, judgements: Snapshot, given: Mapping[str, str], gold: Mapping[str, float]
+    folder: Path, wins: WinRate, rated: Sequence[Rating], given: Mapping[str, str], gold: Mapping[str, float]
 ) -> Json:
     """What was measured of a policy in its folder, and judged of its responses; given, gold: by prompt id."""
     measured = read_done(folder)["results"]
-    ratings = [r for r in judgements.ratings if given.get(r.prompt_id) == r.response_id]
+    ratings = [r for r in rated if given.get(r.prompt_id) == r.response_id]
     flags = {flag: [r for r in ratings if flag in r.flags] for flag in sorted({f for r in ratings for f in r.flags})}
     found = {
         "win_rate": win_rate_json(wins),

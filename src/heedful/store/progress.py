@@ -70,11 +70,15 @@ def marking_work(round: int, ratings: bool, references: bool) -> list[Work]:
     return works + [Work("demonstration", round=turn, pool="reward_model") for turn in turns]
 
 
-def evaluation_work(train: int, heldout: int, labelers_per_prompt: int) -> Work:
-    """The rankings the final evaluation waits for: by held-out labelers, where there are any."""
-    group: LabelerGroup = "heldout" if heldout else "train"
-    overlap = min(labelers_per_prompt, heldout or train)
-    return Work("ranking", pool="evaluation", overlap=overlap, group=group, purpose="evaluation")
+def evaluation_work(train: int, heldout: int, labelers_per_prompt: int, also_training: bool = False) -> list[Work]:
+    """The rankings the final evaluation waits for: by held-out labelers, where there are any, and by training labelers
+    where there are none or they are asked too."""
+    asked: dict[LabelerGroup, int] = {"heldout": heldout, "train": train if also_training or not heldout else 0}
+    return [
+        Work("ranking", pool="evaluation", overlap=min(labelers_per_prompt, number), group=group, purpose="evaluation")
+        for group, number in asked.items()
+        if number
+    ]
 
 
 def progress(store: Store, work: Work) -> Progress:
