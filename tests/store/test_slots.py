@@ -12,7 +12,7 @@ from heedful.store.labels import add_labeler, add_response
 from heedful.store.pools import add_prompt
 from heedful.store.progress import Work
 from heedful.store.schema import rankings, slots
-from heedful.store.slots import Taken, claim, offer
+from heedful.store.slots import Taken, claim, offer, prolong
 from heedful.types import Labeler, Prompt, Response
 from heedful.web.tasks import rank
 from heedful.web.tasks.base import load_item, save
@@ -68,3 +68,36 @@ def test_twenty_labelers_at_once_judge_everything_exactly_twice(new_place: Calla
             filled = connection.execute(select(func.count()).where(slots.c.done.is_not(None))).scalar()
         assert len(made) == len(set(made)) == filled == ITEMS * OVERLAP
         assert set(Counter(prompt for prompt, _ in made).values()) == {OVERLAP}
+
+
+def test_the_next_item_goes_by_priority_then_id_and_what_ran_out_keeps_its_place(store: Store) -> None:
+    many(store)
+    once = Work("ranking", overlap=2)
+    store.write(lambda c: c.execute(slots.update().where(slots.c.item == "q007").values(priority=-1)))
+    first, second = (claim(store, [once], "l00", minutes).item for minutes in (10, 10))
+    assert (first, second) == ("q007", "q007")  # what is held comes again
+    store.write(lambda c: c.execute(slots.update().where(slots.c.labeler == "l00").values(expires="2026-01-01")))
+    assert [claim(store, [once], name, 10).item for name in ("l01", "l02", "l03")] == ["q007", "q007", "q000"]
+    store.write(lambda c: c.execute(slots.update().where(slots.c.labeler == "l03").values(expires="2026-01-01")))
+    assert [claim(store, [once], name, 10).item for name in ("l19", "l18", "l17")] == ["q000", "q000", "q001"]
+    store.write(lambda c: c.execute(slots.update().where(slots.c.labeler > "l16").values(expires="2026-01-01")))
+    assert claim(store, [once], "l10", 10).item == "q000"  # first by item, not by who held it
+
+
+def test_a_fresh_lease_is_not_written_again_and_one_that_runs_down_is(store: Store) -> None:
+    many(store)
+    slot = claim(store, [WORK], "l00", minutes=10)
+
+    def expires() -> str:
+        with store.read() as connection:
+            return connection.execute(select(slots.c.expires).where(slots.c.key == slot.key)).scalar()
+
+    def asked_again(minutes: float, labeler: str = "l00") -> tuple[bool, bool]:
+        """Whether the item is theirs, and whether the lease was written."""
+        before = expires()
+        return prolong(store, slot, labeler, minutes), expires() != before
+
+    assert asked_again(10) == (True, False)
+    assert asked_again(20) == (True, True)  # less than nine tenths of so long are left
+    assert asked_again(10) == (True, False)  # a longer one is not cut short
+    assert asked_again(20, "l01") == (True, False)  # the item's other slot

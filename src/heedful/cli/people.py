@@ -37,6 +37,8 @@ def serve_labels(
     The first time it prints a link by which you make the first account, an admin's; everybody else is invited from
     inside. Stop it with Ctrl-C; nothing that was acknowledged is ever lost.
     """
+    import gc
+
     import uvicorn
 
     from heedful.store.database import open_store
@@ -53,8 +55,10 @@ def serve_labels(
         if secret is not None:
             say(f"make the first account here: {address}/join/{secret}")
         say(f"labelling app: {address}   (Ctrl-C stops it)")
+        app = create_app(store, config)
+        gc.freeze()  # modules and routes are never garbage; looking through them would hold every page up
         uvicorn.run(
-            create_app(store, config),
+            app,
             host=host,
             port=port,
             log_level="warning",

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import Connection, and_, delete, select
+from sqlalchemy import Connection, and_, bindparam, delete, select
 
 from heedful.config import InputError
 from heedful.store.database import Store, timestamp
@@ -30,6 +30,13 @@ LONGEST_WAIT = 900  # seconds
 FORGOTTEN = 3600  # seconds after which wrong passwords no longer count
 HASHER = PasswordHasher()
 HASHING = threading.Semaphore(2)  # one argon2 takes 64 MiB: many logins at once must not take all there is
+OF_ACCOUNT = [accounts.c[name] for name in ("id", "role", "languages", "locale", "screening")]
+OPEN_ACCOUNT = select(*OF_ACCOUNT, labelers.c.group).join_from(accounts, labelers).where(accounts.c.closed.is_(None))
+OPEN_SESSION = (  # asked at every request, so it is put together once
+    OPEN_ACCOUNT.add_columns(sessions.c.csrf)
+    .join(sessions, sessions.c.account == accounts.c.id)
+    .where(sessions.c.token == bindparam("secret"), sessions.c.expires > bindparam("now"))
+)
 NOBODY = HASHER.hash("nobody's password")  # checked where there is no account, so that both take equally long
 
 
@@ -165,10 +172,11 @@ def named(connection: Connection, name: str) -> Account | None:
 
 def find_account(connection: Connection, id: str) -> Account | None:
     """The open account of exactly that name."""
-    joined = select(accounts, labelers.c.group).join(labelers, labelers.c.id == accounts.c.id)
-    row = connection.execute(joined.where(accounts.c.id == id, accounts.c.closed.is_(None))).first()
-    if row is None:
-        return None
+    row = connection.execute(OPEN_ACCOUNT.where(accounts.c.id == id)).first()
+    return None if row is None else _account(row)
+
+
+def _account(row: Any) -> Account:
     return Account(row.id, row.role, row.group, tuple(row.languages), row.locale, row.screening)
 
 
@@ -250,10 +258,8 @@ def start_session(store: Store, account: Account, days: float) -> str:
 
 def find_session(connection: Connection, secret: str) -> Session | None:
     """The session the cookie opens, unless it ran out or its account was closed."""
-    alive = and_(sessions.c.token == hashed(secret), sessions.c.expires > timestamp())
-    row = connection.execute(select(sessions.c.account, sessions.c.csrf).where(alive)).first()
-    account = find_account(connection, row.account) if row else None
-    return Session(account, row.csrf) if row and account else None
+    row = connection.execute(OPEN_SESSION, {"secret": hashed(secret), "now": timestamp()}).first()
+    return None if row is None else Session(_account(row), row.csrf)
 
 
 def end_session(store: Store, secret: str) -> None:

@@ -8,10 +8,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
 
 from alembic import command
@@ -26,6 +27,7 @@ from heedful.config import InputError
 T = TypeVar("T")
 BUSY_SECONDS = 30
 TRIES = 8
+CONNECTIONS = 10  # are kept open: as many as the app's threads ask for at once
 MIGRATION_LOCK = 0x6865656466  # any number of our own: PostgreSQL's advisory locks are named by number
 
 
@@ -34,6 +36,7 @@ class Store:
     """A handle on the database; safe to share between threads."""
 
     engine: Engine
+    turns: RLock = field(default_factory=RLock, compare=False, repr=False)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -45,7 +48,7 @@ class Store:
         """Run `work` in one transaction, all or nothing, and again when another writer was in the way."""
         for attempt in range(TRIES):
             try:
-                with self._connect(write=True) as connection, connection.begin():
+                with self._turn(), self._connect(write=True) as connection, connection.begin():
                     return work(connection)
             except (OperationalError, IntegrityError):
                 # Another writer holds the lock, or inserted the same row between our look and our insert.
@@ -58,6 +61,10 @@ class Store:
         """Let no other transaction that calls this for the table run until this one ends; call it first in `write`."""
         if self.engine.dialect.name == "postgresql":  # SQLite's writers take turns anyway
             connection.exec_driver_sql(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE")
+
+    def _turn(self) -> AbstractContextManager[Any]:
+        """SQLite lets writers look again after ever longer sleeps; threads of one process need not."""
+        return self.turns if self.engine.dialect.name == "sqlite" else nullcontext()
 
     def _connect(self, write: bool) -> Connection:
         connection = self.engine.connect()
@@ -107,7 +114,7 @@ def connect(where: str | Path) -> Store:
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+psycopg")
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if url.drivername == "sqlite" else {}
-        engine = create_engine(url, **options)
+        engine = create_engine(url, pool_size=CONNECTIONS, **options)
     except ModuleNotFoundError as error:
         raise InputError(f"{where}: {error.name} is not installed; pip install 'heedful[postgres]'") from None
     except ArgumentError:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Select, Table, and_, false, func, select, true
@@ -143,6 +144,7 @@ def _leased_to(connection: Connection, work: Work, now: str) -> Mapping[str, set
     return _by_item(connection, select(slots.c.item, slots.c.labeler).where(held))
 
 
+@lru_cache(1000)  # putting it together takes longer than most of the queries it is in
 def is_of(table: Table, work: Work) -> ColumnElement[bool]:
     """The rows of slots, skips or drafts that are the work's (of whatever pool)."""
     return and_(*(table.c[name] == getattr(work, name) for name in ("task", "purpose", "round", "group")))

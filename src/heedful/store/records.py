@@ -77,11 +77,10 @@ def insert(connection: Connection, entries: Sequence[Entry]) -> int:
         ids = [entry.record.id for entry in chunk]
         for erased in erased_ids(connection, table, ids):
             raise InputError(f"{table.name}: {erased} was erased on request and cannot be added again")
-        there = {record.id: record for record in select_records(connection, kind, table.c.id.in_(ids))}
-        columns = {row["id"]: row for row in _rows(connection, table, table.c.id.in_(ids))}
+        there = {row["id"]: (record, row) for record, row in select_entries(connection, kind, table.c.id.in_(ids))}
         for entry in chunk:
             if entry.record.id in there:
-                _check_same(entry, there[entry.record.id], columns[entry.record.id])
+                _check_same(entry, *there[entry.record.id])
             else:
                 row, items = written[entry.record.id]
                 rows.append(row | {"round": 0, "created": created} | dict(entry.columns))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, bindparam, delete, select
 
 from heedful.store.database import Store, timestamp
 from heedful.store.schema import settings
@@ -26,6 +26,9 @@ NUMBERS: dict[str, Number] = {
 }
 
 
+VALUE = select(settings.c.value).where(settings.c.key == bindparam("wanted"))  # every page asks this several times
+
+
 class Box(NamedTuple):
     """What can be ticked, of a response or of a chat. One that is no longer shown stays, so that what was ticked can be
     read."""
@@ -36,7 +39,7 @@ class Box(NamedTuple):
 
 
 def read_setting(connection: Connection, key: str, default: Any) -> Any:
-    found = connection.execute(select(settings.c.value).where(settings.c.key == key)).first()
+    found = connection.execute(VALUE, {"wanted": key}).first()
     return default if found is None else found.value
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, case, delete, func, or_, select
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, not_, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from heedful.config import InputError
@@ -34,6 +34,9 @@ from heedful.store.progress import (
 from heedful.store.records import chunks
 from heedful.store.schema import drafts, gold, prompts, responses, skips, slots, works
 
+OTHER_SLOTS = slots.alias()
+BY_KEY = select(slots).where(slots.c.key == bindparam("wanted"))
+FRESH = 0.9  # share of a lease that is as good as all of it
 OPEN = {"labeler": None, "expires": None, "done": None, "seconds": None}
 
 
@@ -214,7 +217,7 @@ def options_of(connection: Connection, work: Work) -> dict[str, Any]:
 
 def find_slot(connection: Connection, key: str) -> Slot | None:
     """The slot an address speaks of."""
-    row = connection.execute(select(slots).where(slots.c.key == key)).first()
+    row = connection.execute(BY_KEY, {"wanted": key}).first()
     if row is None:
         return None
     return _slot(row, Work(row.task, row.round, None, 1, row.group, row.purpose))
@@ -222,7 +225,12 @@ def find_slot(connection: Connection, key: str) -> Slot | None:
 
 def prolong(store: Store, slot: Slot, labeler: str, minutes: float) -> bool:
     """Lease the item the slot is of, or prolong the lease; False where no slot of it is open to the labeler."""
-    expires = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
+    now = datetime.now(UTC)
+    expires, enough = (timestamp(now + timedelta(minutes=part * minutes)) for part in (1, FRESH))
+    with store.read() as connection:
+        held = connection.execute(BY_KEY, {"wanted": slot.key}).first()
+    if held is not None and held.labeler == labeler and held.done is None and held.expires > enough:
+        return True  # a page and its drafts ask again and again, and whoever writes keeps others waiting
 
     def take(connection: Connection) -> bool:
         store.take_turns(connection, slots)
@@ -303,19 +311,28 @@ def _held(connection: Connection, work: Work, labeler: str) -> Any:
 
 def _next(connection: Connection, work: Work, labeler: str, languages: Sequence[str]) -> Any:
     also = silent(work) if work.purpose == "train" else work  # nobody gets as gold what they judged, nor again
-    mine = select(slots.c.item).where(or_(is_of(slots, work), is_of(slots, also)), slots.c.labeler == labeler)
-    passed = select(skips.c.item).where(or_(is_of(skips, work), is_of(skips, also)), skips.c.labeler == labeler)
-    fits = and_(is_of(slots, work), _is_free(), slots.c.item.not_in(mine), slots.c.item.not_in(passed), in_pool(work))
-    fits = and_(fits, ~is_set_aside(connection, work))
+    seen = []
+    for table in (OTHER_SLOTS, skips):
+        same = or_(is_of(table, work), is_of(table, also))
+        seen.append(exists().where(same, table.c.item == slots.c.item, table.c.labeler == labeler))
+    fits = and_(is_of(slots, work), not_(or_(*seen)), in_pool(work), ~is_set_aside(connection, work))
     if languages:
         fits = and_(fits, slots.c.language.in_(["", *languages]))
     order = slots.c.priority, slots.c.item, slots.c.number
-    return connection.execute(select(slots).where(fits).order_by(*order).limit(1)).first()
+    queue = slots.c.done, slots.c.labeler, *order  # as the index has them: of 10,000 open slots one is read
+    found = [
+        connection.execute(select(slots).where(free, fits).order_by(*by).limit(1)).first()
+        for free, by in ((_unclaimed(), queue), (_ran_out(), order))
+    ]
+    return min((row for row in found if row), key=lambda row: (row.priority, row.item, row.number), default=None)
 
 
-def _is_free() -> ColumnElement[bool]:
-    ran_out = and_(slots.c.labeler.is_not(None), slots.c.expires <= timestamp())
-    return and_(slots.c.done.is_(None), or_(slots.c.labeler.is_(None), ran_out))
+def _unclaimed() -> ColumnElement[bool]:
+    return and_(slots.c.done.is_(None), slots.c.labeler.is_(None))
+
+
+def _ran_out() -> ColumnElement[bool]:
+    return and_(slots.c.done.is_(None), slots.c.labeler.is_not(None), slots.c.expires <= timestamp())
 
 
 def in_pool(work: Work) -> ColumnElement[bool]:
@@ -334,7 +351,8 @@ def _own_or_free(connection: Connection, work: Work, item: str, labeler: str) ->
     mine = connection.execute(select(slots).where(at, slots.c.labeler == labeler)).first()
     if mine is not None:
         return mine
-    return connection.execute(select(slots).where(at, _is_free()).order_by(slots.c.number).limit(1)).first()
+    free = or_(_unclaimed(), _ran_out())
+    return connection.execute(select(slots).where(at, free).order_by(slots.c.number).limit(1)).first()
 
 
 def finish(connection: Connection, work: Work, item: str, labeler: str, seconds: float | None = None) -> bool:

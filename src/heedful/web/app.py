@@ -1,8 +1,10 @@
 """The app: routes, middleware, and a page for every way in which a request can fail."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import quote
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -21,6 +23,7 @@ from heedful.web.words import N_
 
 MEASURING = (quality.router, adjudicate.router, screening.router)
 ROUTERS = (login.router, work.router, chat.router, playground.router, api.router, run.router, *lead.ROUTERS, *MEASURING)
+THREADS = 8  # that make pages: Python runs one at a time, and among more of them every page waits longer
 SAYS = {
     403: N_("You may not do this."),
     404: N_("There is nothing here."),
@@ -33,7 +36,7 @@ SAYS = {
 def create_app(store: Store, config: WebConfig | None = None) -> FastAPI:
     """The app over an open store."""
     config = config or WebConfig()
-    app = FastAPI(title="heedful", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app = FastAPI(title="heedful", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json", lifespan=few_threads)
     app.state.store, app.state.config = store, config
     app.state.hashing = CapacityLimiter(4)  # threads for passwords, see `visit.aside`
     for router in ROUTERS:
@@ -49,6 +52,12 @@ def create_app(store: Store, config: WebConfig | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, lambda request, error: failed(request, error.status_code))
     app.add_exception_handler(Exception, broken)
     return app
+
+
+@asynccontextmanager
+async def few_threads(_: FastAPI) -> AsyncIterator[None]:
+    to_thread.current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 def to_login(request: Request, _: Exception) -> Response:

@@ -3,6 +3,8 @@
 Texts come from models and strangers: raw HTML is shown as it is written, and what is left is sanitized once more.
 """
 
+from functools import lru_cache
+
 import nh3
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
@@ -17,6 +19,7 @@ SCHEMES = {"http", "https", "mailto"}
 LONGEST, MOST_BRACKETS = 50_000, 5_000  # a parser's time grows with the square of what opens and never closes
 
 
+@lru_cache(500)  # a guideline stands on every page of its task
 def html_of(text: str) -> Markup:
     """The text as safe HTML; links open elsewhere and tell nothing of us. Very long ones stay as they are."""
     if len(text) > LONGEST or text.count("[") > MOST_BRACKETS:

@@ -140,7 +140,7 @@ def visit(request: Request) -> Visit:
 Anybody = Annotated[Visit, Depends(visit)]
 
 
-def logged_in(here: Anybody) -> Visit:
+async def logged_in(here: Anybody) -> Visit:  # what waits for nothing is no work for a thread
     if here.session is None:
         raise LoginNeeded
     return here
@@ -152,7 +152,7 @@ Member = Annotated[Visit, Depends(logged_in)]
 def of_role(*roles: str) -> Any:
     """A dependency: the visitor is logged in and has one of the roles."""
 
-    def check(here: Member) -> Visit:
+    async def check(here: Member) -> Visit:
         if here.account.role not in roles:
             raise Forbidden(" / ".join(roles))
         return here
@@ -178,7 +178,7 @@ async def checked_form(request: Request) -> Mapping[str, Any]:
     return form
 
 
-def with_csrf(here: Anybody, form: Annotated[FormData, Depends(checked_form)]) -> FormData:
+async def with_csrf(here: Anybody, form: Annotated[FormData, Depends(checked_form)]) -> FormData:
     """The fields of a form that one of our own pages of this session sent."""
     if here.session is not None:
         sent = form.get("csrf") or here.request.headers.get("x-csrf-token") or ""

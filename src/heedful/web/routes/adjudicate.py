@@ -100,6 +100,7 @@ def submit(here: Lead, form: Fields) -> Response:
     fields = {name: text_of(form, name) for name in form if name not in ("csrf", "guideline")}
     with here.store.read() as connection:
         item = item_of(connection, here, text_of(form, "prompt"), text_of(form, "round"))
+        guideline = shown_guideline(connection, form)
         try:
             made = rank.read(item, fields)
         except Problems as problems:
@@ -111,7 +112,7 @@ def submit(here: Lead, form: Fields) -> Response:
         return own_slot(connection, item.slot.work, item.slot.item, here.account.id, expires)
 
     slot = here.store.write(take)
-    save(here.store, item._replace(slot=slot), made, shown_guideline(here, form), seconds_of(form))
+    save(here.store, item._replace(slot=slot), made, guideline, seconds_of(form))
     if text_of(form, "gold"):
         try:
             mark(here.store, own_ranking(here, item), here.account.id)

@@ -83,6 +83,8 @@ def choose_answer(here: Worker, key: str, form: Fields) -> Response:
     """Store the choice between the last two answers; until the next message is sent, another one takes its place."""
     item = item_of(here, key)
     choice = text_of(form, "choice")
+    with here.store.read() as connection:
+        guideline = shown_guideline(connection, form)
     try:
         if choice not in CHOICES:
             raise Problems([Problem("choice", MISSING, {})])
@@ -94,7 +96,7 @@ def choose_answer(here: Worker, key: str, form: Fields) -> Response:
             won,
             strength,
             item.slot.work.purpose,
-            shown_guideline(here, form),
+            guideline,
             seconds_of(form),
         )
     except Problems as problems:

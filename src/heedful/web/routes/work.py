@@ -98,6 +98,7 @@ def next_slot(here: Visit, wanted: str = "", only: bool = False, tasks: Collecti
         return screening.next_slot(here.store, account, lease_minutes(here), wanted.partition("/")[0])
     for fresh in (False, True):  # where nothing is left, look once more for what came in since
         with here.store.read() as connection:
+            minutes = read_number(connection, "lease_minutes")
             found = [(work, options) for work, options in on_offer(connection, account.group) if work.task in tasks]
         if wanted:
             found = [pair for pair in found if name_of(pair[0]) == wanted] or ([] if only else found)
@@ -105,7 +106,7 @@ def next_slot(here: Visit, wanted: str = "", only: bool = False, tasks: Collecti
             for work, options in found:
                 offer(here.store, work, options)
         works = [work for work, _ in found]
-        slot = claim(here.store, works, account.id, lease_minutes(here), account.languages)
+        slot = claim(here.store, works, account.id, minutes, account.languages)
         if slot is not None:
             return slot
     return None
@@ -124,8 +125,8 @@ def name_of(work: Work) -> str:
 def item_page(here: Worker, key: str) -> Response:
     """The item's form: empty, as the draft left it, or as it was submitted."""
     with here.store.read() as connection:
-        slot = mine(connection, key, here)
-    if slot.done is None and not prolong(here.store, slot, here.account.id, lease_minutes(here)):
+        slot, minutes = mine(connection, key, here), read_number(connection, "lease_minutes")
+    if slot.done is None and not prolong(here.store, slot, here.account.id, minutes):
         return here.redirect("/?notice=taken")
     with here.store.read() as connection:
         item = read_item(connection, here, slot)
@@ -197,6 +198,7 @@ def submit(here: Worker, key: str, form: Fields) -> Response:
     with here.store.read() as connection:
         slot = mine(connection, key, here)
         item = read_item(connection, here, slot)
+        guideline = shown_guideline(connection, form)
     task = TASKS[slot.work.task]
     fields = {name: text_of(form, name) for name in form if name not in ("csrf", "guideline")}
     if "press" in fields and hasattr(task, "pressed"):
@@ -205,7 +207,7 @@ def submit(here: Worker, key: str, form: Fields) -> Response:
     try:
         made = task.read(item, fields)
         keep = getattr(task, "save", save)
-        new = keep(here.store, item, made, shown_guideline(here, form), seconds_of(form))
+        new = keep(here.store, item, made, guideline, seconds_of(form))
     except Problems as problems:
         with here.store.read() as connection:
             return filled(connection, here, item, fields, 422, problems=problems.found)
@@ -217,10 +219,9 @@ def submit(here: Worker, key: str, form: Fields) -> Response:
     return to_next(here, name_of(shown(here, slot).work), notice="saved")
 
 
-def shown_guideline(here: Visit, form: Mapping[str, Any]) -> str:
+def shown_guideline(connection: Connection, form: Mapping[str, Any]) -> str:
     """The version that stood on the page when it was filled in."""
-    with here.store.read() as connection:
-        found = read_guideline(connection, text_of(form, "guideline"))
+    found = read_guideline(connection, text_of(form, "guideline"))
     return found.id if found else UNKNOWN_GUIDELINE
 
 
@@ -237,8 +238,8 @@ def put_draft(here: Worker, key: str, fields: Annotated[dict[str, str], Body()])
     """Keep what the page holds so far, and the lease alive."""
     check_header(here)
     with here.store.read() as connection:
-        slot = mine(connection, key, here)
-    kept = slot.done is not None or prolong(here.store, slot, here.account.id, lease_minutes(here))
+        slot, minutes = mine(connection, key, here), read_number(connection, "lease_minutes")
+    kept = slot.done is not None or prolong(here.store, slot, here.account.id, minutes)
     clean = {keepable(name): keepable(text) for name, text in fields.items()}
     keep_draft(here.store, slot, here.account.id, clean)
     return JSONResponse({"saved": timestamp(), "yours": kept})
