@@ -1,8 +1,9 @@
 """axe on every page that anybody can reach, in English and Chinese, light and dark, wide and on a phone."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -31,7 +32,9 @@ ROLES = {
     "lead": "a lead",
     "admin": "an admin",
 }
-LOOKS = [(locale, scheme, width) for locale in ("en", "zh-CN") for scheme in ("light", "dark") for width in (1200, 390)]
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
+LOOKS = [(locale, scheme, width) for locale in ("en", "zh-CN") for scheme in SCHEMES for width in (1200, 390)]
 MOST_OF_A_KIND = 2  # pages of one route: what differs between two of them is text
 OTHER_TASKS = (
     *(
@@ -61,19 +64,15 @@ def app(tmp_path: Path, folder: Path, planted: Callable[..., str]) -> Iterator[S
         app.close()
 
 
-def log_in(browser: Browser, app: Served, name: str, locale: str, scheme: str, width: int) -> Page:
+def log_in(browser: Browser, app: Served, name: str, locale: str, scheme: Scheme, width: int) -> Page:
     context = browser.new_context(
         locale=locale, color_scheme=scheme, base_url=app.address, viewport={"width": width, "height": 800}
-    )  # type: ignore[arg-type]
+    )
     if locale != "en":
         context.add_cookies([{"name": "heedful_locale", "value": "zh_Hans", "url": app.address}])
     page = context.new_page()
     if name:
-        page.goto("/login")
-        page.fill("#name", name)
-        page.fill("#password", PASSWORD)
-        page.press("#password", "Enter")
-        page.wait_for_url(lambda url: "/login" not in url)
+        send(page, "/login", {"#name": name, "#password": PASSWORD}, "form.narrow button.main", ".who a")
     return page
 
 
@@ -109,11 +108,12 @@ def links_of(page: Page) -> list[str]:
 
 def crawl(page: Page, begin_at: list[str], checked: Checked) -> int:
     """Every kind of page that links lead to; the number of pages."""
-    waiting, seen, kinds = [*begin_at], set(begin_at), {}
+    waiting, seen = [*begin_at], set(begin_at)
+    kinds: Counter[str] = Counter()
     while waiting:
         path = waiting.pop(0)
         kind = kind_of(path.split("?")[0])
-        kinds[kind] = kinds.get(kind, 0) + 1
+        kinds[kind] += 1
         if kinds[kind] > MOST_OF_A_KIND:
             continue
         answer = page.goto(path)
@@ -152,37 +152,35 @@ def work_through(page: Page, checked: Checked) -> None:
             checked.look(page, f"{name}, answered")
 
 
+def send(page: Page, path: str, fields: dict[str, str], button: str, sight: str) -> None:
+    """Fill in a form of the page, send it, and wait for what is to be seen then."""
+    page.goto(path)
+    page.evaluate("document.querySelectorAll('form').forEach(form => form.noValidate = true)")
+    for field, text in fields.items():
+        page.fill(field, text)
+    page.click(button)
+    page.wait_for_selector(sight)
+
+
 def forms_of_leads(page: Page, checked: Checked) -> None:
     """Pages that only a form leads to."""
-    page.goto("/lead/people")
-    page.click('form[action="/lead/people/invite"] button')
-    page.wait_for_selector(".fresh")
+    send(page, "/lead/people", {}, 'form[action="/lead/people/invite"] button', ".fresh")
     checked.look(page, "an invitation's link")
-    page.goto("/account")
-    page.fill("#token-name", "axe")
-    page.click('form[action="/account/tokens"] button')
-    page.wait_for_selector("#token")
+    send(page, "/account", {"#token-name": "axe"}, 'form[action="/account/tokens"] button', "#token")
     checked.look(page, "a fresh token")
-    page.goto("/lead/settings")
-    page.fill("#gold_rate", "0.5")
-    page.evaluate("document.querySelectorAll('form').forEach(form => form.noValidate = true)")
-    page.fill("#lease_minutes", "")
-    page.click('form[action="/lead/settings/numbers"] button')
-    page.wait_for_selector(".problem")
+    numbers = {"#gold_rate": "0.5", "#lease_minutes": ""}
+    send(page, "/lead/settings", numbers, 'form[action="/lead/settings/numbers"] button', ".problem")
     checked.look(page, "refused settings")
     page.goto("/lead/guidelines/ranking/train/en?version=1&with=0")
     checked.look(page, "a guideline's changes")
-    page.goto("/playground")
-    page.fill("#prompt", "Who are you?")
-    page.click("#send")
-    page.wait_for_selector("#ballot:visible")
+    send(page, "/playground", {"#prompt": "Who are you?"}, "#send", "#ballot:visible")
     checked.look(page, "two answers")
     page.click("#ballot [value=b]")
     page.wait_for_selector("h2 bdi")
     checked.look(page, "a vote")
 
 
-@pytest.mark.parametrize("name", ROLES)
+@pytest.mark.parametrize("name", ROLES, ids=[who.split()[-1] for who in ROLES.values()])
 def test_axe_on_every_page(app: Served, chromium: Browser, record_property: Any, name: str) -> None:
     record_property(
         "claim", f"axe finds nothing serious on any page that {ROLES[name]} can reach, none is wider than its window"

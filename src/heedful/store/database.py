@@ -62,6 +62,14 @@ class Store:
         if self.engine.dialect.name == "postgresql":  # SQLite's writers take turns anyway
             connection.exec_driver_sql(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE")
 
+    def survey(self, connection: Connection, table: Table) -> None:
+        """Have the database count what the table holds; call it after many rows came in at once.
+
+        Of a table that it takes for empty, PostgreSQL sorts all rows to find the first.
+        """
+        if self.engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"ANALYZE {table.name}")
+
     def _turn(self) -> AbstractContextManager[Any]:
         """SQLite lets writers look again after ever longer sleeps; threads of one process need not."""
         return self.turns if self.engine.dialect.name == "sqlite" else nullcontext()

@@ -75,7 +75,8 @@ def offer(store: Store, work: Work, options: Mapping[str, Any] | None = None) ->
             connection.execute(
                 works.insert().values(key_of(work) | values | {"pool": work.pool or "", "created": timestamp()})
             )
-        make_slots(connection, work)
+        if make_slots(connection, work):
+            store.survey(connection, slots)
         left = select(slots.c.item).where(is_of(slots, work), slots.c.done.is_(None))
         return len(connection.execute(left).all())
 
@@ -97,10 +98,13 @@ def on_offer(connection: Connection, group: str | None = None) -> list[tuple[Wor
     ]
 
 
-def make_slots(connection: Connection, work: Work) -> None:
+def make_slots(connection: Connection, work: Work) -> int:
     """Bring the slots up to what is wanted: one for every judgement made, open ones up to the overlap.
 
     Judgements that came in from elsewhere fill slots too. What was once wanted and is no more stays.
+
+    Returns:
+        The number of new slots.
     """
     judged = done_by(connection, work)
     held: dict[str, dict[int, Any]] = defaultdict(dict)
@@ -128,6 +132,7 @@ def make_slots(connection: Connection, work: Work) -> None:
             new.append(_row(work, item, number, language))
     for chunk in chunks(new):
         connection.execute(slots.insert(), list(chunk))
+    return len(new)
 
 
 def _row(work: Work, item: str, number: int, language: str) -> dict[str, Any]:
