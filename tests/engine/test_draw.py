@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heedful.engine.draw import Sampling, draw, sampling, stream_key, truncate, uniforms
+from heedful.engine.draw import COLDEST, Sampling, draw, sampling, stream_key, truncate, uniforms
 
 
 def same_for(n: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Sampling:
@@ -104,6 +104,27 @@ def test_forbidden_tokens_are_never_drawn_even_at_the_ends() -> None:
     logits = torch.tensor([[float("-inf"), 0.0, float("-inf"), 1.0, float("-inf")]]).expand(4, -1)
     u = torch.tensor([2.0**-51, 0.2, 0.9, 1 - 2.0**-51], dtype=torch.float64)
     assert set(draw(logits, same_for(4), u).token.tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize("temperature", [COLDEST, COLDEST / 2, 1e-39, 1e-45])
+def test_the_coldest_rows_are_greedy(temperature: float) -> None:
+    logits = torch.randn(5, 300, generator=torch.Generator().manual_seed(2)) * 1000
+    drawn = draw(logits, same_for(5, temperature), grid(5))
+    assert torch.equal(drawn.token, logits.argmax(-1)) and drawn.logprob.isfinite().all() and not drawn.failed.any()
+
+
+def test_a_row_that_is_no_distribution_fails_alone() -> None:
+    """Whatever its settings; the others get what they get without it."""
+    good = torch.randn(1, 70, generator=torch.Generator().manual_seed(3)).expand(4, -1).clone()
+    bad = good.clone()
+    bad[0, 5], bad[1, 69], bad[2] = math.nan, math.inf, -math.inf
+    temperature, top_k = torch.tensor([1.0, 0.0, 1.0, 0.7]), torch.tensor([0, 0, 3, 3])
+    for top_p in (1.0, 0.9):
+        how = sampling(temperature, top_k, torch.full((4,), top_p))
+        drawn, expected = draw(bad, how, grid(4)), draw(good, how, grid(4))
+        assert drawn.failed.tolist() == [True, True, True, False] and drawn.token[:3].tolist() == [0, 0, 0]
+        assert drawn.token[3] == expected.token[3] and drawn.logprob[3] == expected.logprob[3]
+        assert not expected.failed.any()
 
 
 def test_close_draws_are_counted() -> None:

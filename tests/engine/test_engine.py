@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -233,12 +234,78 @@ def test_leaving_a_stream_early_restores_the_model() -> None:
         (Request([1], 0), "prompt 1: num_samples"),
         (Request([1], 1, 0), "prompt 1: num_samples and max_new_tokens"),
         (Request([1], 1, 5, temperature=-1.0), "prompt 1: temperature"),
-        (Request([1], 1, 5, top_p=0.0), "prompt 1: temperature and top_k"),
+        (Request([1], 1, 5, temperature=math.nan), "prompt 1: temperature"),
+        (Request([1], 1, 5, temperature=math.inf), "prompt 1: temperature"),
+        (Request([1], 1, 5, top_p=0.0), "prompt 1: temperature .* top_p in"),
+        (Request([1], 1, 5, top_p=math.nan), "prompt 1: temperature .* top_p in"),
+        (Request([1], 1, 5, bias=((5, math.nan),)), "prompt 1: a bias must be a finite number"),
+        (Request([1], 1, 5, bias=((5, math.inf),)), "prompt 1: a bias must be a finite number"),
+        (Request([1], 1, 5, logprobs=-1), "prompt 1: logprobs"),
+        (Request([1], 1, 5, prompt_logprobs=-1), "prompt 1: logprobs and prompt_logprobs"),
     ],
 )
 def test_impossible_requests_are_named(request_: Request, says: str) -> None:
     with pytest.raises(InputError, match=says):
         Engine(small_model("llama"), [END]).generate([Request([1], 1, 3), request_])
+
+
+BAD = VOCAB - 1  # a token whose embedding is damaged
+NEVER_BAD = ((BAD, -math.inf),)
+
+
+def damaged(dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+    """A model that is right until a prompt holds BAD."""
+    model = small_model("mistral").to(dtype)
+    model.get_input_embeddings().weight.data[BAD] = math.nan
+    return model
+
+
+def test_a_response_without_a_distribution_ends_alone() -> None:
+    """At its prompt, or where every token is forbidden; the others go on, with what they get without it."""
+    model = damaged()
+    requests = [Request(p, 2, 12, seed=i, bias=NEVER_BAD) for i, p in enumerate(some_prompts([9, 4, 6, 5, 9, 3]))]
+    requests[1] = Request([3, BAD, 5], 2, 12, logprobs=2)
+    requests[3] = Request([4], 1, 12, temperature=1e-39, bias=tuple((i, -math.inf) for i in range(VOCAB)))
+    found = {(i, sample): completion for i, sample, completion in Engine(model, [END], max_rows=3).stream(requests)}
+    for (i, sample), completion in found.items():
+        assert completion.failed == (i in (1, 3))
+        if completion.failed:
+            assert completion == Completion([], [], False, [], [], True)
+        else:
+            assert completion.tokens == Engine(model, [END]).generate([requests[i]])[0][sample].tokens
+    assert len(found) == 11
+    with pytest.raises(InputError, match="prompt 1: the model's logits are not finite"):
+        Engine(model, [END]).generate(requests[:2])
+
+
+def test_whoever_takes_a_failed_rows_place_is_not_disturbed() -> None:
+    """A mask hides what the row before left in the cache, but not if that is NaN."""
+    model = damaged()
+    stays, next_one = (Request(p, 1, n, bias=NEVER_BAD) for p, n in zip(some_prompts([20, 3]), [20, 8], strict=True))
+    with Engine(model, [], max_rows=2).session() as session:
+        session.add(0, stays)
+        session.add(1, Request([BAD] * 12, 1, 5))
+        session.step()
+        assert [(token.order, token.failed, token.last) for token in session.newest()] == [
+            (0, False, False),
+            (1, True, True),
+        ]
+        assert [order for order, _, completion in session.collect() if completion.failed] == [1]
+        session.add(2, next_one)
+        found = {}
+        while session.busy:
+            session.step()
+            found |= {order: completion.tokens for order, _, completion in session.collect()}
+    for order, request in ((0, stays), (2, next_one)):
+        assert found[order] == Engine(model, []).generate([request])[0][0].tokens
+
+
+def test_a_response_that_fails_midway_keeps_what_it_has() -> None:
+    model = damaged()
+    [[whole]] = Engine(model, []).generate([Request([5, 6], 1, 6, bias=NEVER_BAD, seed=1)])
+    [(_, _, found)] = Engine(model, []).stream([Request([5, 6], 1, 6, bias=((BAD, 100.0),), seed=1, logprobs=0)])
+    assert (found.tokens, found.failed, len(found.logprob), len(found.odds)) == ([BAD], True, 1, 1)
+    assert len(whole.tokens) == 6 and not whole.failed
 
 
 def test_a_response_may_fill_the_context_to_its_last_position() -> None:

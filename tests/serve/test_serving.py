@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from heedful.serve.served import Served, end_tokens
 from heedful.serve.spelling import Spelling
 from heedful.text.format import PromptFormat, prompt_tokens
 from heedful.types import Prompt
+from processes import wait_until
 from small_server import save_small, threaded
 from small_tokenizers import byte_tokenizer
 from tiny import refuse
@@ -120,6 +122,33 @@ def test_a_failure_is_told_and_survived(served: Served, monkeypatch: pytest.Monk
         assert failed.status_code == 500 and failed.json()["error"]["type"] == "server_error"
         assert httpx.get(url + "/health").json() == {"status": "ok", "rows": 0, "asked": 0}
         assert httpx.post(url + "/v1/completions", json=body).json()["choices"] == whole.json()["choices"]
+
+
+def test_logits_that_are_no_numbers_cost_one_client_its_answer(served: Served) -> None:
+    """Planted in one token's embedding: its client hears of it, all others are answered as if it had not asked."""
+    bad = served.tokenizer("z", add_special_tokens=False)["input_ids"]
+    served.engine.model.get_input_embeddings().weight.data[bad] = float("nan")
+    never = {str(id): -100 for id in (*bad, *served.tokenizer.all_special_ids)}
+    body = {"model": "m", "prompt": "the boat", "max_tokens": 1500, "seed": 1, "logit_bias": never}
+    with threaded(make_app(served, 8)) as url, ThreadPoolExecutor(2) as pool:
+
+        def ask(**changes: Any) -> httpx.Response:
+            return httpx.post(url + "/v1/completions", json=body | changes, timeout=60)
+
+        others = [pool.submit(ask, seed=seed) for seed in (1, 2)]
+        wait_until(lambda: httpx.get(url + "/health").json()["rows"] == 2)
+        for wrong in ({"prompt": ["a", "z"]}, {"prompt": "z", "n": 2}):
+            response = ask(**wrong)
+            assert response.status_code == 500 and "logits are not finite" in response.json()["error"]["message"]
+        with httpx.stream("POST", url + "/v1/completions", json=body | {"prompt": "z", "stream": True}) as events:
+            assert "logits are not finite" in "".join(events.iter_text())
+        assert (
+            ask(temperature=1e-39, max_tokens=9).json()["choices"] == ask(temperature=0, max_tokens=9).json()["choices"]
+        )
+        answers = [other.result() for other in others]
+        wait_until(lambda: httpx.get(url + "/health").json() == {"status": "ok", "rows": 0, "asked": 0})
+        for seed, answer in zip((1, 2), answers, strict=True):
+            assert answer.status_code == 200 and answer.json()["choices"] == ask(seed=seed).json()["choices"]
 
 
 def test_a_mistake_of_ours_is_told_in_the_apis_form(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,11 @@ class Cache:
         for x in (*self.key.values(), *self.value.values()):
             x[target, :, low:high] = x[source, :, low:high]
 
+    def clear_rows(self, rows: torch.Tensor) -> None:
+        """Zeros in every column of the rows: a mask hides numbers, but not NaN."""
+        for x in (*self.key.values(), *self.value.values()):
+            x[rows] = 0
+
     def move_columns(self, low: int, high: int, shift: int, columns: int) -> None:
         """Columns low to high go `shift` to the right (left when negative); there are `columns` columns afterwards."""
         self._each(lambda x: moved(x, 2, low, high, shift, columns))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 CLOSE = 1e-5  # a draw nearer than this to a boundary between tokens could fall otherwise under fp32 rounding
+COLDEST = 1e-5  # temperatures below it are greedy: logits divided by less leave fp32
 BLOCK = 64  # tokens; about the square root of a usual vocabulary
 _BITS = 50  # of the 64 hashed ones: u · total then stays below total in float64
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -27,8 +28,8 @@ class Sampling(NamedTuple):
 
 
 def sampling(temperature: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> Sampling:
-    """From each row's settings (n,): temperature 0 is greedy; top_k 0 and top_p 1 keep every token."""
-    greedy = temperature == 0
+    """From each row's settings (n,): temperatures below COLDEST are greedy; top_k 0 and top_p 1 keep every token."""
+    greedy = temperature < COLDEST
     divisor = torch.where(greedy, 1.0, temperature)
     top_k = torch.where(top_k == 0, torch.iinfo(torch.int64).max, top_k)
     return Sampling(
@@ -43,6 +44,7 @@ class Draw(NamedTuple):
     token: torch.Tensor  # (n,) int64
     logprob: torch.Tensor  # (n,) of the token at the row's temperature (at 1 when that is 0), before top-k and top-p
     close: torch.Tensor  # () int64, how many draws lay within CLOSE of a boundary
+    failed: torch.Tensor  # (n,) bool: the logits are no distribution (NaN, +inf, or all -inf), and token is 0
 
 
 def stream_key(seed: int, sample: int) -> int:
@@ -68,14 +70,16 @@ def draw(logits: torch.Tensor, how: Sampling, uniform: torch.Tensor) -> Draw:
     weight = (logits - highest).exp_()
     blocks, cumulative = in_blocks(weight)
     total = cumulative[:, -1:]
+    failed = total.isnan()
     if how.top_k is not None or how.top_p is not None:
         blocks, cumulative = in_blocks(truncate(weight, how))
     token, close = search(blocks, cumulative, uniform[:, None])
     if how.greedy is not None:
         token = torch.where(how.greedy, logits.argmax(-1, keepdim=True), token)
         close &= ~how.greedy
+    token = token.masked_fill(failed, 0)
     logprob = logits.gather(1, token) - (highest + total.log()).to(logits.dtype)
-    return Draw(token.squeeze(1), logprob.squeeze(1), close.sum())
+    return Draw(token.squeeze(1), logprob.squeeze(1), close.sum(), failed.squeeze(1))
 
 
 def in_blocks(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,13 +94,14 @@ def search(blocks: torch.Tensor, cumulative: torch.Tensor, uniform: torch.Tensor
     """The tokens (n, 1) at `uniform` (n, 1) of all weight, and whether a boundary is CLOSE (n, 1)."""
     total = cumulative[:, -1:]
     target = uniform * total
-    block = torch.searchsorted(cumulative, target, right=True)
+    # NaN weights, which `draw` sees to, lie beyond all others
+    block = torch.searchsorted(cumulative, target, right=True).clamp_(max=cumulative.shape[1] - 1)
     before = torch.nn.functional.pad(cumulative, (1, 0)).gather(1, block)
     inside = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1)
     sums = inside.cumsum(-1, dtype=torch.float64)
     # the block's sum was rounded otherwise: what lies beyond its last token belongs to that
     rest = torch.minimum(target - before, torch.nextafter(sums[:, -1:], torch.zeros_like(total)))
-    place = torch.searchsorted(sums, rest, right=True)
+    place = torch.searchsorted(sums, rest, right=True).clamp_(max=BLOCK - 1)
     above = sums.gather(1, place) - rest
     close = torch.minimum(above, inside.gather(1, place) - above) < CLOSE * total
     return block * BLOCK + place, close

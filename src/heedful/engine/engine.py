@@ -4,6 +4,7 @@ Prompts are prefilled in right-padded batches, samples of one prompt share its p
 queued prompts take their place. `slots` holds the state of what is being generated, `cache` its keys and values.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from heedful.engine.slots import Completion, NewToken, Request, Slots, Unit
 from heedful.models.load import context_length
 from heedful.models.optimizer import Precision, autocast
 
+FAILED = "the model's logits are not finite; it has diverged, its weights are damaged, or every token is forbidden"
 FIRST_ROWS = 4  # rows of storage that an open session begins with
 
 
@@ -98,15 +100,19 @@ class Engine:
         """Each request's completions, in the order of requests and samples.
 
         Raises:
-            InputError: a request that cannot be answered, named by its index.
+            InputError: a request that cannot be answered, or whose logits are no distribution, named by its index.
         """
         results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
         for index, sample, completion in self.stream(requests):
+            if completion.failed:
+                raise InputError(f"prompt {index}: {FAILED}")
             results[index][sample] = completion
         return [[completion for completion in row if completion is not None] for row in results]
 
     def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, int, Completion]]:
         """(request index, sample index, completion) as each is finished; the model is in eval mode meanwhile.
+
+        A response whose logits are no distribution ends there, `failed`; all others go on.
 
         Raises:
             InputError: a request that cannot be answered, named by its index.
@@ -145,16 +151,21 @@ class Engine:
         """Raises InputError, with the name, for a request that cannot be answered."""
         context, vocabulary = context_length(self.model), len(self._ends)
         length, fewest = len(request.prompt), int(request.prompt_logprobs is None)
+        finite = 0 <= request.temperature < math.inf
         if not length:
             raise InputError(f"{name} is empty; give at least a begin token")
         if min(request.prompt) < 0 or max(request.prompt) >= vocabulary:
             raise InputError(f"{name} holds a token outside the model's vocabulary of {vocabulary}")
         if request.num_samples < 1 or request.max_new_tokens < fewest:
             raise InputError(f"{name}: num_samples and max_new_tokens must be at least 1")
-        if request.temperature < 0 or request.top_k < 0 or not 0 < request.top_p <= 1:
-            raise InputError(f"{name}: temperature and top_k must be at least 0, top_p in (0, 1]")
+        if not finite or request.top_k < 0 or not 0 < request.top_p <= 1:
+            raise InputError(f"{name}: temperature (finite) and top_k must be at least 0, top_p in (0, 1]")
+        if min(request.logprobs or 0, request.prompt_logprobs or 0) < 0:
+            raise InputError(f"{name}: logprobs and prompt_logprobs must be at least 0")
         if any(not 0 <= token < vocabulary for token, _ in request.bias):
             raise InputError(f"{name}: a bias is for a token outside the model's vocabulary of {vocabulary}")
+        if not all(number < math.inf for _, number in request.bias):
+            raise InputError(f"{name}: a bias must be a finite number, or -inf to forbid a token")
         if length + request.max_new_tokens > context:
             raise InputError(
                 f"{name}: {length} tokens and {request.max_new_tokens} new ones exceed the model's context of "

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from heedful.config import InputError
 from heedful.engine.cache import Cache, Decode, Prefill, moved
-from heedful.engine.draw import Sampling, draw, sampling, stream_key, uniforms
+from heedful.engine.draw import Draw, Sampling, draw, sampling, stream_key, uniforms
 from heedful.engine.odds import Odds, odds, odds_after
 from heedful.models.attention import Layout
 from heedful.models.load import head_logits
@@ -24,17 +24,18 @@ BLOCK = 64  # columns by which storage grows
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens of one prefill pass: what a CPU's cache holds
 BY_ROW = (  # the tensors of Slots whose first dimension is rows
     *("_tokens", "_logprob", "_uniform", "_mask", "_start", "_response", "_last"),
-    *("_position", "_key", "_live", "_temperature", "_top_k", "_top_p"),
+    *("_position", "_key", "_live", "_failed", "_temperature", "_top_k", "_top_p"),
 )
 REFILL = 8  # free slots are refilled, and holes closed, once they are one in REFILL: fewer, larger passes
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to be answered `num_samples` times; temperature 0 is greedy, top_k 0 and top_p 1 keep every token.
+    """One prompt to be answered `num_samples` times; top_k 0 and top_p 1 keep every token.
 
-    `bias`: (token, number added to its logit). `logprobs` asks for the odds of each token with so many rivals,
-    `prompt_logprobs` for those of the prompt's tokens; with them max_new_tokens may be 0.
+    Temperature 0 is greedy, as are all below `draw.COLDEST`. `bias`: (token, number added to its logit). `logprobs`
+    asks for the odds of each token with so many rivals, `prompt_logprobs` for those of the prompt's tokens; with them
+    max_new_tokens may be 0.
     """
 
     prompt: list[int]
@@ -60,6 +61,7 @@ class Completion(NamedTuple):
     finished: bool  # False where max_new_tokens cut it
     odds: list[Odds]  # of each token, where asked for
     prompt_odds: list[Odds]  # of the prompt's tokens after the first, where asked for
+    failed: bool = False  # the logits behind these tokens are no distribution: NaN, +inf or all -inf
 
 
 class NewToken(NamedTuple):
@@ -72,6 +74,7 @@ class NewToken(NamedTuple):
     last: bool  # the row gets no more
     odds: Odds | None
     prompt_odds: list[Odds]
+    failed: bool  # there is no token (0 stands for it): the logits are no distribution
 
 
 class Unit(NamedTuple):
@@ -127,6 +130,7 @@ class Slots:
         self._uniform, self._mask = self._new(torch.float64, 0), self._new(number, 0)  # (size, columns)
         self._start, self._response, self._last = (self._new(torch.int64) for _ in range(3))  # times, (size,)
         self._position, self._key, self._live = self._new(torch.int64), self._new(torch.int64), self._new(torch.bool)
+        self._failed = self._new(torch.bool)
         self._temperature, self._top_k, self._top_p = self._new(number), self._new(torch.int64), self._new(number)
         self._sampling: Sampling
         self._asking: list[tuple[int, _Owner]] = []
@@ -170,37 +174,33 @@ class Slots:
         self._counts["steps"] += 1
         self._counts["decode_rows"] += n
         logits = head_logits(self._model, hidden[:, 0])
-        token, logprob, close = draw(biased(logits, self._bias), self._sampling, self._uniform[:n, column + 1])
-        _note(self._asking, logits, token)
+        drawn = draw(biased(logits, self._bias), self._sampling, self._uniform[:n, column + 1])
+        _note(self._asking, logits, drawn.token)
         self._fresh = range(n)
-        self._tokens[:n, column + 1] = token
-        self._logprob[:n, column + 1] = logprob
-        self._counts["close_draws"] += int(close)
+        self._write(slice(0, n), column + 1, drawn)
 
     def collect(self) -> list[tuple[int, int, Completion]]:
         """(request index, sample, completion) of the rows whose newest token is their last; their slots are free."""
         n, column = self._n, self._time - self._base
-        newest = self._tokens[:n, column]
-        ended = self._ends[newest]
-        done = (self._live[:n] & (ended | (self._last[:n] <= self._time))).nonzero().squeeze(1)
+        newest, failed = self._tokens[:n, column], self._failed[:n]
+        ended = self._ends[newest] & ~failed
+        done = (self._live[:n] & (ended | failed | (self._last[:n] <= self._time))).nonzero().squeeze(1)
         if not len(done):
             return []
         self._live[done] = False
         self._position[done] = 0  # an empty row's position must not run past the model's context
-        finished, low = ended[done].tolist(), self._low - self._base
+        finished, broken, low = ended[done].tolist(), failed[done].tolist(), self._low - self._base
         tokens = self._tokens[done, low : column + 1].tolist()
         logprobs = self._logprob[done, low : column + 1].tolist()
         results = []
         for i, slot in enumerate(done.tolist()):
             owner = self._owner[slot]
             assert owner is not None
-            first = owner.response - self._low
-            if owner.request.max_new_tokens:
-                completion = Completion(
-                    tokens[i][first:], logprobs[i][first:], finished[i], owner.odds, owner.prompt_odds
-                )
-            else:
-                completion = Completion([], [], False, [], owner.prompt_odds)
+            void = broken[i] or not owner.request.max_new_tokens  # the newest token was not drawn, or not asked for
+            made = slice(owner.response - self._low, -1 if void else None)
+            response, logprob = tokens[i][made], logprobs[i][made]
+            found = owner.odds[: len(response)], owner.prompt_odds
+            completion = Completion(response, logprob, finished[i] and not void, *found, broken[i])
             results.append((owner.order, owner.sample, completion))
             self._owner[slot] = None
         self.alive -= len(results)
@@ -210,14 +210,15 @@ class Slots:
     def newest(self) -> list[NewToken]:
         """The tokens that the last admission or step gave; to be read before `collect`."""
         slots = [slot for slot in self._fresh if self._owner[slot] is not None]
-        newest = self._tokens[self._tensor(slots), self._time - self._base]
+        newest, failed = self._tokens[self._tensor(slots), self._time - self._base], self._failed[self._tensor(slots)]
         found = []
-        for slot, token, ends in zip(slots, newest.tolist(), self._ends[newest].tolist(), strict=True):
+        columns = (newest.tolist(), (self._ends[newest] & ~failed).tolist(), failed.tolist())
+        for slot, token, ends, broken in zip(slots, *columns, strict=True):
             owner = self._owner[slot]
             assert owner is not None
-            last = ends or owner.response + owner.request.max_new_tokens - 1 <= self._time
+            last = ends or broken or owner.response + owner.request.max_new_tokens - 1 <= self._time
             latest = owner.odds[-1] if owner.odds else None
-            found.append(NewToken(owner.order, owner.sample, token, ends, last, latest, owner.prompt_odds))
+            found.append(NewToken(owner.order, owner.sample, token, ends, last, latest, owner.prompt_odds, broken))
         return found
 
     def release(self, order: int, sample: int | None = None) -> None:
@@ -251,11 +252,17 @@ class Slots:
         column = self._time - self._base
         how = sampling(self._temperature[slot], self._top_k[slot], self._top_p[slot])
         owners = [self._owner[s] for s in slots]
-        token, logprob, close = draw(biased(logits, self._bias_of(owners)), how, self._uniform[slot, column])
-        _note(_asking(owners), logits, token)
-        self._tokens[slot, column] = token
-        self._logprob[slot, column] = logprob
-        self._counts["close_draws"] += int(close)
+        drawn = draw(biased(logits, self._bias_of(owners)), how, self._uniform[slot, column])
+        _note(_asking(owners), logits, drawn.token)
+        self._write(slot, column, drawn)
+
+    def _write(self, rows: slice | torch.Tensor, column: int, drawn: Draw) -> None:
+        """The rows' newest tokens. What a failed row left in the cache would reach whoever comes after it there."""
+        self._tokens[rows, column], self._logprob[rows, column] = drawn.token, drawn.logprob
+        self._failed[rows] = drawn.failed
+        self._counts["close_draws"] += int(drawn.close)
+        if bool(drawn.failed.any()):
+            self._cache.clear_rows(torch.arange(self._n, device=self._device)[rows][drawn.failed])
 
     def _prompt_odds(self, unit: Unit, hidden: torch.Tensor) -> list[Odds]:
         prompt, number = unit.request.prompt, unit.request.prompt_logprobs
@@ -277,7 +284,7 @@ class Slots:
         self._key[slot] = self._tensor([stream_key(unit.request.seed, sample) for _, unit, sample in samples])
         self._live[slot] = True
         self._temperature[slot] = self._tensor([r.temperature for r in requests], self._temperature.dtype)
-        self._top_k[slot] = self._tensor([r.top_k for r in requests])
+        self._top_k[slot] = self._tensor([min(r.top_k, len(self._ends)) for r in requests])
         self._top_p[slot] = self._tensor([r.top_p for r in requests], self._top_p.dtype)
         self.alive += len(slots)
         self._refresh(slot)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from heedful.engine.engine import Engine, Session
+from heedful.engine.engine import FAILED, Engine, Session
 from heedful.engine.odds import Odds
 from heedful.engine.slots import NewToken, Request
 from heedful.serve.errors import ApiError, bad
@@ -39,7 +39,7 @@ class Job:
     stop: Sequence[str] = ()
     follows: bool = False  # the response goes on from the prompt's text
     streams: bool = False  # wants pieces as they are made, not once when a choice is finished
-    heard: asyncio.Queue[Heard | Exception] = field(default_factory=asyncio.Queue)
+    heard: asyncio.Queue[Heard | ApiError] = field(default_factory=asyncio.Queue)
     open: int = 0  # choices not finished
 
     async def pieces(self) -> AsyncIterator[Heard]:
@@ -50,7 +50,7 @@ class Job:
         """
         while self.open:
             heard = await self.heard.get()
-            if isinstance(heard, Exception):
+            if isinstance(heard, ApiError):
                 raise heard
             self.open -= heard.piece.finish is not None
             yield heard
@@ -117,23 +117,19 @@ class Worker:
             self._ending = True
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
-        self._fail(list(self._jobs), ApiError(503, "the server is shutting down", type="server_error"))
+        error = ApiError(503, "the server is shutting down", type="server_error")
+        self._hand_over(0, [(job, error) for job in self._jobs])
 
-    def _hand_over(self, alive: int, batch: list[tuple[Job, Heard]]) -> None:
+    def _hand_over(self, alive: int, batch: Sequence[tuple[Job, Heard | ApiError]]) -> None:
         self.alive = alive
         for job, heard in batch:
             if job in self._jobs:
-                if heard.piece.finish is not None:
-                    self._jobs[job] -= 1
-                    if not self._jobs[job]:
-                        del self._jobs[job]
                 job.heard.put_nowait(heard)
-
-    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
-        self.alive = 0
-        for job in jobs:
-            if self._jobs.pop(job, 0):
-                job.heard.put_nowait(error)
+                if isinstance(heard, ApiError):
+                    self._jobs[job] = 0
+                elif heard.piece.finish is not None:
+                    self._jobs[job] -= 1
+        self._jobs = {job: number for job, number in self._jobs.items() if number}
 
     def _run(self) -> None:
         """The thread: sleep until there is work, work until there is none."""
@@ -151,7 +147,7 @@ class Worker:
             except Exception:  # such as memory that ran out: its requests fail, the server goes on
                 log.exception("generating failed")
                 error = ApiError(500, "generating failed; the server's log says why", type="server_error")
-                self._loop.call_soon_threadsafe(self._fail, busy.jobs() + self.take()[0], error)
+                self.tell(0, [(job, error) for job in busy.jobs() + self.take()[0]])
 
     def take(self) -> tuple[list[Job], list[Job], bool]:
         """For the thread: (jobs that came, jobs that left, whether to end) since the last call."""
@@ -160,8 +156,8 @@ class Worker:
             self._new, self._left = [], []
             return new, left, self._ending
 
-    def tell(self, alive: int, batch: list[tuple[Job, Heard]]) -> None:
-        """For the thread: hand pieces over to the event loop."""
+    def tell(self, alive: int, batch: Sequence[tuple[Job, Heard | ApiError]]) -> None:
+        """For the thread: hand pieces, and errors that end a job, over to the event loop."""
         self._loop.call_soon_threadsafe(self._hand_over, alive, batch)
 
 
@@ -213,9 +209,14 @@ class _Busy:
             for who in [who for who in self._choices if who[0] == number]:
                 del self._choices[who]
 
-    def _hear(self, session: Session, token: NewToken) -> list[tuple[Job, Heard]]:
+    def _hear(self, session: Session, token: NewToken) -> Sequence[tuple[Job, Heard | ApiError]]:
         """What the token lets us tell."""
+        if token.order not in self._owner:  # another of the job's responses has just failed
+            return []
         job, first = self._owner[token.order]
+        if token.failed:
+            self._drop(session, job)
+            return [(job, ApiError(500, FAILED, type="server_error"))]
         who = (token.order, token.sample)
         choice = self._choices[who]
         finished = True
