@@ -4,10 +4,12 @@ Only torch and transformers are imported, so that the peer's environment needs n
 """
 
 import functools
+import json
 import math
 import os
 import resource
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -182,9 +184,14 @@ def restorer(*models: torch.nn.Module) -> Callable[[], None]:
 
 
 def spread(lengths: Sequence[int]) -> dict[str, float]:
-    """Mean and standard deviation of response lengths."""
+    """Mean and standard deviation of response lengths, and how many responses there are."""
     x = torch.tensor(lengths, dtype=torch.float64)
-    return {"length_mean": float(x.mean()), "length_sd": float(x.std(correction=0))}
+    return {"responses": len(lengths), "length_mean": float(x.mean()), "length_sd": float(x.std(correction=0))}
+
+
+def checksum(tokens: Sequence[Sequence[int]]) -> float:
+    """In [0, 1); equal for equal tokens alone."""
+    return zlib.crc32(json.dumps(tokens).encode()) / 2**32
 
 
 def response_lengths(tokens: torch.Tensor) -> list[int]:

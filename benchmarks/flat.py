@@ -2,15 +2,18 @@
 
 import gc
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import torch
 from common import SHAPE, Done, Work, clock, random_tokens, resident, tokenizer
+from timing import quartiles
 
 MARKS = (1_000, 10_000, 100_000)  # episodes
-EPISODES, PROMPT, RESPONSE = 100, 8, 8
+EPISODES, PROMPT, RESPONSE = 10, 8, 8
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-WINDOW = 500  # episodes before each mark whose cost is taken
+WINDOW = 100  # iterations before each mark whose costs are taken
 
 
 def ours(name: str) -> Work:
@@ -57,12 +60,13 @@ def ours(name: str) -> Work:
 
 
 def at_marks(times: Sequence[tuple[float, int, float]]) -> dict[str, Any]:
-    """Microseconds per token over the window before each mark, and memory in MB at it."""
+    """Microseconds per token, median and quartiles over the iterations of the window before each mark; MB at it."""
     found = {}
     for mark in MARKS:
         last = mark // EPISODES - 1
-        first = max(0, last - WINDOW // EPISODES)
-        (began, before, _), (ended, after, memory) = times[first], times[last]
-        found[f"cost_{mark}"] = (ended - began) / (after - before) * 1e6
-        found[f"memory_{mark}"] = memory
+        window = times[max(0, last - WINDOW) : last + 1]
+        cost = [(b[0] - a[0]) / (b[1] - a[1]) * 1e6 for a, b in pairwise(window)]
+        found[f"cost_{mark}"] = median(cost)
+        found[f"lower_{mark}"], found[f"upper_{mark}"] = quartiles(cost)
+        found[f"memory_{mark}"] = window[-1][2]
     return found

@@ -106,7 +106,7 @@ def ppo_trainer(
 ) -> PPOTrainer:
     """`models`: policy, reference, reward model, value model."""
     policy, ref_policy, reward_model, value_model = models
-    return PPOTrainer(
+    trainer = PPOTrainer(
         args=args,
         processing_class=tokenizer(),
         model=policy,
@@ -117,17 +117,23 @@ def ppo_trainer(
         eval_dataset=Dataset.from_dict({"input_ids": prompts[:1]}),
         callbacks=[timer],
     )
+    # else it would update at every micro-batch of the last batch of its prompts, and there is but one batch
+    trainer.accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
+    return trainer
 
 
-def watch_generate(model: PreTrainedModel) -> list[torch.Tensor]:
-    """A list that will hold the tokens (N, T) of each later call of the model's generate."""
+def watch_generate(model: PreTrainedModel) -> tuple[list[torch.Tensor], list[float]]:
+    """Two lists that will hold the tokens (N, T) and the seconds of each later call of the model's generate."""
     found: list[torch.Tensor] = []
+    seconds: list[float] = []
     generate = type(model).generate.__get__(model)
 
     def watched(*args: Any, **kwargs: Any) -> Any:
+        began = clock()
         output = generate(*args, **kwargs)
+        seconds.append(clock() - began)
         found.append(output.sequences)
         return output
 
     model.generate = watched
-    return found
+    return found, seconds

@@ -1,4 +1,8 @@
-"""Sampling: responses that end by themselves, from heedful's engine and from model.generate."""
+"""Sampling: responses that end by themselves, from heedful's engine and from model.generate.
+
+The sides draw with random numbers of their own, so lengths agree in distribution; without draws, under a model that has
+no bias to end, both must give the same tokens.
+"""
 
 from typing import NamedTuple
 
@@ -9,6 +13,7 @@ from common import (
     PAD,
     Done,
     Work,
+    checksum,
     clock,
     count_head,
     count_tokens,
@@ -20,6 +25,8 @@ from common import (
     spread,
     tokenizer,
 )
+
+GREEDY = (16, 24)  # responses and their tokens that are compared
 
 
 class Size(NamedTuple):
@@ -53,7 +60,14 @@ def ours(name: str) -> Work:
         lengths = [len(completion.tokens) for group in completions for completion in group]
         return Done(seconds, sum(lengths), sum(counted), flops(counted, sum(lengths)), spread(lengths))
 
-    return Work((None,), run)
+    def check() -> dict[str, float]:
+        rows, most = GREEDY
+        prompts = random_tokens((rows, length), 0).tolist()
+        asked = [Request(prompt, 1, most, temperature=0) for prompt in prompts]
+        groups = Sampler(of_scratch(), tokenizer(), most).generate(asked)
+        return {"greedy_checksum": checksum([group[0].tokens for group in groups])}
+
+    return Work((None,), run, check)
 
 
 def peer(name: str) -> Work:
@@ -79,11 +93,20 @@ def peer(name: str) -> Work:
         prompts = random_tokens((num, length), seed)
         tell(), head()
         began = clock()
-        prompts = prompts[: num // 2] if trial and samples > 1 else prompts
+        prompts = prompts[: num // 4] if trial and samples > 1 else prompts
         parts = prompts.split(max(1, layout // samples))
         found = [model.generate(part, attention_mask=torch.ones_like(part), generation_config=how) for part in parts]
         seconds, counted = clock() - began, tell()
         lengths = [n for tokens in found for n in response_lengths(tokens[:, length:])]
         return Done(seconds, sum(lengths), sum(counted), flops(counted, *head()), spread(lengths))
 
-    return Work((32, 64, 128, 256) if samples == 1 else (36, 72, 144, 288), run)
+    def check() -> dict[str, float]:
+        rows, most = GREEDY
+        prompts = random_tokens((rows, length), 0)
+        how = GenerationConfig(do_sample=False, max_new_tokens=most, eos_token_id=EOS, pad_token_id=PAD)
+        tokens = decoder().generate(prompts, attention_mask=torch.ones_like(prompts), generation_config=how)
+        found = tokens[:, length:]
+        rows_found = [row[:n] for row, n in zip(found.tolist(), response_lengths(found), strict=True)]
+        return {"greedy_checksum": checksum(rows_found)}
+
+    return Work((64, 128, 256) if samples == 1 else (36, 72, 144), run, check)

@@ -117,7 +117,7 @@ WHOLE = Row(
     "s",
     1.0,
     "the whole quickstart",
-    "itself with padded batches, no shared prompts, no threads by parts, and model.generate",
+    "itself written plainly (benchmarks/plain): padded batches, no shared prompts, no threads by parts, model.generate",
     most=True,
     needs_trl=False,
 )

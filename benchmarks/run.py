@@ -17,40 +17,46 @@ import sys
 import time
 import tomllib
 import venv
+from functools import cache
 from importlib import metadata
+from math import sqrt
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from page import write_page
-from quickstart import seconds
+from quickstart import seconds, trial
 from rich.console import Console
 from rows import FLAT, MEMORY, ROWS, TIMED, WHOLE, Row, met, target_text
-from timing import Worker, WorkerFailed, choose, interleave, lean, rate, result
+from timing import Worker, WorkerFailed, choose, environment, interleave, lean, rate, result
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PEER = ROOT / ".venv-bench"
 RESULTS, SESSION = "results.json", "session.json"
-AGREE = 1e-3  # how far apart the sides' first losses may be, relatively
+TOKENS = ("tokens_ours", "tokens_peer")
+AGREE = 1e-3  # how far apart what both sides compute of the same data may be, relatively
+FAR = 4  # standard errors between the sides' mean lengths of sampled responses
+MEMORY_REPEATS = 3  # a peak hardly varies: the processes do the same work in the same order
 
 
 class Session:
     """One call: what was asked for, and what holds for all of its rows."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, names: list[str]) -> None:
         self.repeats, self.threads, self.profile = args.repeats, args.threads, not (args.quick or args.no_profile)
         self.folder = args.out
-        self.peer_python = peer_environment()
+        self.peer_python = peer_environment() if any(ROWS[name].needs_trl for name in names) else None
         self.peak = matmul_peak(self.threads)
         self.about = {
             "cpu": cpu_name(),
             "threads": self.threads,
             "system": platform.platform(),
             "python": platform.python_version(),
-            "commit": commit(),
+            "commit": here()["commit"],
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "peak_flops": self.peak,
+            "versions": {name: here()["versions"][name] for name in ("torch", "transformers", "heedful")},
         }
 
     def worker(self, side: str, row: Row, threads: int | None = None) -> Worker | None:
@@ -84,7 +90,7 @@ def timed(session: Session, row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
             told = [side.ask(do="layouts") for side in sides]
             say("what both must agree on")
             checks = [side.ask(do="check")["check"] for side in sides]
-            chosen = [choose(side, about, say) for side, about in zip(sides, told, strict=True)]
+            chosen = [choose(side, about["layouts"], say) for side, about in zip(sides, told, strict=True)]
             layouts = [best for best, _ in chosen]
             mine, theirs = interleave(sides[0], peer, (layouts[0], layouts[-1]), session.repeats, say)
         finally:
@@ -98,13 +104,15 @@ def timed(session: Session, row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
         [median_of(mine, "tokens"), median_of(theirs, "tokens") if theirs else 0],
     )
     reached = median([done["flops"] / done["seconds"] for done in mine])
+    notes = [mean_notes(mine), mean_notes(theirs)]
     detail = session.about | {
         "versions": told[0]["versions"] | told[-1]["versions"],
+        "waiting": [about["waiting"] for about in told],
         "layouts": layouts,
         "tried": [tried for _, tried in chosen],
         "checks": checks,
-        "agree": agree(*checks) if peer is not None else None,
-        "notes": [mean_notes(mine), mean_notes(theirs)],
+        "agree": agree(*checks) and same_lengths(notes[0], notes[1], session.repeats) if peer is not None else None,
+        "notes": notes,
         "seconds": [[done["seconds"] for done in side] for side in (mine, theirs)],
         "pairs": [rate(a) / rate(b) for a, b in zip(mine, theirs, strict=False)],
         "flops": reached,
@@ -119,26 +127,30 @@ def timed(session: Session, row: Row) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def memory(session: Session, row: Row, layouts: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Peaks of fresh processes that do one repeat each."""
-    peaks, grown, tokens = [], [], []
+    peaks, grown, tokens, versions = [], [], [], session.about["versions"]
     for side, layout in (("ours", layouts[0]), ("peer", layouts[-1])):
-        worker = session.worker(side, row)
-        if worker is not None:
+        done = []
+        for _ in range(MEMORY_REPEATS):
+            if (worker := session.worker(side, row)) is None:
+                break
             try:
-                done = worker.run(layout, 0)
+                versions = versions | worker.ask(do="layouts")["versions"]
+                done.append(worker.run(layout, 0))
             finally:
                 worker.close()
-            peaks.append(done["peak"])
-            grown.append(done["peak"] - done["imported"])
-            tokens.append(done["tokens"])
-    entry = result(peaks[:1], peaks[1:], row.unit, row.target, [*tokens, 0])
-    return entry, session.about | {"layouts": layouts, "grown": grown}
+        if done:
+            peaks.append([each["peak"] for each in done])
+            grown.append(median([each["peak"] - each["imported"] for each in done]))
+            tokens.append(done[0]["tokens"])
+    entry = result(peaks[0], peaks[1] if len(peaks) > 1 else [], row.unit, row.target, [*tokens, 0])
+    return entry, session.about | {"versions": versions, "layouts": layouts, "grown": grown, "peaks": peaks}
 
 
 def flat(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both rows of the long run: what they are compared with is the run's own beginning."""
     worker = Worker(sys.executable, "ours", "flat_cost", session.threads)
     try:
-        done = worker.run(None, 0)
+        done = worker.run({"layout": None, "threads": session.threads}, 0)
     finally:
         worker.close()
     entries = {}
@@ -151,10 +163,17 @@ def flat(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
 def quickstart(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
     """One run of each kind; both sides' seconds by stage stand beside the entry."""
     with Console(stderr=True).status("quickstart"):
-        by_stage = seconds(plain=False), seconds(plain=True)
+        tried = {number: trial(number) for number in sorted({1, session.threads})}
+        chosen = min(tried, key=lambda number: tried[number])
+        by_stage = seconds(None), seconds(chosen)
     mine, theirs = ([side["total"]] for side in by_stage)
-    entry = result(mine, theirs, WHOLE.unit, WHOLE.target, [0, 0])
-    return entry, session.about | {"notes": by_stage}
+    entry = result(mine, theirs, WHOLE.unit, WHOLE.target, [None, None])  # no side's tokens are counted
+    said = ", ".join(f"{number} {took:.0f} s" for number, took in tried.items())
+    plain = (
+        "responses from transformers' generate in batches of 256 rows, threads that wait as torch's do by default, "
+        f"at most {chosen} (seconds of a short pretraining by threads: {said})"
+    )
+    return entry, session.about | {"notes": by_stage, "plain": plain}
 
 
 def profiled(session: Session, row: Row, layout: Any) -> dict[str, Any]:
@@ -162,17 +181,23 @@ def profiled(session: Session, row: Row, layout: Any) -> dict[str, Any]:
     worker = session.worker("ours", row, threads=1)
     assert worker is not None
     try:
-        found = worker.ask(do="profile", layout=layout)
+        found = worker.ask(do="profile", layout=layout["layout"])
     finally:
         worker.close()
     return {key: found[key] for key in ("seconds", "kinds", "operations")}
 
 
-def agree(ours: dict[str, float], peer: dict[str, float]) -> bool | None:
-    """Whether what both sides measured before and after one update is the same; None where nothing must be."""
-    if not ours:
-        return None
-    return all(abs(ours[key] - peer[key]) <= AGREE * max(abs(ours[key]), 1e-3) for key in ours)
+def agree(ours: dict[str, float], peer: dict[str, float]) -> bool:
+    """Whether what both sides compute of the same data is the same."""
+    return all(abs(ours[key] - peer[key]) <= AGREE * max(abs(ours[key]), 1e-2) for key in ours)
+
+
+def same_lengths(ours: dict[str, float], peer: dict[str, float], repeats: int) -> bool:
+    """Whether sampled responses are equally long on average, as far as so many of them can tell."""
+    if "length_mean" not in ours:
+        return True
+    error = sqrt(sum(side["length_sd"] ** 2 / (side["responses"] * repeats) for side in (ours, peer)))
+    return abs(ours["length_mean"] - peer["length_mean"]) <= FAR * error
 
 
 def median_of(runs: list[dict[str, Any]], key: str) -> int:
@@ -211,9 +236,8 @@ def peer_environment() -> str | None:
 def matmul_peak(threads: int) -> float:
     """In a process of its own, so that this one never holds torch's threads."""
     code = f"from profiling import matmul_peak; print(matmul_peak({threads}))"
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     found = subprocess.run(
-        [sys.executable, "-c", code], cwd=HERE, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=HERE, env=environment(), capture_output=True, text=True, check=True
     )
     return float(found.stdout)
 
@@ -227,10 +251,12 @@ def cpu_name() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def commit() -> str:
-    from heedful.environment import environment
+@cache
+def here() -> dict[str, Any]:
+    """What heedful's manifests say of the place they were made in."""
+    from heedful.environment import environment as of_heedful
 
-    return environment()["commit"]
+    return of_heedful()
 
 
 def tell(row: Row, entry: dict[str, Any], detail: dict[str, Any]) -> None:
@@ -238,10 +264,11 @@ def tell(row: Row, entry: dict[str, Any], detail: dict[str, Any]) -> None:
     if entry["peer"] is None:
         print(f"{row.name}: ours {entry['ours']:.4g} {row.unit}; {row.peer}: not measured")
         return
-    verdict = "met" if met(row, entry["ratio"]) else "not met"
+    verdict = "met" if met(row, entry["ratio"]) and detail.get("agree") is not False else "not met"
+    tokens = " and ".join("not counted" if entry[key] is None else f"{entry[key]:,}" for key in TOKENS)
     print(
         f"{row.name}: ours {entry['ours']:.4g}, peer {entry['peer']:.4g} {row.unit}; ratio {entry['ratio']:.2f}, "
-        f"target {target_text(row)}, {verdict}; tokens {entry['tokens_ours']:,} and {entry['tokens_peer']:,}"
+        f"target {target_text(row)}, {verdict}; tokens {tokens}"
     )
     if "flops" in detail:
         share = detail["share_of_peak"]
@@ -249,7 +276,10 @@ def tell(row: Row, entry: dict[str, Any], detail: dict[str, Any]) -> None:
         print(
             f"  versions {detail['versions']}, commit {detail['commit']}, {detail['cpu']}, {detail['threads']} threads"
         )
-        print(f"  layouts {detail['layouts']}; both sides agree: {detail['agree']} {detail['checks']}")
+        print(
+            f"  layouts {detail['layouts']}, tried {detail['tried']}; told to the thread libraries {detail['waiting']}"
+        )
+        print(f"  both sides agree: {detail['agree']} {detail['checks']}")
         print(f"  {detail['notes']}")
     sys.stdout.flush()
 
@@ -298,7 +328,7 @@ def main() -> None:
     names = args.names or [row.name for row in (TIMED if args.quick else ROWS.values())]
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        measure(Session(args), names)
+        measure(Session(args, names), names)
     except WorkerFailed as error:
         sys.exit(str(error))
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from common import LR, Done, Work, clock, count_head, count_tokens, decoder, flops, random_tokens, restorer
 
-BATCH, UPDATES, TRIAL = 32, 6, 2  # demonstrations per update; updates of a repeat and of a trial
+BATCH, UPDATES, TRIAL = 32, 6, 1  # demonstrations per update; updates of a repeat and of a trial
 SHORTEST, LONGEST = 8, 256
 
 Demonstration = tuple[list[int], list[int]]  # prompt, response
@@ -87,8 +87,11 @@ def peer(name: str) -> Work:
         return {"loss": train(layouts[0], demonstrations(BATCH, 0), 1)[1]}
 
     # rows of a forward pass, the loss's implementation; for packing also the length of a packed row
+    losses = ("nll", "chunked_nll")
     if packed:
-        layouts = [[1, "nll", 256], [2, "nll", 256], [4, "nll", 256], [1, "nll", 512], [1, "nll", 1024]]
+        layouts = [
+            [rows, loss, length] for rows, length in ((2, 256), (4, 256), (1, 512), (1, 1024)) for loss in losses
+        ]
     else:
-        layouts = [[rows, loss] for loss in ("nll", "chunked_nll") for rows in (4, 8, 16)]
+        layouts = [[rows, loss] for rows in (4, 8, 16, 32) for loss in losses]
     return Work(layouts, run, check)

@@ -7,17 +7,29 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 HERE = Path(__file__).parent
 Say = Callable[[str], None]  # tells whoever waits what is being done
 NEAR = 0.9  # of the fastest: what nobody would pay twice the memory for
+TRIALS = 2  # of each layout, taking turns; the two best are tried once more
+HOPELESS = 2 / 3  # of the fastest: a layout that comes to less at first is not tried again
+THREADING = ("OMP_", "GOMP_", "KMP_", "MKL_")
 PAUSE = 0.3  # seconds between repeats, in which the other side's threads stop spinning
 
 
 class WorkerFailed(Exception):
     """A side could not do its work; the message ends with what it printed last."""
+
+
+def environment() -> dict[str, str]:
+    """What somebody's process has who installed a package and runs it: nothing told to the thread libraries.
+
+    Importing heedful sets OMP_WAIT_POLICY for its own process, and this process imports it; a peer's must not have it.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(THREADING)}
+    return kept | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
 
 class Worker:
@@ -26,14 +38,13 @@ class Worker:
     def __init__(self, python: str, side: str, name: str, threads: int) -> None:
         self.side, self.name = side, name
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1"}
         self._process = subprocess.Popen(
-            [python, str(HERE / "worker.py"), side, name],
+            [python, str(HERE / "worker.py"), side, name, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=os.environ | quiet | {"OMP_NUM_THREADS": str(threads)},
+            env=environment(),
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -51,9 +62,10 @@ class Worker:
             raise WorkerFailed(f"{self.side} of {self.name} failed:\n" + self._log.read()[-3000:])
         return json.loads(line)
 
-    def run(self, layout: Any, seed: int, trial: bool = False) -> dict[str, Any]:
+    def run(self, choice: dict[str, Any], seed: int, trial: bool = False) -> dict[str, Any]:
+        """`choice`: one of those that the side offers, a layout and on how many threads."""
         time.sleep(PAUSE)
-        return self.ask(do="run", layout=layout, seed=seed, trial=trial)
+        return self.ask(do="run", seed=seed, trial=trial, **choice)
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -66,34 +78,46 @@ def rate(done: dict[str, Any]) -> float:
     return done["units"] / done["seconds"]
 
 
-def choose(worker: Worker, told: dict[str, Any], say: Say) -> tuple[Any, dict[str, float]]:
-    """The fastest of the layouts the side may choose from, each tried once; and what each reached."""
-    if len(told["layouts"]) > 1:
-        say(f"{worker.side} warms up")
-        worker.run(told["layouts"][0], 0, trial=True)  # what only the first pass costs is no layout's fault
-    tried = []
-    for layout in told["layouts"]:
-        say(f"{worker.side} tries layout {layout}")
-        tried.append((rate(worker.run(layout, 0, trial=True)), layout))
-    best = max(tried, key=lambda pair: pair[0])[1]
-    return best, {json.dumps(layout): round(reached, 2) for reached, layout in tried}
+def choose(
+    worker: Worker, choices: Sequence[dict[str, Any]], say: Say
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """What the side is fastest with, each choice by its best trial; and what all trials reached, units per second."""
+    tried: dict[str, list[float]] = {json.dumps(choice): [] for choice in choices}
+
+    def trial(key: str) -> None:
+        say(f"{worker.side} tries {key}")
+        tried[key].append(round(rate(worker.run(json.loads(key), 0, trial=True)), 2))
+
+    say(f"{worker.side} warms up")
+    worker.run(choices[0], 0, trial=True)  # what only the first pass costs is no layout's fault
+    for number in range(TRIALS if len(choices) > 1 else 0):
+        fastest = max((max(reached) for reached in tried.values() if reached), default=0.0)
+        for key, reached in tried.items():
+            if number == 0 or max(reached) >= HOPELESS * fastest:
+                trial(key)
+    by_best = sorted(tried, key=lambda key: -max(tried[key], default=0.0))
+    for key in by_best[:2] if len(choices) > 1 else ():
+        trial(key)
+    best = max(tried, key=lambda key: max(tried[key], default=0.0))
+    return json.loads(best), tried
 
 
-def lean(tried: dict[str, float]) -> Any:
-    """The first (they come in order of size) of the layouts that are about as fast as the fastest."""
-    return next(json.loads(layout) for layout, reached in tried.items() if reached >= NEAR * max(tried.values()))
+def lean(tried: dict[str, list[float]]) -> dict[str, Any]:
+    """The first (they come in order of size) of the choices that are about as fast as the fastest."""
+    reached = {key: max(trials, default=0.0) for key, trials in tried.items()}
+    return next(json.loads(key) for key, rate in reached.items() if rate >= NEAR * max(reached.values()))
 
 
 def interleave(
-    ours: Worker, peer: Worker | None, layouts: tuple[Any, Any], repeats: int, say: Say
+    ours: Worker, peer: Worker | None, chosen: Sequence[dict[str, Any]], repeats: int, say: Say
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A B A B …: repeat r of both sides on the data of seed r."""
     mine, theirs = [], []
     for seed in range(repeats):
         say(f"repeat {seed + 1} of {repeats}")
-        mine.append(ours.run(layouts[0], seed))
+        mine.append(ours.run(chosen[0], seed))
         if peer is not None:
-            theirs.append(peer.run(layouts[1], seed))
+            theirs.append(peer.run(chosen[1], seed))
     return mine, theirs
 
 
@@ -102,8 +126,16 @@ def ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
     return median(a / b for a, b in zip(ours, peer, strict=True))
 
 
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """The lower and the upper one; of a single value, itself twice."""
+    if len(values) == 1:
+        return values[0], values[0]
+    lower, _, upper = quantiles(values, n=4, method="inclusive")
+    return lower, upper
+
+
 def result(
-    ours: Sequence[float], peer: Sequence[float], unit: str, target: float, tokens: Sequence[int]
+    ours: Sequence[float], peer: Sequence[float], unit: str, target: float, tokens: Sequence[int | None]
 ) -> dict[str, Any]:
     """One entry of results.json; a side that was not measured is None. `tokens`: both sides', of one repeat."""
     return {

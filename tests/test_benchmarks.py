@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_without_a_peer_ours_still_counts(load) -> None:
     timing, page, rows = load("timing"), load("page"), load("rows")
     entry = timing.result([5.0], [], "x/s", 2.0, [7, 0])
     assert (entry["ours"], entry["peer"], entry["ratio"], entry["tokens_peer"]) == (5, None, None, None)
-    assert "not measured" in page.line(rows.ROWS["sft"], entry)
+    assert "not measured" in page.line(rows.ROWS["sft"], entry, {})
 
 
 def test_most_and_least(load) -> None:
@@ -84,11 +85,14 @@ def test_the_page_is_written_from_results(load, tmp_path: Path) -> None:
     entry = {"ours": 1234.5, "peer": 100.0, "unit": "comparisons/s", "ratio": 12.345, "target": 14.0}
     entry |= {"tokens_ours": 5632, "tokens_peer": 110592}
     about = {"cpu": "a CPU", "threads": 2, "date": "2026-01-01", "commit": "abc", "peak_flops": 2e11}
+    chosen = [{"layout": 704, "threads": 2}, {"layout": 16, "threads": 1}]
     detail = about | {
         "versions": {"torch": "2.13.0", "trl": "1.12.0"},
-        "layouts": [704, 16],
-        "tried": [{"704": 9.5}, {"16": 1.5}],
+        "layouts": chosen,
+        "tried": [{json.dumps(chosen[0]): [9.5, 9.25]}, {json.dumps(chosen[1]): [1.5]}],
+        "waiting": [{"OMP_WAIT_POLICY": "PASSIVE"}, {}],
         "checks": [{"loss": 0.71}, {"loss": 0.71}],
+        "agree": True,
         "notes": [{}, {}],
         "pairs": [12.0, 12.345],
         "flops": 1e11,
@@ -103,9 +107,13 @@ def test_the_page_is_written_from_results(load, tmp_path: Path) -> None:
     (tmp_path / "s").write_text(json.dumps({"reward_k9": detail}))
     page.write_page(tmp_path / "r", tmp_path / "s", tmp_path / "page.md")
     written = (tmp_path / "page.md").read_text()
-    shown = "| reward_k9 | 1,234 | 100 | comparisons/s | 12.35× | ≥ 14× | **not met** | 5,632 | 110,592 |"
+    shown = "| reward_k9 | 1,234 | 100 | comparisons/s | 12.35× (12.09…12.26) | ≥ 14× | **not met** | 5,632 | 110,592 |"
     assert shown in written
     assert "| sft | not measured |" in written
+    assert "reward_k9: a CPU, 2 threads; 2026-01-01, commit abc; torch 2.13.0, trl 1.12.0;" in written
+    assert "heedful 704 on 2 threads (tried: 704 on 2 threads 9.5 9.25); peer 16 on 1 thread" in written
+    assert "Told to the thread libraries: heedful OMP_WAIT_POLICY=PASSIVE; peer nothing." in written
+    assert "The sides agree." in written and "No GPU was at hand" in written
     assert "trl 1.12.0" in written and "50% of the peak of 200" in written and "matrix products 80%" in written
 
 
@@ -147,19 +155,105 @@ def test_agreement_is_relative(load) -> None:
     run = load("run")
     assert run.agree({"loss": 0.7}, {"loss": 0.7 + 1e-5}) is True
     assert run.agree({"loss": 0.7}, {"loss": 0.72}) is False
-    assert run.agree({}, {}) is None
+    assert run.agree({"loss": 0.0, "score": 2.0}, {"loss": 1e-7, "score": 2.0}) is True
 
 
-def test_speed_takes_the_fastest_layout_and_memory_a_smaller_one_about_as_fast(load) -> None:
+def test_mean_lengths_agree_as_far_as_so_many_responses_can_tell(load) -> None:
+    run = load("run")
+    mine = {"responses": 100, "length_mean": 24.0, "length_sd": 16.0}  # a mean of 500: ±0.72, so 1.01 for a difference
+    assert run.same_lengths(mine, mine | {"length_mean": 28.0}, 5) is True
+    assert run.same_lengths(mine, mine | {"length_mean": 28.2}, 5) is False
+    assert run.same_lengths(mine, mine | {"length_mean": 28.2}, 4) is True
+    assert run.same_lengths({}, {}, 5) is True
+
+
+def test_a_row_whose_sides_disagree_is_not_met(load) -> None:
+    page, rows, timing = load("page"), load("rows"), load("timing")
+    entry = timing.result([10.0], [1.0], "tokens/s", 2.0, [7, 8])
+    assert "| met |" in page.line(rows.ROWS["sft"], entry, {"agree": True})
+    assert "| **not met: the sides disagree** |" in page.line(rows.ROWS["sft"], entry, {"agree": False})
+
+
+def test_quartiles_stand_beside_the_ratio_and_imports_beside_that_of_memory(load) -> None:
+    page, rows, timing = load("page"), load("rows"), load("timing")
+    entry = timing.result([4.0], [2.0], "x", 1.0, [7, 8])
+    assert "| 2.00× (1.50…3.50) |" in page.line(rows.ROWS["sft"], entry, {"pairs": [1.0, 2.0, 5.0]})
+    assert "| 2.00× (3.00× above imports) |" in page.line(rows.ROWS["memory_sft"], entry, {"grown": [3.0, 1.0]})
+
+
+def test_speed_takes_the_best_trial_and_memory_a_smaller_layout_about_as_fast(load) -> None:
     timing = load("timing")
-    seconds = {1: 2.0, 2: 1.05, 4: 1.0, 8: 1.5}
+    seconds = {1: [4.0], 2: [1.9, 1.6, 1.05], 4: [2.0, 1.0, 2.0], 8: [2.5, 2.5]}  # of each trial
+    asked = []
 
     class Side:
         side = "ours"
 
-        def run(self, layout: int, seed: int, trial: bool = False) -> dict[str, float]:
-            return {"units": 1.0, "seconds": seconds[layout]}
+        def run(self, choice: dict[str, int], seed: int, trial: bool = False) -> dict[str, float]:
+            asked.append(choice["layout"])
+            first = len(asked) == 1  # which is the warm-up
+            return {"units": 1.0, "seconds": 9.0 if first else seconds[choice["layout"]].pop(0)}
 
-    best, tried = timing.choose(Side(), {"layouts": [1, 2, 4, 8]}, lambda what: None)
-    assert best == 4 and tried == {"1": 0.5, "2": 0.95, "4": 1.0, "8": 0.67}
-    assert timing.lean(tried) == 2
+    choices = [{"layout": layout, "threads": 2} for layout in seconds]
+    best, tried = timing.choose(Side(), choices, lambda what: None)
+    assert asked == [1, 1, 2, 4, 8, 2, 4, 8, 4, 2]  # 1 is hopeless after its first trial
+    assert best == choices[2]
+    assert list(tried.values()) == [[0.25], [0.53, 0.62, 0.95], [0.5, 1.0, 0.5], [0.4, 0.4]]
+    assert timing.lean(tried) == choices[1]
+
+
+def test_one_layout_needs_no_trials_but_warms_up(load) -> None:
+    timing = load("timing")
+    asked = []
+
+    class Side:
+        side = "ours"
+
+        def run(self, choice: dict[str, int], seed: int, trial: bool = False) -> dict[str, float]:
+            asked.append(choice)
+            return {"units": 1.0, "seconds": 1.0}
+
+    only = {"layout": None, "threads": 2}
+    best, tried = timing.choose(Side(), [only], lambda what: None)
+    assert best == only and asked == [only] and list(tried.values()) == [[]] and timing.lean(tried) == only
+
+
+def test_the_peer_is_told_nothing_of_threads_and_heedful_tells_itself(load, monkeypatch) -> None:
+    """What importing heedful sets in this process must not reach a peer's; asked of real processes."""
+    import heedful
+
+    assert heedful and "OMP_WAIT_POLICY" in os.environ
+    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.setenv(name, "1")
+    timing = load("timing")
+    told = {}
+    for side in ("ours", "peer"):
+        worker = timing.Worker(sys.executable, side, "judge", 2)
+        try:
+            told[side] = worker.ask(do="layouts")
+        finally:
+            worker.close()
+    assert told["peer"]["waiting"] == {} and told["ours"]["waiting"] == {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert {choice["threads"] for choice in told["peer"]["layouts"]} == {1, 2}
+    assert told["ours"]["layouts"] == [{"layout": None, "threads": 2}]
+
+
+def test_the_cost_at_a_mark_is_the_median_of_many_iterations(load) -> None:
+    flat = load("flat")
+    times, now, tokens = [], 0.0, 0
+    for number in range(flat.MARKS[-1] // flat.EPISODES):
+        now += 1e-3 if number % 10 else 1.0  # a slow one now and then
+        tokens += 100
+        times.append((now, tokens, 50.0 + number))
+    found = flat.at_marks(times)
+    assert all(abs(found[f"cost_{mark}"] - 10) < 1e-6 for mark in flat.MARKS)
+    assert found["memory_1000"] == 50 + 99
+
+
+def test_given_responses_have_no_end_and_follow_their_prompt(load) -> None:
+    ppo, common = load("ppo"), load("common")
+    prompts = common.random_tokens((4, ppo.PROMPT), 0)
+    found = ppo.given(prompts)
+    assert found.shape == (4, common.MAX_RESPONSE) and found.min() >= common.FIRST
+    assert found.max() < common.VOCABULARY
+    assert (ppo.given(prompts.flip(0)) == found.flip(0)).all()

@@ -1,20 +1,26 @@
 """Takes away from heedful what makes it fast, in every process that has this folder on its PYTHONPATH.
 
 What is left is what one would write first: batches padded to their longest row, in the rows' order; a forward pass for
-every response, whatever prompts they share; one batch after the other on all threads; responses from transformers'
-generate, whose rows stay until the longest of them ends. Results differ in draws and rounding only.
+every response, whatever prompts they share; one batch after the other on the threads that PLAIN_THREADS allows, which
+wait as torch's do by default; responses from transformers' generate, whose rows stay until the longest of them ends.
+Results differ in draws and rounding only.
 """
 
-import copy
 import importlib.util
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-ROWS = 64  # of one call of generate
+ROWS = 256  # of one call of generate; the fastest in the benchmark of sampling
+
+
+def without_waiting(heedful: ModuleType) -> None:
+    os.environ.pop("OMP_WAIT_POLICY", None)
 
 
 def without_sharing(batch: ModuleType) -> None:
@@ -37,26 +43,49 @@ def without_lengths(parts: ModuleType) -> None:
 
 
 def without_threads(threads: ModuleType) -> None:
+    import torch
+
+    most = int(os.environ["PLAIN_THREADS"])
+    threads.use_threads = lambda number: torch.set_num_threads(min(number, most))
     threads.hands = lambda model, num_parts: 1
-    threads.use_one_for_the_rest = lambda: None
+    torch.set_num_threads(min(torch.get_num_threads(), most))
 
 
 def without_engine(sample: ModuleType) -> None:
     sample.Sampler.generate = generate
 
 
-def generate(self: Any, requests: Sequence[Any]) -> list[list[Any]]:
-    """What `Sampler.generate` does, by transformers: a copy of the weights, prompts padded on the left."""
-    model = copy.deepcopy(self.model).eval()
-    model.get_decoder()._forward_pre_hooks.clear()
+@contextmanager
+def by_transformers(model: Any) -> Iterator[Any]:
+    """The model with transformers' own attention and cache, in place."""
+    from heedful.engine.engine import evaluating
+
+    hooks, own = model.get_decoder()._forward_pre_hooks, model.config._attn_implementation
+    kept = dict(hooks)
+    hooks.clear()
     model.set_attn_implementation("sdpa")
+    try:
+        with evaluating(model):
+            yield model
+    finally:
+        model.set_attn_implementation(own)
+        hooks.update(kept)
+
+
+def generate(self: Any, requests: Sequence[Any]) -> list[list[Any]]:
+    """What `Sampler.generate` does, by transformers: prompts padded on the left."""
+    with by_transformers(self.model) as model:
+        return in_batches(model, requests, sorted(self.ends))
+
+
+def in_batches(model: Any, requests: Sequence[Any], ends: list[int]) -> list[list[Any]]:
     found: list[list[Any]] = [[] for _ in requests]
     for number in {request.num_samples for request in requests}:
         some = [i for i, request in enumerate(requests) if request.num_samples == number]
         size = max(1, ROWS // number)
         for start in range(0, len(some), size):
             part = some[start : start + size]
-            for i, group in zip(part, respond(model, [requests[i] for i in part], sorted(self.ends)), strict=True):
+            for i, group in zip(part, respond(model, [requests[i] for i in part], ends), strict=True):
                 found[i] = group
     return found
 
@@ -87,6 +116,7 @@ def respond(model: Any, requests: Sequence[Any], ends: list[int]) -> list[list[A
 
 
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
+    "heedful": without_waiting,
     "heedful.batch": without_sharing,
     "heedful.models.packed": without_packing,
     "heedful.text.parts": without_lengths,
