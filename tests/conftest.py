@@ -1,11 +1,14 @@
-"""One finished tiny run, shared by every test that reads a run's folder."""
+"""What every test has: quick passwords and commits, and one finished tiny run, shared by all that read its folder."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
+from stores import quick_disk, quick_hashes
 from tiny import TINY
+
+__all__ = ["quick_disk", "quick_hashes"]
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
-from argon2 import PasswordHasher
 from starlette.testclient import TestClient
 
+from apps import quick_app
 from heedful.client import Client, Refused
 from heedful.config import InputError
 from heedful.feedback.remote import remote_labeler, work_through
@@ -23,7 +23,6 @@ from heedful.store.records import select_records
 from heedful.store.schema import demonstrations, rankings, ratings
 from heedful.store.slots import offer
 from heedful.types import Demonstration, Labeler, Ranking, Rating
-from heedful.web.app import create_app
 from small_store import fill
 from tiny import refuse, succeed
 
@@ -31,8 +30,7 @@ Make = Callable[..., Client]
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+def store(tmp_path: Path) -> Iterator[Store]:
     with open_store(tmp_path / "store.db") as opened:
         fill(opened)
         accounts.add_account(opened, "cy", "a long password", kind="simulated")
@@ -43,7 +41,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 @pytest.fixture
 def client(store: Store) -> Iterator[Make]:
-    app = TestClient(create_app(store), raise_server_exceptions=False)
+    app = TestClient(quick_app(store), raise_server_exceptions=False)
 
     def call(request: httpx.Request) -> httpx.Response:
         """httpx's request through the app, without a socket."""
@@ -140,7 +138,7 @@ def address(store: Store) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(store), port=port, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(quick_app(store), port=port, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -6,13 +6,26 @@ import pytest
 import torch
 
 from heedful.pipeline.start import at_work
+from stores import sqlite_copy
 from studies import Prepared, finished_run, kept_runs, new_folder, recipe_of
+
+__all__ = ["sqlite_copy"]  # what the tests of pages in a browser take from the app's other tests asks for it
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """The same sums in the same order on every machine with these processors."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_hashes() -> None:
+    """Passwords are hashed as an operator's server hashes them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_disk() -> None:
+    """Commits reach the disk, as an operator's do."""
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,22 @@
 """The loop, closed: a run waits, labelers work in the app by its API, and the same command goes on to its results."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from argon2 import PasswordHasher
 from starlette.testclient import TestClient
 
+from apps import quick_app
 from heedful.cli import runs
 from heedful.client import Client
 from heedful.feedback.remote import remote_labeler, work_through
 from heedful.store import accounts
 from heedful.store.database import open_store
 from heedful.store.slots import on_offer
-from heedful.web.app import create_app
 from heedful.web.config import WebConfig
 from people_recipe import write_recipe
 from tiny import cli
@@ -42,7 +41,7 @@ class App:
                 if name not in self.tokens:
                     accounts.add_account(store, name, "a long password", group=group)
                     self.tokens[name] = accounts.add_token(store, name, "test")
-            app = TestClient(create_app(store, WebConfig(runs=str(self.folder))))
+            app = TestClient(quick_app(store, WebConfig(runs=str(self.folder))))
             done = {}
             for name, token in self.tokens.items():
                 with Client("http://testserver", token, httpx.MockTransport(through(app))) as client:
@@ -53,7 +52,7 @@ class App:
         """A step's state and result as the dashboard tells them."""
         with open_store(self.folder / "store.db") as store:
             secret = accounts.start_session(store, self.lead(store), 1)
-            app = TestClient(create_app(store, WebConfig(runs=str(self.folder))), cookies={"heedful_session": secret})
+            app = TestClient(quick_app(store, WebConfig(runs=str(self.folder))), cookies={"heedful_session": secret})
             steps = app.get("/run/steps.json").json()["steps"]
         return next((step["state"], step["result"]) for step in steps if step["name"] == name)
 
@@ -73,9 +72,8 @@ def through(app: TestClient) -> Callable[[httpx.Request], httpx.Response]:
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
-    monkeypatch.setattr(accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
-    yield App(tmp_path / "run")
+def app(tmp_path: Path) -> App:
+    return App(tmp_path / "run")
 
 
 def run(recipe: Path, folder: Path, *more: str) -> Any:

@@ -5,7 +5,6 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
 from heedful.config import InputError
@@ -16,15 +15,7 @@ from heedful.store.schema import accounts as table
 from heedful.store.schema import attempts, invitations, sessions, tokens
 
 PASSWORD = "a long password"
-QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PAST = "2000-01-01T00:00:00.000000Z"
-
-
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That argon2 is slow is its point, not these tests'."""
-    monkeypatch.setattr(accounts, "HASHER", QUICK)
-    monkeypatch.setattr(accounts, "NOBODY", QUICK.hash("nobody's password"))
 
 
 def test_the_right_password_alone_lets_in(store: Store) -> None:

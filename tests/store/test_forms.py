@@ -27,8 +27,12 @@ DEMONSTRATION = Work("demonstration", pool="evaluation")
 
 
 @pytest.fixture
-def asked(store: Store) -> Store:
+def asked(store_of: Callable[..., Store]) -> Store:
     """Two prompts, three policies' responses to each, two labelers."""
+    return store_of(ask)
+
+
+def ask(store: Store) -> None:
     pairs = (("Say A", "A"), ("Say B", "B"))
     add_prompt(
         store,
@@ -40,7 +44,6 @@ def asked(store: Store) -> Store:
         made = [Response(id=f"{m}/{n}", prompt_id=f"test-rude-{n}", text=f"hi {m[1:]}", model=m) for m in MODELS]
         add_response(store, *made, round=1)
     add_labeler(store, Labeler(id="ada"), Labeler(id="bea"))
-    return store
 
 
 MODELS = ("sft", "ppo", "gpt")

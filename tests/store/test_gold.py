@@ -1,5 +1,6 @@
 """Gold items: who gets them, when, and how they are measured."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -23,8 +24,12 @@ PASSWORD = "a long password"
 
 
 @pytest.fixture
-def project(store: Store) -> Store:
+def project(store_of: Callable[..., Store]) -> Store:
     """Three prompts on offer, a lead who ranked p1, two labelers who judged nothing; every item may be gold."""
+    return store_of(begin_project)
+
+
+def begin_project(store: Store) -> None:
     fill(store)
     accounts.add_account(store, "lea", PASSWORD, role="lead")
     accounts.add_account(store, "cy", PASSWORD)
@@ -33,7 +38,6 @@ def project(store: Store) -> Store:
     add_rating(store, rated("lea", "r10", True))
     offer(store, WORK)
     write_setting(store, "gold_rate", 1.0, "lea")
-    return store
 
 
 def rated(labeler: str, response: str, ticked: bool) -> Rating:

@@ -6,11 +6,11 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from apps import quick_app
 from heedful.store import accounts
 from heedful.store.database import Store, open_store
 from heedful.store.progress import Work
@@ -18,7 +18,7 @@ from heedful.store.records import select_records
 from heedful.store.schema import demonstrations, rankings, ratings
 from heedful.store.slots import claim, offer
 from heedful.types import Demonstration, Ranking, Rating
-from heedful.web.app import create_app
+from matrix import is_whole
 from web.conftest import fill_people
 
 API = "/api/v1"
@@ -29,7 +29,7 @@ class Caller:
     """A program with a token; without a name it has none."""
 
     def __init__(self, store: Store, name: str = "") -> None:
-        self.http = TestClient(create_app(store), raise_server_exceptions=False)
+        self.http = TestClient(quick_app(store), raise_server_exceptions=False)
         self.headers = {"Authorization": f"Bearer {accounts.add_token(store, name, 'test')}"} if name else {}
 
     def ask(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
@@ -39,12 +39,6 @@ class Caller:
 
     def next(self, work: str = "ranking/train/0") -> Any:
         return self.ask("POST", "/next", {"work": work, "only": True})["item"]
-
-
-@pytest.fixture(autouse=True)
-def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens are tested here; hashing passwords as slowly as it should be is not."""
-    monkeypatch.setattr(accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
 
 
 @pytest.fixture
@@ -206,7 +200,7 @@ def lead(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @given(data=st.data(), body=BODIES)
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200 if is_whole() else 60, deadline=None, suppress_health_check=list(HealthCheck))
 @example(data=None, body={"responses": [{"prompt_id": "p0", "text": "x", "id": "\ud800"}]})
 @example(data=None, body={"marks": {"A": {"rank": 10**30}}, "seconds": float("nan")})
 @example(data=None, body={"prompts": [{"text": "a\0b", "user": "u"}]})

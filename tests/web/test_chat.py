@@ -88,7 +88,7 @@ def test_a_turn_becomes_a_comparison(talks: Store, client: Callable, small_model
     assert {first.id, second.id} <= {ranking.id for ranking in snapshot.rankings}
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 def test_no_page_names_the_model(talks: Store, client: Callable, small_model: str) -> None:
     cy = client("cy", config=connected(small_model))
     item = cy.next(PAIRS)
@@ -173,7 +173,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_fails_the_message_is_kept(talks: Store, client: Callable, planted: Callable, fault: str) -> None:
     with socket.socket() as free:
@@ -211,7 +211,7 @@ def test_of_two_answers_only_the_missing_one_is_asked_for_again(
     assert page.status_code == 200 and texts == {first.text, "Whole 2"}
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 def test_the_answer_is_cut_to_what_the_context_leaves(talks: Store, client: Callable, planted: Callable) -> None:
     def answer(body: dict, n: int) -> Response | Iterator[str]:
         long = JSONResponse({"error": {"code": "context_length_exceeded"}}, 400)
@@ -223,7 +223,7 @@ def test_the_answer_is_cut_to_what_the_context_leaves(talks: Store, client: Call
     assert {answer.finished for answer in chats(talks)[0].turns[0].answers.values()} == {False}
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 def test_a_server_that_never_stops_is_cut(talks: Store, client: Callable, planted: Callable) -> None:
     cy = client("cy", config=connected(planted(lambda body, n: (part("x" * 400) for _ in range(500)))))
     page = cy.post(f"{cy.next(ATTACKS)}/message", message="Hello", turn="0")
@@ -231,7 +231,7 @@ def test_a_server_that_never_stops_is_cut(talks: Store, client: Callable, plante
     assert len(chats(talks)[0].turns[0].answers["a"].text) < 24 * 64 + 400
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 def test_letters_that_no_database_takes_are_replaced(talks: Store, client: Callable, planted: Callable) -> None:
     cy = client("cy", config=connected(planted(lambda body, n: whole("a\0b\ud800c"))))
     cy.post(f"{cy.next(ATTACKS)}/message", message="Hello", turn="0")
@@ -277,7 +277,7 @@ def test_chats_of_two_labelers_stay_apart(talks: Store, client: Callable, plante
     assert cy.post(f"{ranked}/message", message="Hello", turn="0").status_code == 404
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 def test_only_configured_models_are_asked(talks: Store, client: Callable, planted: Callable) -> None:
     asked: list[dict] = []
     address = planted(lambda body, n: asked.append(body) or whole("Yes"))
@@ -289,7 +289,7 @@ def test_only_configured_models_are_asked(talks: Store, client: Callable, plante
     assert page.status_code == 502 and "No model is connected" in page.text and asked == []
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 def test_two_models_answer_on_changing_sides(talks: Store, client: Callable, planted: Callable) -> None:
     one, other = (planted(lambda body, n, name=name: whole(f"I am {name}")) for name in ("one", "other"))
     cy = client("cy", config=WebConfig(models={"one": one, "other": other}))
@@ -329,7 +329,7 @@ def test_a_red_team_chat_is_marked(talks: Store, client: Callable, small_model: 
     assert current_rankings(talks) == []
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 def test_harms_are_the_project_s(talks: Store, client: Callable, planted: Callable) -> None:
     write_setting(talks, "red_team_harms", [{"name": "rude", "labels": {"en": "Rudeness", "zh_Hans": "粗鲁"}}], "lead")
     cy = client("cy", config=connected(planted(lambda body, n: whole("Yes"))))
@@ -349,7 +349,7 @@ def test_an_unfinished_chat_is_kept_and_goes_on(talks: Store, client: Callable, 
     assert cy.next(PAIRS) == item and "Hello" in cy.get(item).text
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 def test_what_may_not_be_sent(talks: Store, client: Callable, planted: Callable) -> None:
     offer(talks, Work("chat"), {"turns": 1})
     cy = client("cy", config=connected(planted(lambda body, n: whole("Yes"))))

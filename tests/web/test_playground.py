@@ -14,7 +14,7 @@ from heedful.web.config import WebConfig
 from heedful.web.routes.playground import VOTE
 from model_servers import broken, whole
 
-pytestmark = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+pytestmark = pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 
 
 @pytest.fixture

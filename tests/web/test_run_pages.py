@@ -18,8 +18,9 @@ from heedful.steps import begun_steps, read_steps, tail
 from heedful.store.database import open_store
 from heedful.web.config import WebConfig
 from heedful.web.curves import POINTS, curves_of, thinned
+from heedful.web.visit import COOKIE
 from tiny import TINY
-from web.conftest import PASSWORD, Client, Served, fill_people
+from web.conftest import PASSWORD, Client, Served, fill_people, session_of
 
 SECRET = "what nobody asked for"
 
@@ -241,9 +242,8 @@ def test_thinned_curves_keep_their_mean_and_their_range(values: list[float]) -> 
 
 
 @pytest.fixture
-def watched(tmp_path: Path, folder: Path) -> Iterator[Served]:
-    with open_store(tmp_path / "store.db") as store:
-        fill_people(store)
+def watched(sqlite_copy: Any, tmp_path: Path, folder: Path) -> Iterator[Served]:
+    with sqlite_copy(fill_people, tmp_path / "store.db") as store:
         app = Served(store, WebConfig(runs=str(folder)))
         yield app
         app.close()
@@ -254,16 +254,14 @@ def test_curves_move_while_one_looks(chromium: Any, watched: Served, folder: Pat
     context = chromium.new_context(locale=locale, base_url=watched.address)
     context.set_default_timeout(20_000)
     chosen = "zh_Hans" if locale == "zh-CN" else "en"
-    context.add_cookies([{"name": "heedful_locale", "value": chosen, "url": watched.address}])
+    locale_cookie = {"name": "heedful_locale", "value": chosen, "url": watched.address}
+    session = {"name": COOKIE, "value": session_of(watched.store, "lead"), "url": watched.address}
+    context.add_cookies([locale_cookie, session])
     page: Page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.goto("/login?next=/run")
-    page.fill("#name", "lead")
-    page.fill("#password", PASSWORD)
-    page.press("#password", "Enter")
-    page.wait_for_url("**/run")
+    page.goto("/run")
     curve = page.locator('.log[data-step="pretrain"] svg')
     expect(curve).to_have_count(1)
     assert "loss: 5 → 3.55" in curve.get_attribute("aria-label")
@@ -282,13 +280,12 @@ def test_curves_move_while_one_looks(chromium: Any, watched: Served, folder: Pat
     assert not complaints
 
 
-def test_the_real_report_runs_in_its_sandbox(chromium: Any, tmp_path: Path, tiny_run: Path) -> None:
+def test_the_real_report_runs_in_its_sandbox(chromium: Any, sqlite_copy: Any, tmp_path: Path, tiny_run: Path) -> None:
     from heedful.report import write_report
 
     copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     write_report(copy)
-    with open_store(tmp_path / "store.db") as store:
-        fill_people(store)
+    with sqlite_copy(fill_people, tmp_path / "store.db") as store:
         app = Served(store, WebConfig(runs=str(copy)))
         context = chromium.new_context(base_url=app.address)
         page = context.new_page()

@@ -12,17 +12,27 @@ from heedful.store.database import Store
 from heedful.store.export import export_snapshot
 from heedful.store.progress import Work, done_by
 from heedful.store.schema import slots
-from web.conftest import PASSWORD
+from web.conftest import PASSWORD, Client, fill_people
 
 PLACES = {"rank-A": "1", "rank-B": "2", "rank-C": "3", "overall-A": "7", "overall-B": "4", "overall-C": "2"}
 
 
 @pytest.fixture
-def test_set(people: Store, client: Callable) -> Store:
+def people(store_of: Callable[..., Store]) -> Store:
     """A test of two items to rank and one to answer, judged by the lead; eve and hugo (held out) are invited."""
-    accounts.add_account(people, "eve", PASSWORD, screening="invited")
-    accounts.add_account(people, "hugo", PASSWORD, group="heldout", screening="invited")
-    lead = client("lead")
+    return store_of(make_test)
+
+
+@pytest.fixture
+def test_set(people: Store) -> Store:
+    return people
+
+
+def make_test(store: Store) -> None:
+    fill_people(store)
+    accounts.add_account(store, "eve", PASSWORD, screening="invited")
+    accounts.add_account(store, "hugo", PASSWORD, group="heldout", screening="invited")
+    lead = Client(store, "lead")
     lead.post("/lead/screening/items", ranking="p0\np1", demonstration="p2")
     path = lead.post("/lead/screening/judge").url.path
     for _ in range(2):
@@ -30,7 +40,6 @@ def test_set(people: Store, client: Callable) -> Store:
         assert "screening" in page  # leads know what they do
         path = lead.post(path, **by_text(page, "012"), **{f"box-{letter_of(page, 'Ja 0')}-violent": "yes"}).url.path
     assert path == "/lead/screening"
-    return people
 
 
 def letter_of(page: str, text: str) -> str:
