@@ -58,7 +58,11 @@ class Store:
         raise AssertionError("unreachable")
 
     def take_turns(self, connection: Connection, table: Table) -> None:
-        """Let no other transaction that calls this for the table run until this one ends; call it first in `write`."""
+        """Let no other transaction that calls this for the table run until this one ends; call it first in `write`.
+
+        Who changes slots by what stands in several of them calls it for works, not for slots: a judgement, which fills
+        its own slot alone, waits for nobody then.
+        """
         if self.engine.dialect.name == "postgresql":  # SQLite's writers take turns anyway
             connection.exec_driver_sql(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE")
 

@@ -10,7 +10,7 @@ from heedful.config import InputError
 from heedful.store.accounts import note as note_event
 from heedful.store.database import Store, timestamp
 from heedful.store.progress import NEW, Work, is_of, is_set_aside, often_skipped, with_responses
-from heedful.store.schema import skips, slots
+from heedful.store.schema import skips, slots, works
 from heedful.store.slots import OPEN, finish, in_pool, key_of
 from heedful.types import Prompt
 
@@ -23,7 +23,7 @@ def skip(store: Store, work: Work, item: str, labeler: str, reason: str, note: s
     """
 
     def put(connection: Connection) -> None:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         at = and_(is_of(slots, work), slots.c.item == item, slots.c.labeler == labeler, slots.c.done.is_(None))
         row = connection.execute(select(slots).where(at)).first()
         if row is None:
@@ -44,7 +44,7 @@ def unskip(store: Store, work: Work, item: str, labeler: str) -> None:
     """Undo the labeler's `skip`, where the item is still to be had; it is theirs again."""
 
     def put(connection: Connection) -> None:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         own = and_(is_of(skips, work), skips.c.item == item, skips.c.labeler == labeler)
         final = connection.execute(select(skips.c.final).where(own)).scalar()
         connection.execute(delete(skips).where(own))
@@ -95,7 +95,7 @@ def put_back(store: Store, author: str, work: Work, item: str) -> bool:
     """Forget that the item was passed over and give it out again; False where nobody had passed it over."""
 
     def put(connection: Connection) -> bool:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         own = and_(is_of(skips, work), skips.c.item == item)
         rows = connection.execute(select(skips).where(own)).all()
         final = [row.labeler for row in rows if row.final]

@@ -34,6 +34,7 @@ from heedful.store.schema import (
     responses,
     skips,
     slots,
+    works,
 )
 from heedful.store.settings import read_number, read_setting
 from heedful.store.slots import Slot, own_slot
@@ -159,7 +160,7 @@ def next_slot(store: Store, account: Account, minutes: float, task: str = "") ->
     expires = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
 
     def take(connection: Connection) -> Slot | None:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         for name, items in plan(connection).items():
             over = _done(connection, account, name) | _skipped(connection, account, name)
             for round, item in items:
@@ -294,7 +295,7 @@ def decide(store: Store, candidate: str, verdict: str, author: str) -> None:
         )
 
     def put(connection: Connection) -> None:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         own = and_(accounts.c.id == candidate, accounts.c.role == "labeler", accounts.c.screening != "none")
         if not connection.execute(accounts.update().where(own).values(screening=verdict)).rowcount:
             raise InputError("%(name)s was not invited to the screening", name=candidate)

@@ -64,7 +64,7 @@ def offer(store: Store, work: Work, options: Mapping[str, Any] | None = None) ->
     """
 
     def put(connection: Connection) -> int:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         own = and_(is_of(works, work), works.c.pool == (work.pool or ""))
         row = connection.execute(select(works.c.options).where(own)).first()
         merged = {**(row.options if row else {}), **(options or {})}
@@ -178,7 +178,7 @@ def claim(
     expires = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
 
     def take(connection: Connection) -> Slot | None:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         measured = is_measured(connection, labeler)
         for work in [*offered, *(silent(each) for each in offered if measured and each.purpose == "train")]:
             row = _held(connection, work, labeler)
@@ -238,7 +238,7 @@ def prolong(store: Store, slot: Slot, labeler: str, minutes: float) -> bool:
         return True  # a page and its drafts ask again and again, and whoever writes keeps others waiting
 
     def take(connection: Connection) -> bool:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         row = _own_or_free(connection, slot.work, slot.item, labeler)
         if row is None or row.done is not None:
             return False
@@ -296,7 +296,7 @@ def lease(store: Store, work: Work, labeler: str, hours: float = 24, limit: int 
     expires = timestamp(now + timedelta(hours=hours))
 
     def take(connection: Connection) -> list[Item]:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         own = work_of(connection, work, labeler)
         items = open_items(connection, own, labeler, timestamp(now))
         make_slots(connection, own)

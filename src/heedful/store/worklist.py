@@ -130,7 +130,7 @@ def put_on_offer(store: Store, author: str, work: Work, options: Mapping[str, An
     left = offer(store, work, options)
 
     def tidy(connection: Connection) -> int:
-        store.take_turns(connection, slots)
+        store.take_turns(connection, works)
         gone = trim(connection, work)
         details = {**key_of(work), "pool": work.pool or "", "overlap": work.overlap}
         note(connection, author, "put on offer", **details, **({"options": options} if options else {}))

@@ -15,7 +15,7 @@ from heedful.store.database import timestamp
 from heedful.store.gold import mark
 from heedful.store.progress import Work
 from heedful.store.records import is_current, select_records
-from heedful.store.schema import rankings, ratings, responses, slots
+from heedful.store.schema import rankings, ratings, responses, works
 from heedful.store.settings import read_boxes
 from heedful.store.slots import Slot, own_slot
 from heedful.types import Rating
@@ -108,7 +108,7 @@ def submit(here: Lead, form: Fields) -> Response:
     expires = timestamp(datetime.now(UTC) + timedelta(hours=1))
 
     def take(connection: Connection) -> Slot:
-        here.store.take_turns(connection, slots)
+        here.store.take_turns(connection, works)
         return own_slot(connection, item.slot.work, item.slot.item, here.account.id, expires)
 
     slot = here.store.write(take)
