@@ -312,6 +312,31 @@ def test_prompts_are_scored_without_an_answer(
         assert token.startswith("bytes:") or text[offset : offset + len(token)] == token
 
 
+@pytest.mark.parametrize("text", ["<s> the </s>boat", "the boat é</s>", " the  boat", "</s>", ""])
+def test_offsets_count_the_echoed_text(client: openai.OpenAI, text: str) -> None:
+    """Special tokens that the text spells take up its characters; the begin token that was added takes up none."""
+    asked: Any = {"model": "small", "max_tokens": 4, "echo": True, "logprobs": 0, "temperature": 0}
+    [choice] = client.completions.create(prompt=text, **asked).choices
+    found = choice.logprobs
+    assert found is not None and found.tokens and found.text_offset and choice.text.startswith(text)
+    spelled = 0
+    for token, offset in zip(found.tokens, found.text_offset, strict=True):
+        if offset < len(text) and token in ("<s>", "</s>"):
+            assert choice.text.startswith(token, offset) or offset == 0
+        elif not token.startswith("bytes:") and token not in ("<s>", "</s>"):
+            assert choice.text.startswith(token, offset)
+        spelled += len(token) * (choice.text.startswith(token, offset) and not token.startswith("bytes:"))
+    assert found.text_offset == sorted(found.text_offset)
+    assert spelled >= len(text) - 2  # all but a character of several tokens
+
+
+def test_ids_that_are_no_text_are_echoed_as_their_bytes(client: openai.OpenAI, tokenizer: Any) -> None:
+    ids = [tokenizer.convert_tokens_to_ids(c) for c in ("Ã", "b")]  # the first half of é, and a letter
+    [choice] = client.completions.create(model="small", prompt=ids, max_tokens=0, echo=True, logprobs=0).choices
+    assert choice.text == "\ufffdb" and choice.logprobs is not None
+    assert choice.logprobs.tokens == ["bytes:\\xc3", "b"] and choice.logprobs.text_offset == [0, 0]
+
+
 def test_prompt_logprobs_of_chats_and_completions(
     client: openai.OpenAI, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -362,6 +387,9 @@ def test_too_many_are_told_to_come_again(url: str, client: openai.OpenAI, endles
     client.completions.create(**body | {"n": 5, "max_tokens": 1})
     with pytest.raises(openai.BadRequestError, match="65 responses at once are more than the 64"):
         client.completions.create(**body | {"n": ROWS + WAITING + 1})
+    with pytest.raises(openai.BadRequestError, match="65 responses at once") as many_prompts:
+        client.completions.create(**body | {"n": 1, "prompt": ["the"] * (ROWS + WAITING + 1)})
+    assert (refused.value.param, many_prompts.value.param) == (None, "prompt")
 
 
 # What is refused.
@@ -393,13 +421,13 @@ OPEN, CLOSE = b'{"model": "small", "prompt": "the", ', b"}"
         (OPEN + b'"n": 1000000000000000000000000' + CLOSE, "n: ", "n", "invalid_value"),
         (OPEN + b'"max_tokens": -1' + CLOSE, "max_tokens: ", "max_tokens", "invalid_value"),
         (OPEN + b'"max_tokens": 0' + CLOSE, "only with echo", "max_tokens", None),
-        (OPEN + b'"max_tokens": 4096' + CLOSE, "exceed this server's context", "prompt", "context_length_exceeded"),
+        (OPEN + b'"max_tokens": 4096' + CLOSE, "exceed this server's context", "max_tokens", "context_length_exceeded"),
         (OPEN + b'"stop": ["a", "b", "c", "d", "e"]' + CLOSE, "stop: ", "stop", "invalid_value"),
         (OPEN + b'"stop": ""' + CLOSE, "stop[0]: ", "stop[0]", "invalid_value"),
         (OPEN + b'"logprobs": 21' + CLOSE, "logprobs: ", "logprobs", "invalid_value"),
         (OPEN + b'"logit_bias": {"x": 1}' + CLOSE, "logit_bias maps", "logit_bias", None),
         (OPEN + b'"logit_bias": {"5": 101}' + CLOSE, "logit_bias maps", "logit_bias", None),
-        (OPEN + b'"logit_bias": {"99999": 1}' + CLOSE, "outside the model's vocabulary", "prompt", None),
+        (OPEN + b'"logit_bias": {"99999": 1}' + CLOSE, "outside the model's vocabulary", "logit_bias", None),
         (OPEN + b'"temprature": 1' + CLOSE, "temprature is not a field", "temprature", "unknown_parameter"),
         (OPEN + b'"best_of": 4' + CLOSE, "best_of is not done", "best_of", "unsupported_parameter"),
         (
@@ -435,6 +463,8 @@ def test_bad_completions_are_named(url: str, body: bytes, says: str, param: str 
         ({"top_logprobs": 2}, "needs logprobs", "top_logprobs"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, "differ", "max_tokens"),
         ({"max_tokens": 0}, "at least 1", "max_tokens"),
+        ({"max_tokens": 4095}, "exceed this server's context", "max_tokens"),
+        ({"max_completion_tokens": 4095}, "exceed this server's context", "max_completion_tokens"),
         ({"tools": [{"type": "function"}]}, "tools is not done", "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format is not done", "response_format"),
         ({"messages": [{"role": "user", "content": "the " * 5000}]}, "exceed this server's context", "messages"),

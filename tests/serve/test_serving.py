@@ -11,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from heedful.cli.serve import bind
 from heedful.cli.serving import load
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Slots
@@ -87,6 +88,8 @@ def test_what_cannot_be_served_is_one_line(tmp_path: Path) -> None:
         taken.listen()
         assert "choose another --host or --port" in refuse("serve", folder, "--port", taken.getsockname()[1])
     assert "choose another --host" in refuse("serve", folder, "--host", "no.such.host.invalid")
+    with bind("127.0.0.1", 0) as loading:  # as a server that still loads its model
+        assert "choose another --host or --port" in refuse("serve", folder, "--port", loading.getsockname()[1])
 
 
 @pytest.fixture
@@ -122,6 +125,23 @@ def test_a_failure_is_told_and_survived(served: Served, monkeypatch: pytest.Monk
         assert failed.status_code == 500 and failed.json()["error"]["type"] == "server_error"
         assert httpx.get(url + "/health").json() == {"status": "ok", "rows": 0, "asked": 0}
         assert httpx.post(url + "/v1/completions", json=body).json()["choices"] == whole.json()["choices"]
+
+
+def test_each_of_several_prompts_is_spelled_as_if_alone(tmp_path: Path) -> None:
+    """Behind an empty prompt a response begins its text, behind words it goes on: each as asked for alone."""
+    words = served_from(save_small(tmp_path / "words", TOKENIZER, chat=False))
+    asked: Any = {
+        "model": "m",
+        "max_tokens": 3,
+        "seed": 1,
+        "logit_bias": {str(TOKENIZER.convert_tokens_to_ids("w3")): 100},
+    }
+    with threaded(make_app(words, 4)) as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
+        texts = [
+            [choice.text for choice in client.completions.create(prompt=prompt, **asked).choices]
+            for prompt in ("", "w1", ["", "w1"], ["w1", ""])
+        ]
+    assert texts == [["w3 w3 w3"], [" w3 w3 w3"], ["w3 w3 w3", " w3 w3 w3"], [" w3 w3 w3", "w3 w3 w3"]]
 
 
 def test_logits_that_are_no_numbers_cost_one_client_its_answer(served: Served) -> None:

@@ -68,7 +68,6 @@ def serve(
     app = make_app(served, max_waiting, keys, allow_origin or [], threads, collector)
     if host not in LOCAL and not keys:
         errors.print(f"{host} is open to other machines: set --api-key", style="yellow", highlight=False)
-    listening.listen(2048)
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{listening.getsockname()[1]}/v1"
     say(f"{url} serves {served.name} ({served.context} tokens, {max_batch} rows)")
@@ -76,7 +75,7 @@ def serve(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at the address, not listening yet.
+    """A socket that listens at the address: whoever comes while the model is being loaded waits for it.
 
     Raises:
         InputError: the address cannot be had.
@@ -86,6 +85,7 @@ def bind(host: str, port: int) -> socket.socket:
         found = socket.socket(family)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen(2048)  # two sockets may be bound to one address, but only one may listen
     except OSError as error:
         raise InputError(f"{host}:{port}: {error.strerror}; choose another --host or --port") from None
     return found

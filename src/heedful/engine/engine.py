@@ -96,6 +96,11 @@ class Engine:
         self._ends = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool, device=model.device)
         self._ends[list(eos_ids)] = True
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that have a logit."""
+        return len(self._ends)
+
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """Each request's completions, in the order of requests and samples.
 
@@ -149,7 +154,7 @@ class Engine:
 
     def check(self, request: Request, name: str) -> None:
         """Raises InputError, with the name, for a request that cannot be answered."""
-        context, vocabulary = context_length(self.model), len(self._ends)
+        context, vocabulary = context_length(self.model), self.vocabulary
         length, fewest = len(request.prompt), int(request.prompt_logprobs is None)
         finite = 0 <= request.temperature < math.inf
         if not length:

@@ -2,14 +2,14 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from heedful.engine.odds import Odds
 from heedful.serve.requests import ChatRequest, CompletionRequest
 from heedful.serve.served import Asked, Served
-from heedful.serve.spelling import Told, Writer
+from heedful.serve.spelling import Told, told_of
 from heedful.serve.worker import Heard
 
 Json = dict[str, Any]
@@ -129,15 +129,7 @@ class Answer:
             return text, [], len(text)
         odds: list[Odds | None] = [None]
         odds += [one._replace(likeliest=one.likeliest[: self.request.logprobs]) for one in heard.prompt_odds]
-        return text, self._told(self.asked.prompts[prompt], odds), len(text)
-
-    def _told(self, ids: list[int], odds: Iterable[Odds | None]) -> list[Told]:
-        """A prompt's tokens with their places in its text."""
-        writer = Writer(self.served.spelling)
-        for id, one in zip(ids, odds, strict=True):
-            writer.add(id, False, False, one)
-        writer.add(ids[-1], True, True)
-        return writer.take().tokens
+        return text, told_of(self.served.spelling, self.asked.prompts[prompt], odds, text), len(text)
 
     def _chat_logprobs(self, tokens: list[Told]) -> Json | None:
         if not self.request.logprobs:

@@ -55,7 +55,7 @@ class Served:
         number = asked.max_completion_tokens or asked.max_tokens or room
         number_of_rivals = (asked.top_logprobs or 0) if asked.logprobs else None
         request = self._request(asked, ids, max(number, 1), number_of_rivals, asked.prompt_logprobs, "messages")
-        return Asked(Job([request], asked.stop, False, asked.stream), [ids], [text])
+        return Asked(Job([request], asked.stop, [False], asked.stream), [ids], [text])
 
     def complete(self, asked: CompletionRequest) -> Asked:
         """Raises ApiError for what the engine refuses."""
@@ -68,11 +68,8 @@ class Served:
         elif not number and of_prompt is None:
             of_prompt = 0
         requests = [self._request(asked, ids, number, asked.logprobs, of_prompt, "prompt") for ids in prompts]
-        texts = [
-            prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt, skip_special_tokens=True)
-            for prompt in asked.prompt
-        ]
-        follows = any(not self.spelling.special(id) for ids in prompts for id in ids)
+        texts = [prompt if isinstance(prompt, str) else self.spelling.text(prompt) for prompt in asked.prompt]
+        follows = [any(not self.spelling.special(id) for id in ids) for ids in prompts]
         return Asked(Job(requests, asked.stop, follows, asked.stream), prompts, texts)
 
     def _write_chat(self, asked: ChatRequest) -> str:
@@ -109,10 +106,16 @@ class Served:
                 f"{len(ids)} tokens of prompt and {number} of response exceed this server's context of {self.context}; "
                 "shorten the prompt or lower max_tokens"
             )
+            if len(ids) < self.context:  # a shorter response would fit
+                param = "max_tokens" if asked.max_tokens is not None else "max_completion_tokens"
             raise bad(message, param, "context_length_exceeded")
         # Two equal requests without a seed are answered differently, two with the same seed alike.
         seed = secrets.randbits(63) if asked.seed is None else asked.seed
-        how = (asked.temperature, max(asked.top_k, 0), asked.top_p, seed, asked.bias())
+        bias = asked.bias()
+        if any(token >= self.engine.vocabulary for token, _ in bias):
+            message = f"logit_bias names a token outside the model's vocabulary of {self.engine.vocabulary}"
+            raise bad(message, "logit_bias")
+        how = (asked.temperature, max(asked.top_k, 0), asked.top_p, seed, bias)
         request = Request(ids, asked.n, number, *how, logprobs=logprobs, prompt_logprobs=of_prompt)
         try:
             self.engine.check(request, "the prompt")

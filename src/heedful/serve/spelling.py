@@ -52,6 +52,11 @@ class Spelling:
             self._known[id, first] = self._spell(id, first)
         return self._known[id, first]
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The text that the tokens make up."""
+        bare = [id for id in ids if not self.special(id)]
+        return b"".join(self.of(id, n == 0) for n, id in enumerate(bare)).decode(errors="replace")
+
     def name(self, id: int, first: bool) -> bytes:
         """What the token is called where it is listed: its bytes, and a special token's own name."""
         if id in self._special:
@@ -89,6 +94,25 @@ class Told(NamedTuple):
     first: bool  # the response's text begins with it
     start: int  # characters of the response before it
     odds: Odds | None
+
+
+def told_of(spelling: Spelling, ids: Sequence[int], odds: Sequence[Odds | None], text: str) -> list[Told]:
+    """The tokens of a text that was given, special ones where the text spells them, by their places in it.
+
+    What the tokenizer lost of the text, such as blanks, belongs to no token; a token that is not found stands where the
+    one before it ends.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    told, end, first, lost = [], 0, True, False
+    for id, one in zip(ids, odds, strict=True):
+        special = spelling.special(id)
+        piece = spelling.name(id, first).decode() if special else decoder.decode(spelling.of(id, first))
+        start = end if text.startswith(piece, end) else text.find(piece := piece.strip(), end)
+        lost = start < 0 or (bool(text[end:start].strip()) and not lost)
+        told.append(Told(id, first, end if lost else start, one))
+        end = end if lost else start + len(piece)
+        first = first and special
+    return told
 
 
 class Piece(NamedTuple):

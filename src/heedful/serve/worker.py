@@ -37,7 +37,7 @@ class Job:
 
     requests: Sequence[Request]
     stop: Sequence[str] = ()
-    follows: bool = False  # the response goes on from the prompt's text
+    follows: Sequence[bool] = (False,)  # of each request: the response goes on from the prompt's text
     streams: bool = False  # wants pieces as they are made, not once when a choice is finished
     heard: asyncio.Queue[Heard | ApiError] = field(default_factory=asyncio.Queue)
     open: int = 0  # choices not finished
@@ -94,7 +94,8 @@ class Worker:
         number = sum(request.num_samples for request in job.requests)
         most = self._engine.max_rows + self._max_waiting
         if number > most:
-            raise bad(f"{number} responses at once are more than the {most} that this server takes", "n")
+            param = "n" if len(job.requests) == 1 else "prompt"
+            raise bad(f"{number} responses at once are more than the {most} that this server takes", param)
         if self.asked + number > most:
             message = f"{self.asked} responses are being generated or wait; try again in a moment"
             raise ApiError(429, message, None, "rate_limit_exceeded", "rate_limit_error", {"Retry-After": "1"})
@@ -194,11 +195,11 @@ class _Busy:
 
     def _take_in(self, session: Session, job: Job) -> None:
         first = 0
-        for request in job.requests:
+        for request, follows in zip(job.requests, job.follows, strict=True):
             session.add(self._next, request)
             self._owner[self._next] = (job, first)
             for sample in range(request.num_samples):
-                self._choices[self._next, sample] = _Choice(Writer(self._spelling, job.stop, job.follows))
+                self._choices[self._next, sample] = _Choice(Writer(self._spelling, job.stop, follows))
             first += request.num_samples
             self._next += 1
 
