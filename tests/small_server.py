@@ -1,9 +1,7 @@
 """Servers of small models: a real one in a process of its own, and one in a thread for what needs a planted fault."""
 
-import os
 import re
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from starlette.applications import Starlette
 from transformers import PreTrainedTokenizerBase
 
 from heedful.models.load import from_scratch
-from processes import HEEDFUL, wait_until
+from processes import Forked, wait_until
 
 CHAT = (
     "{%- for m in messages -%}{%- if m['role'] == 'system' and not loop.first -%}"
@@ -48,7 +46,7 @@ def save_small(folder: Path, tokenizer: PreTrainedTokenizerBase, chat: bool, con
 class Server:
     """A running server, its process, and where it listens."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+    def __init__(self, process: Forked, output: Path) -> None:
         self.process, self._output = process, output
         self.url = ""
 
@@ -68,10 +66,8 @@ class Server:
 
 def launch(output: Path, *arguments: object) -> Server:
     """`heedful serve` on a free port, computing on one thread; wait() for it before use."""
-    command = [str(HEEDFUL), "serve", *map(str, arguments), "--port", "0", "--threads", "1"]
-    with output.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return Server(process, output)
+    output.touch()
+    return Server(Forked(output, "serve", *arguments, "--port", 0, "--threads", 1), output)
 
 
 def stop(server: Server) -> int:

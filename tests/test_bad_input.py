@@ -1,25 +1,21 @@
 """Bad input ends in one line that names the thing and the mend, with its exit code and nothing half-written."""
 
 import json
-import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.text.tokenizer import word_tokenizer
+from processes import Forked, wait_until
 from small_models import small_model
 from tiny import TINY, cli, refuse, succeed
 
-HEEDFUL = Path(sys.executable).parent / "heedful"
 ONE_CORE = ("--cores", "1")
 
 
@@ -295,38 +291,15 @@ def test_a_store_that_is_something_else(tmp_path: Path) -> None:
     words_in(refuse("prompts", "report", tmp_path / "s.db"), ["s.db", "not a database"])
 
 
-@contextmanager
-def heedful(*arguments: object, file_limit: int | None = None) -> Iterator["subprocess.Popen[str]"]:
-    """The installed command in a process of its own; `file_limit` is the longest file it may write, in bytes."""
-
-    def limit() -> None:
-        if file_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
-    process = subprocess.Popen(
-        [str(HEEDFUL), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=limit,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_a_full_disk_is_said_and_the_same_command_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = ["pretrain", TINY, "--dir", folder, "--set", "pretrain.shape.hidden_size=256", *ONE_CORE]
     command += ["--set", "world.document_tokens=4000"]
-    with heedful(*command, file_limit=1_000_000) as process:  # all but the weights and states are shorter
-        _, stderr = process.communicate(timeout=200)
-    assert process.returncode == 2, stderr
-    assert "Traceback" not in stderr
-    words_in(stderr.splitlines()[-1], ["error:", "run the same command again"])
+    process = Forked(tmp_path / "said", *command, file_limit=1_000_000)  # all but the weights and states are shorter
+    code, said = process.wait(200), (tmp_path / "said").read_text()
+    assert code == 2, said
+    assert "Traceback" not in said
+    words_in(said.splitlines()[-1], ["error:", "run the same command again"])
     assert not list(folder.rglob("*.partial"))
     assert not (folder / "pretrain" / "model").exists()
     words_in(succeed(*command), ["pretrain", "done"])
@@ -364,17 +337,18 @@ def test_a_loss_that_is_no_number_stops_with_its_place(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with heedful("run", TINY, "--dir", folder, "--set", "ppo.iterations=100000", *ONE_CORE) as process:
-        progress = folder / "round-1" / "ppo" / "metrics.jsonl"
-        deadline = time.monotonic() + 200
-        while not progress.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
+    said = tmp_path / "said"
+    process = Forked(said, "run", TINY, "--dir", folder, "--set", "ppo.iterations=100000", *ONE_CORE)
+    try:
+        wait_until(lambda: (folder / "round-1" / "ppo" / "metrics.jsonl").exists() or process.poll() is not None)
         words_in(succeed("status", folder), ["running"])
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
-    words_in(stderr.splitlines()[-1], ["stopped: by Ctrl-C", "go on with: heedful run", f"--dir {folder}"])
+        assert process.wait(60) == 130, said.read_text()
+    finally:
+        process.kill()
+    assert "Traceback" not in said.read_text()
+    last = said.read_text().splitlines()[-1]
+    words_in(last, ["stopped: by Ctrl-C", "go on with: heedful run", f"--dir {folder}"])
     words_in(succeed("status", folder), ["stopped", "go on with the command that started it"])
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,29 +44,36 @@ def job(folder: Path, body: Any, number: int = 1, seed: int = 5) -> Job:
     return Job(folder / f"job-{number}", "toy", body, Toy(number=number), seed)
 
 
+@pytest.fixture(scope="module")
+def four() -> Iterator[Workers]:
+    """Started once for the tests that only use them."""
+    with Workers(4) as workers:
+        yield workers
+
+
 def without_process(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in run.results.items() if key != "pid"}
+    return {key: value for key, value in run.results.items() if key not in ("pid", "threads")}
 
 
-def test_side_by_side_or_in_turn_a_job_draws_the_same(tmp_path: Path) -> None:
+def test_side_by_side_or_in_turn_a_job_draws_the_same(four: Workers, tmp_path: Path) -> None:
     torch.manual_seed(99)
     jobs = [[job(tmp_path / name, draw, n) for n in (1, 2)] for name in ("here", "there")]
     with Workers(1) as workers:
         here = workers.run(jobs[0])
-    with Workers(2) as workers:
-        there = workers.run(jobs[1])
+    there = four.run(jobs[1])
     assert [without_process(run) for run in here] == [without_process(run) for run in there]
     assert {run.results["pid"] for run in here} == {os.getpid()}
     assert os.getpid() not in {run.results["pid"] for run in there}
 
 
-def test_a_finished_job_is_not_done_again_and_one_left_of_two_has_the_threads_it_had(tmp_path: Path) -> None:
+def test_a_finished_job_is_not_done_again_and_one_left_of_two_has_the_threads_it_had(
+    four: Workers, tmp_path: Path
+) -> None:
     both = [job(tmp_path, draw, 1), job(tmp_path, draw, 2)]
-    with Workers(4) as workers:
-        first = [run.results for run in workers.run(both)]
-        assert [results["threads"] for results in first] == [2, 2]
-        (tmp_path / "job-2" / "done.json").unlink()
-        again = [run.results for run in workers.run(both)]
+    first = [run.results for run in four.run(both)]
+    assert [results["threads"] for results in first] == [2, 2]
+    (tmp_path / "job-2" / "done.json").unlink()
+    again = [run.results for run in four.run(both)]
     assert again[0] == first[0]
     assert again[1].pop("pid") == os.getpid() != first[1].pop("pid")
     assert again[1] == first[1]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from processes import start
+from processes import Forked
 from same_run import differences, files
 from tiny import TINY
 
@@ -23,7 +23,7 @@ def lines(path: Path) -> list[str]:
 
 def run_until_killed(folder: Path, when: Callable[[Path], bool] | None) -> int:
     """Run the tiny recipe; kill it once `when` is true; returns its exit code."""
-    process = start(folder.parent / "output.txt", "run", TINY, "--dir", folder, "--cores", 1)
+    process = Forked(folder.parent / "output.txt", "run", TINY, "--dir", folder, "--cores", 1)
     while process.poll() is None:
         if when is not None and when(folder):
             process.send_signal(signal.SIGKILL)
