@@ -53,10 +53,11 @@ padded to their longest row, a forward pass for every response whatever prompts 
 """
 TRIED = {
     "ppo_1_epoch": """
-Sampling and the rest of an iteration are timed apart above. Both sides make the same passes over the episodes:
-sampling, reference, values, scores, and the update of two models. heedful samples all responses before it scores the
-first; scoring some while others are sampled was not tried. Nor was keeping the activations of the pass that takes
-values for the first update, which would leave out one pass in eleven (an update counts three for each model).""",
+Both sides make the same passes over the episodes: sampling, reference, values, scores, and the update of two models;
+heedful clips the norm of gradients besides, which the peer does not. The table says how much of an iteration is
+sampling. heedful samples all responses before it scores the first; scoring some while others are sampled was not tried.
+Nor was keeping the activations of the pass that takes values for the first update, which would leave out one pass in
+eleven (an update counts three for each model).""",
     "ppo_4_epochs": "As ppo_1_epoch, with more of the time in updates; nothing else was tried for it alone.",
     "memory_rollout_k9": """
 heedful keeps as many rows side by side as their storage allows (`engine.sample.rows_that_fit`), each with the keys and
