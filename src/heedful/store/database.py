@@ -79,11 +79,7 @@ class Store:
         return self.turns if self.engine.dialect.name == "sqlite" else nullcontext()
 
     def _connect(self, write: bool) -> Connection:
-        connection = self.engine.connect()
-        if self.engine.dialect.name == "postgresql":
-            # The default level would let the statements of one transaction see different moments.
-            return connection.execution_options(isolation_level="REPEATABLE READ")
-        return connection.execution_options(heedful_write=write)
+        return self.engine.connect().execution_options(heedful_write=write)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -125,7 +121,10 @@ def connect(where: str | Path) -> Store:
         url = make_url(text)
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+psycopg")
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if url.drivername == "sqlite" else {}
+        # PostgreSQL's default level would let the statements of one transaction see different moments.
+        options: dict[str, Any] = {"isolation_level": "REPEATABLE READ"}
+        if url.get_backend_name() == "sqlite":
+            options = {"connect_args": {"timeout": BUSY_SECONDS}}
         engine = create_engine(url, pool_size=CONNECTIONS, **options)
     except ModuleNotFoundError as error:
         raise InputError(f"{where}: {error.name} is not installed; pip install 'heedful[postgres]'") from None
