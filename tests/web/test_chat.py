@@ -331,11 +331,12 @@ def test_a_red_team_chat_is_marked(talks: Store, client: Callable, small_model: 
 
 @pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
 def test_harms_are_the_project_s(talks: Store, client: Callable, planted: Callable) -> None:
-    write_setting(talks, "red_team_harms", [{"name": "rude", "labels": {"en": "Rudeness", "zh_Hans": "粗鲁"}}], "lead")
+    rude = {"name": "rude", "labels": {"en": "<b>Rude</b>ness", "zh_Hans": "粗鲁"}}
+    write_setting(talks, "red_team_harms", [rude], "lead")
     cy = client("cy", config=connected(planted(lambda body, n: whole("Yes"))))
     item = cy.next(ATTACKS)
     page = cy.get(item, headers={"accept-language": "zh"})
-    assert "Rudeness" in page.text and "harm-hate" not in page.text
+    assert "&lt;b&gt;Rude&lt;/b&gt;ness" in page.text and "harm-hate" not in page.text
 
 
 def test_an_unfinished_chat_is_kept_and_goes_on(talks: Store, client: Callable, planted: Callable) -> None:
