@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heedful.engine.draw import COLDEST, Sampling, draw, sampling, stream_key, truncate, uniforms
@@ -85,7 +85,7 @@ def test_truncation_keeps_the_top_k_and_the_nucleus(values: list[int], top_k: in
     if boundary < 1e-9 and top_p < 1:
         return  # whether the boundary token counts is a matter of rounding
     how = same_for(1, top_k=top_k, top_p=top_p)
-    kept = truncate(weight, how) if how.top_k is not None or how.top_p is not None else weight
+    kept = truncate(weight, how)[0] if how.top_k is not None or how.top_p is not None else weight
     expected = {i for i in naive_kept(probability, top_k, top_p) if values[i]}
     assert set(kept[0].nonzero().flatten().tolist()) == expected
 
@@ -130,8 +130,36 @@ def test_a_row_that_is_no_distribution_fails_alone() -> None:
 def test_close_draws_are_counted() -> None:
     logits = torch.zeros(4, 4)
     u = torch.tensor([0.25 + 1e-6, 0.5 - 1e-6, 0.6, 0.25 + 1e-4], dtype=torch.float64)
-    assert int(draw(logits, same_for(4), u).close) == 2
-    assert int(draw(logits, same_for(4, temperature=0.0), u).close) == 0
+    assert draw(logits, same_for(4), u).close.tolist() == [True, True, False, False]
+    apart = torch.tensor([[0.0, 1.0, 2.0, 2.0 + 1e-4]])
+    assert not draw(apart, same_for(1, temperature=0.0), u[2:3]).close.any()
+    assert draw(logits, same_for(4, temperature=0.0), u).close.all()  # four equally likely ones
+    assert draw(logits, same_for(4, top_p=0.5), u).close.all() and draw(logits, same_for(4, top_k=2), u).close.all()
+    assert not draw(apart, same_for(1, top_k=2), u[2:3]).close.any()
+
+
+@settings(deadline=None)
+@given(
+    grid_logits=st.lists(st.integers(-12, 3), min_size=2, max_size=12),
+    seed=st.integers(0, 2**32),
+    where=st.integers(-3, 3),
+    cold=st.booleans(),
+    top_k=st.sampled_from([0, 0, 1, 2, 5]),
+    top_p=st.sampled_from([1.0, 0.25, 0.5, 0.9]),
+)
+def test_what_rounding_can_change_is_counted(
+    grid_logits: list[int], seed: int, where: int, cold: bool, top_k: int, top_p: float
+) -> None:
+    """Logits with many ties, draws on the very boundaries, and noise as rounding makes it: the token stays, or the draw
+    was counted."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.tensor(grid_logits, dtype=torch.float64) * math.log(2)
+    u = (torch.cat([logits.softmax(0).cumsum(0), grid(12) + 1 / 24]) + where * 1e-6).clamp(2.0**-51, 1 - 2.0**-51)
+    how, every = same_for(len(u), float(not cold), top_k, top_p), logits.expand(len(u), -1)
+    exact = draw(every, how, u)
+    for _ in range(3):
+        noise = (torch.rand(every.shape, generator=generator, dtype=torch.float64) - 0.5) * 4e-6
+        assert ((draw(every + noise, how, u).token == exact.token) | exact.close).all()
 
 
 @given(st.integers(1, 400), st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 0.97]))

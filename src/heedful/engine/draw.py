@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-CLOSE = 1e-5  # a draw nearer than this to a boundary between tokens could fall otherwise under fp32 rounding
+CLOSE = 1e-5  # of all probability: what lies nearer than this to a boundary could fall otherwise under fp32 rounding
 COLDEST = 1e-5  # temperatures below it are greedy: logits divided by less leave fp32
 BLOCK = 64  # tokens; about the square root of a usual vocabulary
 _BITS = 50  # of the 64 hashed ones: u · total then stays below total in float64
@@ -43,7 +43,7 @@ def sampling(temperature: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor
 class Draw(NamedTuple):
     token: torch.Tensor  # (n,) int64
     logprob: torch.Tensor  # (n,) of the token at the row's temperature (at 1 when that is 0), before top-k and top-p
-    close: torch.Tensor  # () int64, how many draws lay within CLOSE of a boundary
+    close: torch.Tensor  # (n,) bool: rounding could have given another token
     failed: torch.Tensor  # (n,) bool: the logits are no distribution (NaN, +inf, or all -inf), and token is 0
 
 
@@ -71,15 +71,18 @@ def draw(logits: torch.Tensor, how: Sampling, uniform: torch.Tensor) -> Draw:
     blocks, cumulative = in_blocks(weight)
     total = cumulative[:, -1:]
     failed = total.isnan()
+    unsure: torch.Tensor | float = 0.0
     if how.top_k is not None or how.top_p is not None:
-        blocks, cumulative = in_blocks(truncate(weight, how))
-    token, close = search(blocks, cumulative, uniform[:, None])
+        kept, unsure = truncate(weight, how)
+        blocks, cumulative = in_blocks(kept)
+    token, close = search(blocks, cumulative, uniform[:, None], unsure)
     if how.greedy is not None:
         token = torch.where(how.greedy, logits.argmax(-1, keepdim=True), token)
-        close &= ~how.greedy
+        rivals = (weight >= 1 - CLOSE).sum(-1, keepdim=True)
+        close = torch.where(how.greedy, rivals > 1, close)
     token = token.masked_fill(failed, 0)
     logprob = logits.gather(1, token) - (highest + total.log()).to(logits.dtype)
-    return Draw(token.squeeze(1), logprob.squeeze(1), close.sum(), failed.squeeze(1))
+    return Draw(token.squeeze(1), logprob.squeeze(1), close.squeeze(1), failed.squeeze(1))
 
 
 def in_blocks(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,8 +93,13 @@ def in_blocks(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return blocks, blocks.sum(-1).cumsum(-1, dtype=torch.float64)
 
 
-def search(blocks: torch.Tensor, cumulative: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens (n, 1) at `uniform` (n, 1) of all weight, and whether a boundary is CLOSE (n, 1)."""
+def search(
+    blocks: torch.Tensor, cumulative: torch.Tensor, uniform: torch.Tensor, unsure: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens (n, 1) at `uniform` (n, 1) of all weight, and whether a boundary is CLOSE (n, 1).
+
+    No boundary moves further, beside the target, than the weight of all tokens that might come in or go: `unsure`.
+    """
     total = cumulative[:, -1:]
     target = uniform * total
     # NaN weights, which `draw` sees to, lie beyond all others
@@ -103,25 +111,33 @@ def search(blocks: torch.Tensor, cumulative: torch.Tensor, uniform: torch.Tensor
     rest = torch.minimum(target - before, torch.nextafter(sums[:, -1:], torch.zeros_like(total)))
     place = torch.searchsorted(sums, rest, right=True).clamp_(max=BLOCK - 1)
     above = sums.gather(1, place) - rest
-    close = torch.minimum(above, inside.gather(1, place) - above) < CLOSE * total
+    close = torch.minimum(above, inside.gather(1, place) - above) < CLOSE * total + unsure
     return block * BLOCK + place, close
 
 
-def truncate(weight: torch.Tensor, how: Sampling) -> torch.Tensor:
-    """Weights (n, V) with zeros outside each row's k likeliest tokens and outside its nucleus.
+def truncate(weight: torch.Tensor, how: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (n, V) with zeros outside each row's k likeliest tokens and outside its nucleus; and the weight (n, 1) of
+    the tokens about which rounding could decide.
 
     The nucleus is the smallest set of likeliest tokens whose probability reaches top_p (Holtzman et al.,
     arXiv 1904.09751). Of equally likely tokens the lower id comes first.
     """
     ordered, index = weight.sort(dim=-1, descending=True, stable=True)
     place = torch.arange(weight.shape[1], device=weight.device)[None]
-    outside = torch.zeros_like(ordered, dtype=torch.bool)
+    outside, unsure = torch.zeros_like(ordered, dtype=torch.bool), torch.zeros_like(ordered, dtype=torch.bool)
     if how.top_k is not None:
         outside |= place >= how.top_k
     if how.top_p is not None:
         reached = ordered.cumsum(-1, dtype=torch.float64)
-        outside |= (reached - ordered >= how.top_p * reached[:, -1:]) & (place > 0)
-    return weight.masked_fill(torch.zeros_like(outside).scatter(1, index, outside), 0.0)
+        missing = how.top_p * reached[:, -1:] - (reached - ordered)
+        outside |= (missing <= 0) & (place > 0)
+        unsure |= (missing.abs() < CLOSE * reached[:, -1:]) & (place > 0) & (how.top_p < 1)
+    kept = (~outside).sum(-1, keepdim=True)
+    last, rival = ordered.gather(1, kept - 1), ordered.gather(1, kept.clamp(max=weight.shape[1] - 1))
+    alike = (rival > last * (1 - CLOSE)) & (kept < weight.shape[1])
+    unsure |= alike & (ordered <= last * (1 + CLOSE)) & (ordered >= rival * (1 - CLOSE))
+    inside = weight.masked_fill(torch.zeros_like(outside).scatter(1, index, outside), 0.0)
+    return inside, (ordered * unsure).sum(-1, keepdim=True, dtype=torch.float64)
 
 
 def _mix(x: int) -> int:

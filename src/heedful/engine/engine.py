@@ -82,7 +82,8 @@ class Session:
 class Engine:
     """Generates from a live model: each call uses the weights as they are.
 
-    `counts` gathers, over the engine's life, `steps`, `prefill_tokens` (with padding), `decode_rows` and `close_draws`.
+    `counts` gathers, over the engine's life, `steps`, `prefill_tokens` (with padding), `decode_rows`, and the
+    `close_draws` of finished responses.
     """
 
     def __init__(

@@ -32,6 +32,7 @@ class Sampled(NamedTuple):
     text: list[str]
     finished: torch.Tensor  # (N,) bool: False where the length limit cut the response
     logprob: torch.Tensor  # (N, R) of the sampled tokens at the sampling temperature
+    close_draws: int = 0  # tokens that fp32 rounding, which depends on the batch, could have made others
 
 
 class Sampler:
@@ -75,7 +76,8 @@ class Sampler:
         finished, device = torch.tensor([c.finished for c in completions]), self.model.device
         tokens = [[id for id in c.tokens if id not in self.ends] for c in completions]
         text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return Sampled(rows.to(device), tokens, text, finished.to(device), logprob.to(device))
+        close = sum(completion.close_draws for completion in completions)
+        return Sampled(rows.to(device), tokens, text, finished.to(device), logprob.to(device), close)
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """Each request's completions; a small model's on several threads, each with a share of the prompts."""

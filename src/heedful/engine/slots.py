@@ -24,7 +24,7 @@ BLOCK = 64  # columns by which storage grows
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens of one prefill pass: what a CPU's cache holds
 BY_ROW = (  # the tensors of Slots whose first dimension is rows
     *("_tokens", "_logprob", "_uniform", "_mask", "_start", "_response", "_last"),
-    *("_position", "_key", "_live", "_failed", "_temperature", "_top_k", "_top_p"),
+    *("_position", "_key", "_live", "_failed", "_close", "_temperature", "_top_k", "_top_p"),
 )
 REFILL = 8  # free slots are refilled, and holes closed, once they are one in REFILL: fewer, larger passes
 
@@ -62,6 +62,7 @@ class Completion(NamedTuple):
     odds: list[Odds]  # of each token, where asked for
     prompt_odds: list[Odds]  # of the prompt's tokens after the first, where asked for
     failed: bool = False  # the logits behind these tokens are no distribution: NaN, +inf or all -inf
+    close_draws: int = 0  # tokens that fp32 rounding could have made others (see `draw.CLOSE`)
 
 
 class NewToken(NamedTuple):
@@ -130,7 +131,7 @@ class Slots:
         self._uniform, self._mask = self._new(torch.float64, 0), self._new(number, 0)  # (size, columns)
         self._start, self._response, self._last = (self._new(torch.int64) for _ in range(3))  # times, (size,)
         self._position, self._key, self._live = self._new(torch.int64), self._new(torch.int64), self._new(torch.bool)
-        self._failed = self._new(torch.bool)
+        self._failed, self._close = self._new(torch.bool), self._new(torch.int64)
         self._temperature, self._top_k, self._top_p = self._new(number), self._new(torch.int64), self._new(number)
         self._sampling: Sampling
         self._asking: list[tuple[int, _Owner]] = []
@@ -189,7 +190,9 @@ class Slots:
             return []
         self._live[done] = False
         self._position[done] = 0  # an empty row's position must not run past the model's context
-        finished, broken, low = ended[done].tolist(), failed[done].tolist(), self._low - self._base
+        finished, broken, close = ended[done].tolist(), failed[done].tolist(), self._close[done].tolist()
+        self._counts["close_draws"] += sum(close)
+        low = self._low - self._base
         tokens = self._tokens[done, low : column + 1].tolist()
         logprobs = self._logprob[done, low : column + 1].tolist()
         results = []
@@ -200,7 +203,7 @@ class Slots:
             made = slice(owner.response - self._low, -1 if void else None)
             response, logprob = tokens[i][made], logprobs[i][made]
             found = owner.odds[: len(response)], owner.prompt_odds
-            completion = Completion(response, logprob, finished[i] and not void, *found, broken[i])
+            completion = Completion(response, logprob, finished[i] and not void, *found, broken[i], close[i])
             results.append((owner.order, owner.sample, completion))
             self._owner[slot] = None
         self.alive -= len(results)
@@ -260,7 +263,7 @@ class Slots:
         """The rows' newest tokens. What a failed row left in the cache would reach whoever comes after it there."""
         self._tokens[rows, column], self._logprob[rows, column] = drawn.token, drawn.logprob
         self._failed[rows] = drawn.failed
-        self._counts["close_draws"] += int(drawn.close)
+        self._close[rows] += drawn.close
         if bool(drawn.failed.any()):
             self._cache.clear_rows(torch.arange(self._n, device=self._device)[rows][drawn.failed])
 
@@ -282,7 +285,7 @@ class Slots:
         self._start[slot], self._response[slot], self._position[slot] = self._time - length, self._time, length
         self._last[slot] = self._time + self._tensor([r.max_new_tokens for r in requests]) - 1
         self._key[slot] = self._tensor([stream_key(unit.request.seed, sample) for _, unit, sample in samples])
-        self._live[slot] = True
+        self._live[slot], self._close[slot] = True, 0
         self._temperature[slot] = self._tensor([r.temperature for r in requests], self._temperature.dtype)
         self._top_k[slot] = self._tensor([min(r.top_k, len(self._ends)) for r in requests])
         self._top_p[slot] = self._tensor([r.top_p for r in requests], self._top_p.dtype)

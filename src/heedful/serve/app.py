@@ -108,7 +108,12 @@ class _Server:
 
     async def health(self, request: Request) -> Response:
         return JSONResponse(
-            {"status": "ok", "rows": self._worker.alive, "asked": self._worker.asked},
+            {
+                "status": "ok",
+                "rows": self._worker.alive,
+                "asked": self._worker.asked,
+                "close_draws": self._served.engine.counts["close_draws"],
+            },
             headers={"Cache-Control": "no-store"},
         )
 

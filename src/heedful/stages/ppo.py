@@ -302,7 +302,8 @@ def train(
         tokens = int(sampled.rows.length.sum())
         if iteration % -(-config.iterations // 100) == 0 or iteration == config.iterations - 1:
             run.sample(iteration=iteration, prompt_id=prompts[index[0]].id, **episode)
-        run.log(iteration, **stats, **mean, kl_coef=kl_coef, seconds=seconds, tokens_per_second=tokens / seconds)
+        counted = {"kl_coef": kl_coef, "close_draws": sampled.close_draws}
+        run.log(iteration, **stats, **mean, **counted, seconds=seconds, tokens_per_second=tokens / seconds)
         if config.kl_target is not None:
             kl_coef = next_kl_coef(kl_coef, stats["kl_k1"], config.kl_target, config.batch_size, config.kl_horizon)
         run.save_if_due(iteration + 1, **parts, kl_coef=kl_coef)
