@@ -102,6 +102,31 @@ def test_samples_of_one_prompt_share_its_prefill_yet_differ() -> None:
     assert not {tuple(c.tokens) for c in nine} & {tuple(c.tokens) for c in others}
 
 
+@pytest.mark.parametrize("family", ["mistral", "gpt2"])
+def test_more_samples_than_rows_read_their_prompt_once(family: str) -> None:
+    """They take rows as these come free, among others and past the window, each with what it gets alone."""
+    model = small_model(family).double()
+    long, short = some_prompts([11, 4])
+    requests = [Request(long, 9, 14, seed=3, prompt_logprobs=1), Request(short, 5, 6, seed=4), Request(short, 1, 20)]
+    for max_rows in (1, 4):
+        engine = Engine(model, [END], max_rows)
+        found = engine.generate(requests)
+        assert engine.counts["prefill_tokens"] <= 11 + 2 * 11  # padded to the longest of a pass
+        for request, completions in zip(requests, found, strict=True):
+            [alone] = Engine(model, [END]).generate([request])
+            assert [c.tokens for c in completions] == [c.tokens for c in alone]
+            for one, other in zip(completions, alone, strict=True):
+                assert one.logprob == pytest.approx(other.logprob, abs=1e-10)
+                assert [o.rank for o in one.prompt_odds] == [o.rank for o in other.prompt_odds]
+
+
+def test_samples_leave_no_row_idle() -> None:
+    """Nine samples of each prompt on sixteen rows: a row that comes free is taken by the next sample there is."""
+    engine = Engine(small_model("llama"), [], max_rows=16)
+    engine.generate([Request(p, 9, 3 + 5 * (i % 4)) for i, p in enumerate(some_prompts([5] * 24))])
+    assert engine.counts["decode_rows"] > 0.85 * 16 * engine.counts["steps"]
+
+
 def test_responses_follow_the_models_distribution() -> None:
     """First tokens of 4,000 samples against the exact probabilities, within four standard errors."""
     model = small_model("llama")

@@ -137,6 +137,37 @@ def test_prompts_that_come_without_end_do_not_stop_those_before_them() -> None:
             assert order < 30
 
 
+def test_a_request_of_many_samples_does_not_hold_up_those_behind_it() -> None:
+    """It takes the rows there are, and the next one comes when its last sample has a row, not when all had one."""
+    with Engine(MODEL, [], max_rows=4).session() as session:
+        session.add(0, Request(prompt_of(6), 1, 30))
+        session.step()
+        session.collect()
+        session.add(1, Request(prompt_of(5, 1), 4, 3, seed=1))
+        session.add(2, Request(prompt_of(3, 2), 1, 2, seed=2))
+        _, finished = run_down(session)
+    assert [c.tokens for c in alone(Request(prompt_of(5, 1), 4, 3, seed=1), ())] == [
+        finished[1, k].tokens for k in range(4)
+    ]
+    order = list(finished)
+    assert order[-1] == (0, 0) and set(order[:5]) == {(1, 0), (1, 1), (1, 2), (1, 3), (2, 0)}
+    assert session._slots._kept is None
+
+
+def test_a_request_that_leaves_takes_its_waiting_samples_along() -> None:
+    with Engine(MODEL, [], max_rows=2).session() as session:
+        session.add(0, Request(prompt_of(5), 5, 9))
+        session.add(1, Request(prompt_of(3, 1), 2, 4, seed=1))
+        session.step()
+        session.collect()
+        session.cancel(0)
+        assert session._slots._kept is None and session.alive == 0
+        _, finished = run_down(session)
+    assert [finished[1, k].tokens for k in range(2)] == [
+        c.tokens for c in alone(Request(prompt_of(3, 1), 2, 4, seed=1), ())
+    ]
+
+
 def test_storage_grows_with_what_is_in_use() -> None:
     """A long prompt in a session for many rows takes the room of a few."""
     with Engine(MODEL, [], max_rows=512).session() as session:

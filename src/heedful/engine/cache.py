@@ -34,6 +34,15 @@ class Cache:
         for x in (*self.key.values(), *self.value.values()):
             x[target, :, low:high] = x[source, :, low:high]
 
+    def read(self, row: int, low: int, high: int) -> list[torch.Tensor]:
+        """Copies of columns low to high of a row, of every layer's keys and then values."""
+        return [x[row, :, low:high].clone() for x in (*self.key.values(), *self.value.values())]
+
+    def write(self, rows: torch.Tensor, columns: list[torch.Tensor], end: int) -> None:
+        """What `read` gave into each of the rows, so that it ends before column `end`."""
+        for x, kept in zip((*self.key.values(), *self.value.values()), columns, strict=True):
+            x[rows, :, end - kept.shape[1] : end] = kept
+
     def clear_rows(self, rows: torch.Tensor) -> None:
         """Zeros in every column of the rows: a mask hides numbers, but not NaN."""
         for x in (*self.key.values(), *self.value.values()):

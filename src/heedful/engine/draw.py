@@ -85,6 +85,21 @@ def draw(logits: torch.Tensor, how: Sampling, uniform: torch.Tensor) -> Draw:
     return Draw(token.squeeze(1), logprob.squeeze(1), close.squeeze(1), failed.squeeze(1))
 
 
+class Bias(NamedTuple):
+    """Numbers (M,) to be added to the logits of tokens (M,) in rows (M,)."""
+
+    row: torch.Tensor
+    token: torch.Tensor
+    number: torch.Tensor
+
+
+def biased(logits: torch.Tensor, bias: Bias | None) -> torch.Tensor:
+    """Logits (n, V) with the biases added, in new storage where there are any."""
+    if bias is None:
+        return logits
+    return logits.index_put((bias.row, bias.token), bias.number.to(logits.dtype), accumulate=True)
+
+
 def in_blocks(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights (n, V) in blocks (n, V / BLOCK, BLOCK), zeros at the end, and the cumulative sum of blocks, float64."""
     short = -weight.shape[1] % BLOCK

@@ -1,7 +1,8 @@
 """The rollout engine: continuous batching over the live model, without a copy of its weights.
 
-Prompts are prefilled in right-padded batches, samples of one prompt share its prefill, rows leave at the end token and
-queued prompts take their place. `slots` holds the state of what is being generated, `cache` its keys and values.
+Prompts are prefilled in right-padded batches, samples of one prompt share its prefill even if they are admitted one by
+one, rows leave at the end token and queued samples take their place. `slots` holds the state of what is being
+generated, `cache` its keys and values.
 """
 
 import math
@@ -13,7 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from heedful.config import InputError
-from heedful.engine.slots import Completion, NewToken, Request, Slots, Unit
+from heedful.engine.requests import Completion, NewToken, Request, Unit
+from heedful.engine.slots import Slots
 from heedful.models.load import context_length
 from heedful.models.optimizer import Precision, autocast
 
@@ -45,10 +47,7 @@ class Session:
 
     def add(self, order: int, request: Request) -> None:
         """Put a request, which `Engine.check` has passed, behind those that wait."""
-        size = self._engine.max_rows
-        firsts = range(0, request.num_samples, size)
-        units = [Unit(order, request, first, min(size, request.num_samples - first)) for first in firsts]
-        self._queue[:0] = reversed(units)
+        self._queue.insert(0, Unit(order, request, 0, request.num_samples))
 
     def step(self) -> None:
         """Admit waiting prompts, which gives each its first token, or give every row its next one."""

@@ -7,7 +7,6 @@ token of time t stands in column t − base, and base moves when storage is shif
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,8 +14,9 @@ from transformers import PreTrainedModel
 
 from heedful.config import InputError
 from heedful.engine.cache import Cache, Decode, Prefill, moved
-from heedful.engine.draw import Draw, Sampling, draw, sampling, stream_key, uniforms
+from heedful.engine.draw import Bias, Draw, Sampling, biased, draw, sampling, stream_key, uniforms
 from heedful.engine.odds import Odds, odds, odds_after
+from heedful.engine.requests import Completion, NewToken, Request, Unit
 from heedful.models.attention import Layout
 from heedful.models.load import head_logits
 
@@ -27,64 +27,6 @@ BY_ROW = (  # the tensors of Slots whose first dimension is rows
     *("_position", "_key", "_live", "_failed", "_close", "_temperature", "_top_k", "_top_p"),
 )
 REFILL = 8  # free slots are refilled, and holes closed, once they are one in REFILL: fewer, larger passes
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt to be answered `num_samples` times; top_k 0 and top_p 1 keep every token.
-
-    Temperature 0 is greedy, as are all below `draw.COLDEST`. `bias`: (token, number added to its logit). `logprobs`
-    asks for the odds of each token with so many rivals, `prompt_logprobs` for those of the prompt's tokens; with them
-    max_new_tokens may be 0.
-    """
-
-    prompt: list[int]
-    num_samples: int = 1
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    bias: tuple[tuple[int, float], ...] = ()
-    logprobs: int | None = None
-    prompt_logprobs: int | None = None
-
-
-class Completion(NamedTuple):
-    """One response. `logprob` is each token's at the sampling temperature (at 1 when greedy), over all tokens.
-
-    Where a bias was asked for, `logprob` is that of the biased distribution; odds never are.
-    """
-
-    tokens: list[int]  # with the end token when one was produced
-    logprob: list[float]
-    finished: bool  # False where max_new_tokens cut it
-    odds: list[Odds]  # of each token, where asked for
-    prompt_odds: list[Odds]  # of the prompt's tokens after the first, where asked for
-    failed: bool = False  # the logits behind these tokens are no distribution: NaN, +inf or all -inf
-    close_draws: int = 0  # tokens that fp32 rounding could have made others (see `draw.CLOSE`)
-
-
-class NewToken(NamedTuple):
-    """The token that a row has just got."""
-
-    order: int
-    sample: int
-    token: int
-    ends: bool  # it is an end token
-    last: bool  # the row gets no more
-    odds: Odds | None
-    prompt_odds: list[Odds]
-    failed: bool  # there is no token (0 stands for it): the logits are no distribution
-
-
-class Unit(NamedTuple):
-    """Samples of one request that are admitted together, so that they share one prefill."""
-
-    order: int  # the request's index
-    request: Request
-    first: int  # sample
-    number: int
 
 
 class _Owner(NamedTuple):
@@ -99,12 +41,13 @@ class _Owner(NamedTuple):
     prompt_odds: list[Odds]
 
 
-class Bias(NamedTuple):
-    """Numbers (M,) to be added to the logits of tokens (M,) in rows (M,)."""
+class _Kept(NamedTuple):
+    """A prompt that was read, for those of its samples that found no free row yet."""
 
-    row: torch.Tensor
-    token: torch.Tensor
-    number: torch.Tensor
+    order: int
+    columns: list[torch.Tensor]  # of the cache
+    logits: torch.Tensor  # (V,) behind it
+    odds: list[Odds]
 
 
 class Slots:
@@ -133,31 +76,38 @@ class Slots:
         self._position, self._key, self._live = self._new(torch.int64), self._new(torch.int64), self._new(torch.bool)
         self._failed, self._close = self._new(torch.bool), self._new(torch.int64)
         self._temperature, self._top_k, self._top_p = self._new(number), self._new(torch.int64), self._new(number)
+        self._kept: _Kept | None = None  # of the queue's first, when some of its samples are admitted
         self._sampling: Sampling
         self._asking: list[tuple[int, _Owner]] = []
         self._bias: Bias | None = None
 
     def wants(self, queue: Sequence[Unit], at_once: bool = False) -> bool:
-        """Whether it is time to admit the unit at the queue's end: as soon as there is room, when `at_once`."""
+        """Whether it is time to admit those at the queue's end: as soon as there is room, when `at_once`."""
         free = self._size - self.alive
         full = free * REFILL < self._size and self.alive > 0 and not at_once
-        return bool(queue) and queue[-1].number <= free and not full
+        return bool(queue) and free > 0 and not full
 
     def admit(self, queue: list[Unit]) -> None:
-        """Take units off the queue's end while they fit, prefill their prompts and draw their first tokens."""
+        """Take samples off the queue's end while there are free rows, each prompt in one pass for all of its samples,
+        and draw their first tokens."""
         free = [slot for slot in range(self._size) if self._owner[slot] is None]
-        units: list[Unit] = []
-        while queue and queue[-1].number <= len(free) - sum(unit.number for unit in units):
-            units.append(queue.pop())
-        units.sort(key=lambda unit: -len(unit.request.prompt))
+        units = _first(queue, len(free))
+        rest = queue[-1].order if queue and queue[-1].first else None  # whose other samples will come later
         self._fresh = free[: sum(unit.number for unit in units)]
         self._hold(self._fresh[-1] + 1)
-        longest = len(units[0].request.prompt)
-        earliest = self._time - longest
+        earliest = self._time - max(len(unit.request.prompt) for unit in units)
         self._fit(min(self._low, earliest) if self.alive else earliest, self._time + 2)
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.order == units[0].order:
+            unit = units.pop(0)
+            self._cache.write(self._tensor(free[: unit.number]), kept.columns, self._time - self._base)
+            self._begin([unit], free[: unit.number], kept.logits[None], [kept.odds])
+            free = free[unit.number :]
+            self._kept = kept if kept.order == rest else None
+        units.sort(key=lambda unit: -len(unit.request.prompt))
         for part in _passes(units, PREFILL_TOKENS[self._device.type]):
             number = sum(unit.number for unit in part)
-            self._prefill(part, free[:number])
+            self._prefill(part, free[:number], rest)
             free = free[number:]
         self._settle()
 
@@ -236,22 +186,38 @@ class Slots:
         for slot in gone:
             self._owner[slot] = None
         self.alive -= len(gone)
+        if sample is None and self._kept is not None and self._kept.order == order:
+            self._kept = None
         self._settle()
 
-    def _prefill(self, units: list[Unit], slots: list[int]) -> None:
+    def _prefill(self, units: list[Unit], slots: list[int], rest: int | None) -> None:
+        """Read the units' prompts; that of order `rest` is kept."""
         lengths = [len(unit.request.prompt) for unit in units]
         padded = [[*unit.request.prompt, *[0] * (max(lengths) - len(unit.request.prompt))] for unit in units]
         tokens, length = self._tensor(padded), self._tensor(lengths)
-        samples = [(p, unit, unit.first + k) for p, unit in enumerate(units) for k in range(unit.number)]
-        prompt, slot = self._tensor([p for p, _, _ in samples]), self._tensor(slots)
-        layout = Prefill(self._cache, slot, prompt, length, max(lengths), self._time - self._base)
+        prompt = [p for p, unit in enumerate(units) for _ in range(unit.number)]
+        column = self._time - self._base
+        layout = Prefill(self._cache, self._tensor(slots), self._tensor(prompt), length, max(lengths), column)
         hidden = self._run(tokens, torch.arange(max(lengths), device=self._device)[None], layout)
         if len(self._cache.key) != self._model.config.get_text_config().num_hidden_layers:
             raise InputError(f"architecture {self._model.config.model_type!r} shares keys between layers")
         self._counts["prefill_tokens"] += tokens.numel()
+        prompt_odds = [self._prompt_odds(unit, h) for unit, h in zip(units, hidden, strict=True)]
+        logits = head_logits(self._model, hidden[torch.arange(len(units), device=self._device), length - 1])
+        for p, unit in enumerate(units):
+            if unit.order == rest:
+                columns = self._cache.read(slots[prompt.index(p)], column - lengths[p], column)
+                self._kept = _Kept(unit.order, columns, logits[p], prompt_odds[p])
+        self._begin(units, slots, logits, prompt_odds)
+
+    def _begin(
+        self, units: list[Unit], slots: list[int], logits: torch.Tensor, prompt_odds: Sequence[list[Odds]]
+    ) -> None:
+        """The first token of each of the units' samples, by logits (units, V) behind their prompts."""
+        samples = [(p, unit, unit.first + k) for p, unit in enumerate(units) for k in range(unit.number)]
         self._n = max(self._n, *(s + 1 for s in slots))
-        self._take(slots, samples, [self._prompt_odds(unit, h) for unit, h in zip(units, hidden, strict=True)])
-        logits = head_logits(self._model, hidden[torch.arange(len(units), device=self._device), length - 1])[prompt]
+        self._take(slots, samples, prompt_odds)
+        logits, slot = logits[self._tensor([p for p, _, _ in samples])], self._tensor(slots)
         column = self._time - self._base
         how = sampling(self._temperature[slot], self._top_k[slot], self._top_p[slot])
         owners = [self._owner[s] for s in slots]
@@ -367,6 +333,19 @@ class Slots:
         return torch.tensor(values, dtype=dtype, device=self._device)
 
 
+def _first(queue: list[Unit], number: int) -> list[Unit]:
+    """The first `number` samples, taken off the queue's end."""
+    units: list[Unit] = []
+    while queue and number:
+        unit = queue.pop()
+        taken = min(unit.number, number)
+        if taken < unit.number:
+            queue.append(unit._replace(first=unit.first + taken, number=unit.number - taken))
+        units.append(unit._replace(number=taken))
+        number -= taken
+    return units
+
+
 def _passes(units: list[Unit], max_tokens: int) -> list[list[Unit]]:
     """Units, longest prompt first, in groups whose padded prompts hold at most max_tokens, or in one of its own."""
     groups: list[list[Unit]] = []
@@ -376,13 +355,6 @@ def _passes(units: list[Unit], max_tokens: int) -> list[list[Unit]]:
         else:
             groups.append([unit])
     return groups
-
-
-def biased(logits: torch.Tensor, bias: Bias | None) -> torch.Tensor:
-    """Logits (n, V) with the biases added, in new storage where there are any."""
-    if bias is None:
-        return logits
-    return logits.index_put((bias.row, bias.token), bias.number.to(logits.dtype), accumulate=True)
 
 
 def _asking(owners: Sequence[_Owner | None]) -> list[tuple[int, _Owner]]:
