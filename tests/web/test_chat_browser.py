@@ -118,7 +118,7 @@ def test_the_playground(talk: Callable[..., Page], served) -> None:
     page.fill("#prompt", "Who are you?")
     page.keyboard.press("Control+Enter")
     expect(page.locator("#ballot")).to_be_visible()
-    expect(page.locator("[data-letter=a]")).to_contain_text("Who are you?")
+    expect(page.locator("[data-letter=a] strong")).to_have_text("Who are you?")
     assert '"prompt": "Who are you?"' in page.input_value("#pair")
     assert page.locator("h2 bdi").count() == 0
     assert violations(page) == []

@@ -82,6 +82,7 @@ def test_a_stream_brings_both(people: Store, client: Callable, two: WebConfig) -
     heard = [json.loads(line.removeprefix("data: ")) for line in streamed.split("\n\n") if line]
     said = {letter: "".join(e["text"] for e in heard[:-1] if e["letter"] == letter) for letter in "ab"}
     assert sorted(said.values()) == ["I am left", "I am right"] and heard[-1] == {"end": True}
+    assert {e["letter"]: e["html"] for e in heard if "html" in e} == {a: f"<p>{text}</p>\n" for a, text in said.items()}
     fields = hidden(researcher.post("/playground", **asking()).text)
     assert {letter: fields[f"text-{letter}"] for letter in "ab"} == said  # one number, the same sides
 

@@ -196,12 +196,14 @@ def _event(data: str) -> tuple[str, str]:
 
 
 class Told(NamedTuple):
-    """What one of several answers brings: a text, or its end; an end with `error` is none."""
+    """What one of several answers brings: a text, or its end; an end with `error` is none. `html`: all of it, to be
+    shown, where whoever passes it on has made that."""
 
     letter: str
     text: str
     over: bool = False
     error: str = ""
+    html: str = ""
 
 
 Job = Callable[[Callable[[str], None]], None]  # is told pieces by way of its argument; raises ModelError
@@ -250,5 +252,6 @@ async def events(told: AsyncIterator[Told], say: Callable[[str], str]) -> AsyncI
         event: dict[str, Any] = {"letter": one.letter, "text": one.text}
         if one.over:
             event |= {"over": True, "error": say(one.error) if one.error else ""}
+            event |= {"html": one.html} if one.html else {}
         yield f"data: {json.dumps(event)}\n\n"
     yield 'data: {"end": true}\n\n'

@@ -8,7 +8,8 @@ from a number on the page and the session's secret.
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter
@@ -20,7 +21,8 @@ from heedful.store import accounts
 from heedful.store.chats import VOTE
 from heedful.store.schema import events as events_table
 from heedful.store.settings import read_setting
-from heedful.web.models import How, Job, ask, events, together
+from heedful.web.markdown import html_of
+from heedful.web.models import How, Job, Told, ask, events, together
 from heedful.web.tasks.chatting import MOST_TOKENS, TOKENS
 from heedful.web.visit import Fields, NotFound, Reader, Visit, text_of
 from heedful.web.words import N_
@@ -69,14 +71,21 @@ async def ask_both(here: Reader, form: Fields) -> Response:
 
 @router.post("/playground/stream")
 async def stream_both(here: Reader, form: Fields) -> Response:
-    """As `chat.stream`."""
+    """As `chat.stream`, and at the end of an answer {html} with its Markdown made up as on the page."""
     try:
         made = jobs(here, read(here, form))
     except Bad as bad:
         return Response(here.say(bad.message), 422)
     return StreamingResponse(
-        events(together(made), here.say), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        events(with_html(together(made)), here.say), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
     )
+
+
+async def with_html(told: AsyncIterator[Told]) -> AsyncIterator[Told]:
+    texts: defaultdict[str, str] = defaultdict(str)
+    async for one in told:
+        texts[one.letter] += one.text
+        yield one._replace(html=await run_in_threadpool(html_of, texts[one.letter])) if one.over else one
 
 
 @router.post("/playground/vote")

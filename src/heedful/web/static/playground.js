@@ -46,6 +46,10 @@ async function both() {
     ended = await listen("/playground/stream", fields, ask.dataset.csrf, (event) => {
       places[event.letter].append(event.text);
       texts[event.letter] += event.text;
+      if (event.html) {
+        places[event.letter].innerHTML = event.html; // sanitized where it was made
+        places[event.letter].classList.remove("streaming");
+      }
       if (event.error) { failed = true; vote.querySelector(`[data-error=${event.letter}]`).textContent = event.error; }
     });
   } catch {}
