@@ -1,11 +1,14 @@
 """Sampling in bulk: what comes back for each request, and where a response ends."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
 from heedful.config import InputError
+from heedful.engine.engine import Engine
+from heedful.engine.requests import Request
 from heedful.engine.sample import (
     CPU_BYTES,
     LEAST_ROWS,
@@ -13,11 +16,11 @@ from heedful.engine.sample import (
     Sampler,
     rows_that_fit,
     score_rows,
-    tokens_beginning,
 )
+from heedful.engine.spelling import Piece, Spelling
+from heedful.models.load import from_scratch
 from heedful.models.threads import use_threads
 from heedful.text.collate import Encoded, to_rows
-from heedful.text.tokenizer import word_tokenizer
 from small_tokenizers import byte_tokenizer
 from toys import (
     BEGIN,
@@ -93,13 +96,49 @@ def test_a_stop_text_ends_a_response_and_is_not_part_of_it() -> None:
         assert mine == theirs[:cut] and (finished or BREAK not in theirs)
 
 
-def test_a_line_break_is_found_however_the_tokenizer_writes_it() -> None:
-    assert tokens_beginning(TOKENIZER, "\n") == [BREAK]
+def test_stop_texts_are_found_within_and_across_tokens() -> None:
+    """Every piece of a known response: its text ends where the server would end it, and its tokens are that text's."""
     tokenizer = byte_tokenizer()
-    assert "\n" not in tokenizer.get_vocab()
-    assert tokenizer("\n", add_special_tokens=False)["input_ids"] == tokens_beginning(tokenizer, "\n")
-    with pytest.raises(InputError, match="no token of the tokenizer begins with"):
-        tokens_beginning(word_tokenizer(["a"]), "\n")
+    shape = {"model_type": "gpt2", "vocab_size": len(tokenizer), "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = from_scratch(shape | {"n_positions": 64, "initializer_range": 0.5, "eos_token_id": tokenizer.eos_token_id})
+    letters = {id for text, id in tokenizer.get_vocab().items() if text.strip("ĠtheboaÃ©") == ""}
+    never = tuple((id, -100.0) for id in range(len(tokenizer)) if id not in letters)
+    asked = {"temperature": 0.8, "max_new_tokens": 24, "bias": never}
+    plain = Sampler(model, tokenizer, 24)
+    [group] = plain.generate([Request([5], 3, seed=1, **asked)])
+    text = Spelling(tokenizer).text(group[1].tokens)
+    cuts = set()
+    for start, length in ((2, 1), (3, 2), (5, 4), (9, 3), (12, 1)):
+        stop = text[start : start + length]
+        sampler = Sampler(model, tokenizer, 24, stop=["never to be seen", stop])
+        [found] = sampler.generate([Request([5], 3, seed=1, stop=sampler.stop, **asked)])
+        for one, whole in zip(found, group, strict=True):
+            full = Spelling(tokenizer).text(whole.tokens)
+            before = full.split(stop)[0]
+            assert one.piece is not None and one.piece.text == before and one.finished == (stop in full)
+            assert one.tokens == whole.tokens[: len(one.tokens)] and one.logprob == whole.logprob[: len(one.tokens)]
+            assert sampler.spelling is not None and sampler.spelling.text(sampler.response(one)) == before
+            assert stop not in full or stop in Spelling(tokenizer).text(one.tokens)
+            cuts.add(sampler.response(one) == one.tokens[: len(sampler.response(one))])
+    assert cuts == {True, False}  # some cut between tokens, some within one
+
+
+def test_a_response_ends_with_the_token_that_completes_a_stop_text() -> None:
+    """In a session too, where its row is free at once; an engine that cannot spell refuses."""
+    request = Request([BEGIN, FIRST], 1, 30, seed=2, bias=((BREAK, 100.0),), stop=("\n",))
+    model = make_policy().decoder
+    engine = Engine(model, [END], spelling=Spelling(TOKENIZER))
+    with engine.session() as session:
+        session.add(0, request)
+        session.step()
+        assert [token.last for token in session.newest()] == [True]
+        [(_, _, completion)] = session.collect()
+        assert not session.busy
+    assert completion.tokens == [BREAK] and completion.finished and completion.piece == Piece("", [], "stop")
+    with pytest.raises(InputError, match="prompt 0: a stop text"):
+        Engine(model, [END]).generate([request])
+    with pytest.raises(InputError, match="prompt 0: a stop text"):
+        engine.generate([replace(request, stop=("",))])
 
 
 @pytest.mark.parametrize("max_tokens", [1, 30, 1000])

@@ -8,13 +8,13 @@ import openai
 import pytest
 
 from heedful.engine.engine import Engine
+from heedful.engine.spelling import Spelling
 from heedful.models.load import load_decoder, load_tokenizer
 from heedful.serve.app import make_app
 from heedful.serve.collect import Collector, as_prompt
 from heedful.serve.errors import ApiError
 from heedful.serve.requests import Message
 from heedful.serve.served import Served
-from heedful.serve.spelling import Spelling
 from heedful.store.database import open_store
 from heedful.store.intake import read_prompts
 from heedful.store.pools import prompts_with_pool

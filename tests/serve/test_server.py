@@ -151,7 +151,7 @@ def test_a_seed_decides_the_answer_whatever_else_is_asked(
 
 
 def bytes_of(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> bytes:
-    from heedful.serve.spelling import Spelling
+    from heedful.engine.spelling import Spelling
 
     return b"".join(Spelling(tokenizer).of(id, i == 0) for i, id in enumerate(ids))
 

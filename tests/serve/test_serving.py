@@ -15,12 +15,12 @@ from heedful.cli.serve import bind
 from heedful.cli.serving import load
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Slots
+from heedful.engine.spelling import Spelling
 from heedful.models.checkpoint import save_policy
 from heedful.models.load import load_decoder, load_tokenizer
 from heedful.serve.app import make_app
 from heedful.serve.requests import ChatRequest
 from heedful.serve.served import Served, end_tokens
-from heedful.serve.spelling import Spelling
 from heedful.text.format import PromptFormat, prompt_tokens
 from heedful.types import Prompt
 from processes import wait_until

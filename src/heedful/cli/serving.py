@@ -12,10 +12,10 @@ from starlette.applications import Starlette
 from heedful.cli.common import say
 from heedful.config import InputError
 from heedful.engine.engine import Engine
+from heedful.engine.spelling import Spelling
 from heedful.export import model as exported
 from heedful.models.load import compute_device, context_length
 from heedful.serve.served import Served, end_tokens
-from heedful.serve.spelling import Spelling
 
 
 def load(

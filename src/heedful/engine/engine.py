@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from heedful.config import InputError
 from heedful.engine.requests import Completion, NewToken, Request, Unit
 from heedful.engine.slots import Slots
+from heedful.engine.spelling import Spelling
 from heedful.models.load import context_length
 from heedful.models.optimizer import Precision, autocast
 
@@ -86,10 +87,17 @@ class Engine:
     """
 
     def __init__(
-        self, model: PreTrainedModel, eos_ids: Sequence[int], max_rows: int = 256, precision: Precision = "fp32"
+        self,
+        model: PreTrainedModel,
+        eos_ids: Sequence[int],
+        max_rows: int = 256,
+        precision: Precision = "fp32",
+        spelling: Spelling | None = None,
     ) -> None:
-        """`max_rows` responses are generated side by side; with empty `eos_ids` only length ends a response."""
+        """`max_rows` responses are generated side by side; with empty `eos_ids` only length ends a response, or a stop
+        text, for which the tokens' `spelling` must be known."""
         self.model = model
+        self.spelling = spelling
         self.max_rows = max_rows
         self.precision = precision
         self.counts: Counter[str] = Counter()
@@ -150,7 +158,8 @@ class Engine:
 
     def _session(self, size: int, rows: int, expected: int, at_once: bool) -> Session:
         with self.computing():
-            return Session(self, Slots(self.model, self._ends, size, rows, expected, self.counts), at_once)
+            slots = Slots(self.model, self._ends, self.spelling, size, rows, expected, self.counts)
+            return Session(self, slots, at_once)
 
     def check(self, request: Request, name: str) -> None:
         """Raises InputError, with the name, for a request that cannot be answered."""
@@ -171,6 +180,8 @@ class Engine:
             raise InputError(f"{name}: a bias is for a token outside the model's vocabulary of {vocabulary}")
         if not all(number < math.inf for _, number in request.bias):
             raise InputError(f"{name}: a bias must be a finite number, or -inf to forbid a token")
+        if request.stop and (self.spelling is None or not all(request.stop)):
+            raise InputError(f"{name}: a stop text must not be empty, and the engine must know its tokens' spelling")
         if length + request.max_new_tokens > context:
             raise InputError(
                 f"{name}: {length} tokens and {request.max_new_tokens} new ones exceed the model's context of "

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from heedful.engine.odds import Odds
+from heedful.engine.spelling import Piece
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class Request:
 
     Temperature 0 is greedy, as are all below `draw.COLDEST`. `bias`: (token, number added to its logit). `logprobs`
     asks for the odds of each token with so many rivals, `prompt_logprobs` for those of the prompt's tokens; with them
-    max_new_tokens may be 0.
+    max_new_tokens may be 0. The response ends with the first of the `stop` texts that appears in it.
     """
 
     prompt: list[int]
@@ -25,6 +26,7 @@ class Request:
     bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    stop: tuple[str, ...] = ()
 
 
 class Completion(NamedTuple):
@@ -33,13 +35,14 @@ class Completion(NamedTuple):
     Where a bias was asked for, `logprob` is that of the biased distribution; odds never are.
     """
 
-    tokens: list[int]  # with the end token when one was produced
+    tokens: list[int]  # with the end token when one was produced, or those of the stop text
     logprob: list[float]
     finished: bool  # False where max_new_tokens cut it
     odds: list[Odds]  # of each token, where asked for
     prompt_odds: list[Odds]  # of the prompt's tokens after the first, where asked for
     failed: bool = False  # the logits behind these tokens are no distribution: NaN, +inf or all -inf
     close_draws: int = 0  # tokens that fp32 rounding could have made others (see `draw.CLOSE`)
+    piece: Piece | None = None  # where stop texts were asked for: the text before one, and the tokens that begin in it
 
 
 class NewToken(NamedTuple):

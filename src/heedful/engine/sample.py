@@ -7,9 +7,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heedful.batch import Rows, Texts
-from heedful.config import InputError
-from heedful.engine.engine import Engine, Request, evaluating
-from heedful.engine.slots import Completion
+from heedful.engine.engine import Engine, evaluating
+from heedful.engine.requests import Completion, Request
+from heedful.engine.spelling import Spelling
 from heedful.models.heads import Policy, RewardModel
 from heedful.models.optimizer import Precision, autocast
 from heedful.models.threads import hands, in_order
@@ -28,7 +28,7 @@ class Sampled(NamedTuple):
     """What came back for N requests, in their order; tensors are on the model's device."""
 
     rows: Rows
-    tokens: list[list[int]]  # responses without the end token
+    tokens: list[list[int]]  # responses without the end token, and without the stop text
     text: list[str]
     finished: torch.Tensor  # (N,) bool: False where the length limit cut the response
     logprob: torch.Tensor  # (N, R) of the sampled tokens at the sampling temperature
@@ -46,12 +46,10 @@ class Sampler:
         temperature: float = 1.0,
         stop: Sequence[str] = (),
     ) -> None:
-        """`stop`: texts such as a line break; a token that begins with one ends a response as the end token does.
-
-        Raises:
-            InputError: no token of the tokenizer begins with a stop text.
-        """
-        self.ends = {end_id(tokenizer), *(id for text in stop for id in tokens_beginning(tokenizer, text))}
+        """`stop`: texts such as a line break; a response ends before the first one that appears in it."""
+        self.ends = {end_id(tokenizer)}
+        self.stop = tuple(stop)
+        self.spelling = Spelling(tokenizer) if stop else None
         self.model = model
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
@@ -63,7 +61,7 @@ class Sampler:
         """`num_samples[i]` responses (one, when None) to prompt i (token ids), those of one prompt side by side."""
         number = num_samples or [1] * len(prompts)
         requests = [
-            Request(prompt, k, self.max_new_tokens, temperature=self.temperature, seed=seed)
+            Request(prompt, k, self.max_new_tokens, temperature=self.temperature, seed=seed, stop=self.stop)
             for prompt, k, seed in zip(prompts, number, seeds, strict=True)
         ]
         groups = self.generate(requests)
@@ -74,10 +72,24 @@ class Sampler:
         for n, completion in enumerate(completions):
             logprob[n, : len(completion.logprob)] = torch.tensor(completion.logprob)
         finished, device = torch.tensor([c.finished for c in completions]), self.model.device
-        tokens = [[id for id in c.tokens if id not in self.ends] for c in completions]
+        tokens = [self.response(completion) for completion in completions]
         text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         close = sum(completion.close_draws for completion in completions)
         return Sampled(rows.to(device), tokens, text, finished.to(device), logprob.to(device), close)
+
+    def response(self, completion: Completion) -> list[int]:
+        """The tokens of a response without what ended it. Where a stop text begins within a token, what stands before
+        it is encoded anew, blanks at the end apart."""
+        if completion.piece is None or self.spelling is None:
+            return [id for id in completion.tokens if id not in self.ends]
+        text, tokens = completion.piece.text, [told.id for told in completion.piece.tokens]
+        if not text.startswith(self.spelling.text(tokens)):
+            tokens.pop()
+            rest = text[len(self.spelling.text(tokens)) :]
+            tokens += self.tokenizer(rest, add_special_tokens=False)["input_ids"]
+        if self.spelling.text(tokens).rstrip() == text.rstrip():
+            return tokens
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """Each request's completions; a small model's on several threads, each with a share of the prompts."""
@@ -89,7 +101,8 @@ class Sampler:
         rows = rows_that_fit(self.model, longest, number)
 
         def of_part(part: list[int]) -> list[list[Completion]]:
-            return Engine(self.model, sorted(self.ends), rows).generate([requests[i] for i in part])
+            engine = Engine(self.model, sorted(self.ends), rows, spelling=self.spelling)
+            return engine.generate([requests[i] for i in part])
 
         with evaluating(self.model):
             parts = [order[n::number] for n in range(number)]
@@ -124,18 +137,6 @@ def prompt_order(num_prompts: int, first: int, number: int, seed: int, each: int
         shuffled = torch.randperm(num_prompts, generator=torch.Generator().manual_seed(seed * 1000 + round)).tolist()
         order += shuffled[place : place + number - len(order)]
     return [index for index in order for _ in range(each)]
-
-
-def tokens_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The tokens that decode to something beginning with the text.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = [id for id in range(len(tokenizer)) if tokenizer.decode([id]).startswith(text)]
-    if not found:
-        raise InputError(f"no token of the tokenizer begins with {text!r}, where a response was to end")
-    return found
 
 
 def score_rows(model: RewardModel, rows: Rows, max_tokens: int, precision: Precision) -> torch.Tensor:

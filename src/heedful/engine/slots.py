@@ -17,6 +17,7 @@ from heedful.engine.cache import Cache, Decode, Prefill, moved
 from heedful.engine.draw import Bias, Draw, Sampling, biased, draw, sampling, stream_key, uniforms
 from heedful.engine.odds import Odds, odds, odds_after
 from heedful.engine.requests import Completion, NewToken, Request, Unit
+from heedful.engine.spelling import Spelling, Writer
 from heedful.models.attention import Layout
 from heedful.models.load import head_logits
 
@@ -39,6 +40,7 @@ class _Owner(NamedTuple):
     request: Request
     odds: list[Odds]
     prompt_odds: list[Odds]
+    writer: Writer | None  # where there are stop texts to look for
 
 
 class _Kept(NamedTuple):
@@ -57,12 +59,20 @@ class Slots:
     """
 
     def __init__(
-        self, model: PreTrainedModel, ends: torch.Tensor, size: int, rows: int, expected: int, counts: Counter[str]
+        self,
+        model: PreTrainedModel,
+        ends: torch.Tensor,
+        spelling: Spelling | None,
+        size: int,
+        rows: int,
+        expected: int,
+        counts: Counter[str],
     ) -> None:
         """`ends` (V,) bool: the tokens that end a response. `rows` and `expected` columns to start with; more rows, up
         to `size`, and more columns come as needed."""
         self._model, self._trunk, self._ends, self._counts = model, model.get_decoder(), ends, counts
         self._size, self._rows, self._expected, self._device = size, rows, expected, ends.device
+        self._spelling = spelling
         self._owner: list[_Owner | None] = [None] * size
         self._fresh: Sequence[int] = ()  # the slots that got the newest tokens
         self.alive = self._n = 0
@@ -126,7 +136,7 @@ class Slots:
         self._counts["decode_rows"] += n
         logits = head_logits(self._model, hidden[:, 0])
         drawn = draw(biased(logits, self._bias), self._sampling, self._uniform[:n, column + 1])
-        _note(self._asking, logits, drawn.token)
+        self._note(self._asking, logits, drawn)
         self._fresh = range(n)
         self._write(slice(0, n), column + 1, drawn)
 
@@ -135,7 +145,9 @@ class Slots:
         n, column = self._n, self._time - self._base
         newest, failed = self._tokens[:n, column], self._failed[:n]
         ended = self._ends[newest] & ~failed
-        done = (self._live[:n] & (ended | failed | (self._last[:n] <= self._time))).nonzero().squeeze(1)
+        over = ended | failed | (self._last[:n] <= self._time)
+        over[[slot for slot, owner in self._asking if owner.writer is not None and owner.writer.finished]] = True
+        done = (self._live[:n] & over).nonzero().squeeze(1)
         if not len(done):
             return []
         self._live[done] = False
@@ -152,8 +164,10 @@ class Slots:
             void = broken[i] or not owner.request.max_new_tokens  # the newest token was not drawn, or not asked for
             made = slice(owner.response - self._low, -1 if void else None)
             response, logprob = tokens[i][made], logprobs[i][made]
-            found = owner.odds[: len(response)], owner.prompt_odds
-            completion = Completion(response, logprob, finished[i] and not void, *found, broken[i], close[i])
+            piece = None if owner.writer is None else owner.writer.take()
+            found = owner.odds[: len(response)], owner.prompt_odds, broken[i], close[i], piece
+            whole = (finished[i] and not void) or (piece is not None and piece.finish == "stop")
+            completion = Completion(response, logprob, whole, *found)
             results.append((owner.order, owner.sample, completion))
             self._owner[slot] = None
         self.alive -= len(results)
@@ -169,7 +183,7 @@ class Slots:
         for slot, token, ends, broken in zip(slots, *columns, strict=True):
             owner = self._owner[slot]
             assert owner is not None
-            last = ends or broken or owner.response + owner.request.max_new_tokens - 1 <= self._time
+            last = ends or broken or self._is_last(owner) or (owner.writer is not None and owner.writer.finished)
             latest = owner.odds[-1] if owner.odds else None
             found.append(NewToken(owner.order, owner.sample, token, ends, last, latest, owner.prompt_odds, broken))
         return found
@@ -222,7 +236,7 @@ class Slots:
         how = sampling(self._temperature[slot], self._top_k[slot], self._top_p[slot])
         owners = [self._owner[s] for s in slots]
         drawn = draw(biased(logits, self._bias_of(owners)), how, self._uniform[slot, column])
-        _note(_asking(owners), logits, drawn.token)
+        self._note(_asking(owners), logits, drawn)
         self._write(slot, column, drawn)
 
     def _write(self, rows: slice | torch.Tensor, column: int, drawn: Draw) -> None:
@@ -243,7 +257,10 @@ class Slots:
         """Write down whose response each slot holds from now on."""
         for taken, (prompt, unit, sample) in zip(slots, samples, strict=True):
             start = self._time - len(unit.request.prompt)
-            owner = _Owner(unit.order, sample, start, self._time, unit.request, [], prompt_odds[prompt])
+            writer = None
+            if unit.request.stop and unit.request.max_new_tokens and self._spelling is not None:
+                writer = Writer(self._spelling, unit.request.stop)
+            owner = _Owner(unit.order, sample, start, self._time, unit.request, [], prompt_odds[prompt], writer)
             self._owner[taken] = owner
         requests = [unit.request for _, unit, _ in samples]
         slot = self._tensor(slots)
@@ -257,6 +274,26 @@ class Slots:
         self._top_p[slot] = self._tensor([r.top_p for r in requests], self._top_p.dtype)
         self.alive += len(slots)
         self._refresh(slot)
+
+    def _is_last(self, owner: _Owner) -> bool:
+        return owner.response + owner.request.max_new_tokens - 1 <= self._time
+
+    def _note(self, asking: list[tuple[int, _Owner]], logits: torch.Tensor, drawn: Draw) -> None:
+        """Odds and texts of the new tokens, by logits (n, V), for the rows that ask for them."""
+        telling = [(i, owner) for i, owner in asking if owner.request.logprobs is not None]
+        if telling:
+            row = self._tensor([i for i, _ in telling])
+            number = max(owner.request.logprobs or 0 for _, owner in telling)
+            for (_, owner), found in zip(telling, odds(logits[row], drawn.token[row], number), strict=True):
+                owner.odds.append(found._replace(likeliest=found.likeliest[: owner.request.logprobs]))
+        writing = [(i, owner.writer, self._is_last(owner)) for i, owner in asking if owner.writer is not None]
+        if writing:
+            row = self._tensor([i for i, _, _ in writing])
+            token, failed = drawn.token[row], drawn.failed[row].tolist()
+            columns = (token.tolist(), self._ends[token].tolist(), failed)
+            for (_, writer, last), id, ends, broken in zip(writing, *columns, strict=True):
+                if not broken:
+                    writer.add(id, ends, ends or last)
 
     def _run(self, tokens: torch.Tensor, position: torch.Tensor, layout: Layout) -> torch.Tensor:
         output = self._trunk(input_ids=tokens, position_ids=position, use_cache=False, layout=layout)
@@ -358,14 +395,6 @@ def _passes(units: list[Unit], max_tokens: int) -> list[list[Unit]]:
 
 
 def _asking(owners: Sequence[_Owner | None]) -> list[tuple[int, _Owner]]:
-    """The rows, in this order, whose requests ask for odds."""
-    return [(i, owner) for i, owner in enumerate(owners) if owner is not None and owner.request.logprobs is not None]
-
-
-def _note(asking: list[tuple[int, _Owner]], logits: torch.Tensor, token: torch.Tensor) -> None:
-    """Write down the odds of new tokens (n,) by logits (n, V) for those rows that ask for them."""
-    if asking:
-        row = torch.tensor([i for i, _ in asking], device=logits.device)
-        number = max(owner.request.logprobs or 0 for _, owner in asking)
-        for (_, owner), found in zip(asking, odds(logits[row], token[row], number), strict=True):
-            owner.odds.append(found._replace(likeliest=found.likeliest[: owner.request.logprobs]))
+    """The rows, in this order, whose requests ask for odds or stop texts."""
+    there = [(i, owner) for i, owner in enumerate(owners) if owner is not None]
+    return [(i, owner) for i, owner in there if owner.request.logprobs is not None or owner.writer is not None]

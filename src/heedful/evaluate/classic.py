@@ -25,8 +25,8 @@ def generated(
 ) -> list[str]:
     """The line that the model goes on with, by greedy choice."""
     sampler = Sampler(model, tokenizer, max_new_tokens, 0.0, (LINE,))
-    groups = sampler.generate([Request(prompt, 1, max_new_tokens, temperature=0.0) for prompt in prompts])
-    tokens = [[id for id in group[0].tokens if id not in sampler.ends] for group in groups]
+    requests = [Request(prompt, 1, max_new_tokens, temperature=0.0, stop=sampler.stop) for prompt in prompts]
+    tokens = [sampler.response(group[0]) for group in sampler.generate(requests)]
     return [str(text) for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heedful.engine.odds import Odds
+from heedful.engine.spelling import Told, told_of
 from heedful.serve.requests import ChatRequest, CompletionRequest
 from heedful.serve.served import Asked, Served
-from heedful.serve.spelling import Told, told_of
 from heedful.serve.worker import Heard
 
 Json = dict[str, Any]

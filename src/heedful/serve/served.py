@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from heedful.config import InputError
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
+from heedful.engine.spelling import Spelling
 from heedful.serve.errors import ApiError, bad
 from heedful.serve.requests import ChatRequest, Common, CompletionRequest
-from heedful.serve.spelling import Spelling
 from heedful.serve.worker import Job
 from heedful.text.tokenizer import end_id
 

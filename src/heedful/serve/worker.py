@@ -16,8 +16,8 @@ import torch
 from heedful.engine.engine import FAILED, Engine, Session
 from heedful.engine.odds import Odds
 from heedful.engine.slots import NewToken, Request
+from heedful.engine.spelling import Piece, Spelling, Writer
 from heedful.serve.errors import ApiError, bad
-from heedful.serve.spelling import Piece, Spelling, Writer
 
 log = logging.getLogger("heedful.serve")
 

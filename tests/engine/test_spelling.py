@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from heedful.engine.spelling import Piece, Spelling, Writer
 from heedful.models.load import load_tokenizer
-from heedful.serve.spelling import Piece, Spelling, Writer
 from small_tokenizers import byte_tokenizer, piece_tokenizer
 from toys import TOKENIZER
 
@@ -106,7 +106,7 @@ def test_stop_texts_are_found_across_tokens(text: str, stop: list[str]) -> None:
 
 
 def spelled(byte: int) -> str:
-    from heedful.serve.spelling import byte_alphabet
+    from heedful.engine.spelling import byte_alphabet
 
     return {value: char for char, value in byte_alphabet().items()}[byte]
 

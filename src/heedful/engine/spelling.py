@@ -158,6 +158,10 @@ class Writer:
             self._finish = "stop"
         return self._finish is not None
 
+    @property
+    def finished(self) -> bool:
+        return self._finish is not None
+
     def take(self) -> Piece:
         """What can be told since the last time."""
         end = len(self._text)
