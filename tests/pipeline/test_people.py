@@ -352,7 +352,7 @@ def test_a_rate_is_of_all_who_were_shown_the_box(tmp_path: Path) -> None:
         assert import_jsonl(store, path) == {"ratings": 4}
         judged = export_snapshot(store, pools=["evaluation"], purpose="evaluation", heldout="include")
     (tmp_path / "done.json").write_text('{"results": {}, "counts": {}, "seconds": 1}', encoding="utf-8")
-    found = policy(tmp_path, win_rate([], {"a": given, "b": given}, "a", "b"), judged, given, {})
+    found = policy(tmp_path, win_rate([], {"a": given, "b": given}, "a", "b"), judged.ratings, given, {})
     assert found["metadata"] == dict.fromkeys(METADATA_FLAGS, 0.0) | {"hallucination": 0.25}
     number = {flag: interval["num_ratings"] for flag, interval in found["metadata_interval"].items()}
     assert number == dict.fromkeys(METADATA_FLAGS, 4) | {"satisfies_constraint": 3}
