@@ -9,8 +9,11 @@ from heedful.snapshot import read_snapshot, write_snapshot
 from heedful.store.database import Store
 from heedful.store.erase import erase_labeler, erase_user
 from heedful.store.export import export_snapshot
+from heedful.store.formats.give_out import Choice, export_file
+from heedful.store.formats.shapes import SHAPES
 from heedful.store.labels import add_demonstration, add_ranking, add_rating, add_response, edit
 from heedful.store.pools import add_prompt
+from heedful.store.progress import Work, progress
 from heedful.types import Demonstration, Prompt, Ranking, Rating, Response
 from small_store import ranking
 
@@ -102,3 +105,16 @@ def test_every_ranking_is_kept_or_counted(filled: Store, heldout: str) -> None:
     snapshot = export_snapshot(filled, heldout=heldout, rounds={0, 1}, pools={"reward_model"})
     left_out = {reason: n for reason, n in snapshot.dropped.items() if reason.startswith("rankings") and "kept" not in reason}  # fmt: skip  # noqa: E501
     assert len(snapshot.rankings) + sum(left_out.values()) == 11
+
+
+@pytest.mark.parametrize("purpose", ["screening", "evaluation"])
+def test_what_was_written_to_measure_somebody_never_trains(filled: Store, tmp_path: Path, purpose: str) -> None:
+    for id in (f"demonstration/{purpose}/0/ann/p0", "demonstration/train/0/ann/p1"):
+        add_demonstration(filled, Demonstration(id=id, prompt_id=f"p{id[-1]}", text="x", labeler="ann"))
+    snapshot = export_snapshot(filled)
+    assert ids(snapshot.demonstrations) == ["demonstration/train/0/ann/p1"]
+    assert snapshot.dropped["demonstrations: for another purpose"] == 1
+    assert progress(filled, Work("demonstration", pool="reward_model")).done == 1
+    for wanted, number in (("train", 1), (purpose, 2), (None, 2)):
+        given = export_file(filled, tmp_path / f"{wanted}.jsonl", SHAPES["alpaca"], Choice(purpose=wanted))
+        assert given.items == number, wanted

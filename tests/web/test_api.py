@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from apps import quick_app
@@ -15,7 +16,7 @@ from heedful.store import accounts
 from heedful.store.database import Store, open_store
 from heedful.store.progress import Work
 from heedful.store.records import select_records
-from heedful.store.schema import demonstrations, rankings, ratings
+from heedful.store.schema import demonstrations, events, rankings, ratings, works
 from heedful.store.slots import claim, offer
 from heedful.types import Demonstration, Ranking, Rating
 from matrix import is_whole
@@ -243,3 +244,36 @@ def test_no_program_is_given_a_chat(caller: Callable, people: Store) -> None:
     for method, path in (("GET", ""), ("POST", ""), ("POST", "/skip"), ("PUT", "/draft")):
         assert "held on their pages" in str(cy.ask(method, f"/items/{held.key}{path}", {}, 400))
     assert cy.ask("POST", "/next", {})["item"] is None, "nor one that is held already"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"task": "toxicity", "purpose": "train"},
+        {"task": "demonstration", "purpose": "evaluation"},
+        {"task": "ranking", "purpose": "screening", "round": 7},
+        {"task": "ranking", "pool": "reward_model", "overlap": 3},
+        {"task": "prompt"},
+        {"task": "prompt", "number": 2, "overlap": 2},
+        {"task": "red_team", "number": 2, "pool": "sft"},
+    ],
+)
+def test_a_program_puts_nothing_on_offer_that_the_page_would_refuse(
+    caller: Callable, people: Store, asked: Any
+) -> None:
+    def offered() -> list[Any]:
+        with people.read() as connection:
+            return connection.execute(select(works)).all()
+
+    before = offered()
+    caller("lead").ask("POST", "/works", asked, 400)
+    assert offered() == before
+
+
+def test_what_a_program_puts_on_offer_is_written_down(caller: Callable, people: Store) -> None:
+    caller("lead").ask("POST", "/works", {"task": "prompt", "number": 2})
+    with people.read() as connection:
+        found = connection.execute(select(events).where(events.c.what == "put on offer")).all()
+    assert [(event.account, event.detail["task"], event.detail["options"]) for event in found] == [
+        ("lead", "prompt", {"number": 2})
+    ]

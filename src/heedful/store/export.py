@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 from heedful.snapshot import Snapshot
 from heedful.store.database import Store, timestamp
 from heedful.store.pools import Pool
-from heedful.store.records import SCREENED, TOXICITY, is_current, select_entries
+from heedful.store.records import NO_TRAINING, TOXICITY, is_current, select_entries
 from heedful.store.schema import TABLE_OF, tombstones
 from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response
 
@@ -18,7 +18,7 @@ Row = tuple[Any, dict[str, Any]]  # a record and its columns
 Rule = tuple[str, Callable[[Any, dict[str, Any]], bool]]  # a reason to leave out, and whether the row may stay
 
 OF_TASK: Rule = ("of the toxicity task", lambda record, row: not record.id.startswith(TOXICITY))
-NO_TEST: Rule = ("for another purpose", lambda record, row: not record.id.startswith(SCREENED))
+NO_TEST: Rule = ("for another purpose", lambda record, row: not record.id.startswith(NO_TRAINING))
 
 
 def export_snapshot(

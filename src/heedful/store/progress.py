@@ -12,7 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from heedful.config import InputError
 from heedful.store.database import Store, timestamp
 from heedful.store.pools import Pool, unit
-from heedful.store.records import SCREENED, chunks, is_current, select_records
+from heedful.store.records import NO_TRAINING, chunks, is_current, select_records
 from heedful.store.schema import demonstrations, labelers, prompts, rankings, ratings, responses, skips, slots, works
 from heedful.store.settings import read_number
 from heedful.types import LabelerGroup, Prompt, Purpose, Response
@@ -182,7 +182,7 @@ def done_by(connection: Connection, work: Work) -> dict[str, set[str]]:
     if work.task != "demonstration":
         made = made.where(table.c.purpose == work.purpose, *made_by(table, work.task))
     else:
-        made = made.where(table.c.id.not_like(f"{SCREENED}%"))
+        made = made.where(*(table.c.id.not_like(f"{begins}%") for begins in NO_TRAINING))
     judged, passed = _by_item(connection, made), set_aside(connection, work)
     for id, who in _by_item(connection, select(skips.c.item, skips.c.labeler).where(_final(work, True))).items():
         judged[id] |= who

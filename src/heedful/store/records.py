@@ -26,6 +26,7 @@ CHILD_OF: dict[str, tuple[Table, str]] = {
 }
 CHUNK = 500  # ids in one SQL statement
 SCREENED = "demonstration/screening/"  # begins the ids of demonstrations that measure their labeler
+NO_TRAINING = (SCREENED, "demonstration/evaluation/")  # begin the ids of those that train nothing
 TOXICITY = "toxicity/"  # begins the ids of rankings and ratings of that task: better is not what it is elsewhere
 
 

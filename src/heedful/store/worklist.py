@@ -113,11 +113,16 @@ def put_on_offer(store: Store, author: str, work: Work, options: Mapping[str, An
         The number of slots nobody has filled.
 
     Raises:
-        InputError: the task has no such purpose, or the same prompts are on offer by another name.
+        InputError: the task has no such purpose, the same prompts are on offer by another name, or work that
+            labelers make has no number of items, a pool or several labelers per item.
     """
     if work.purpose not in PURPOSES[work.task]:
         fits = {"task": work.task, "purposes": " / ".join(PURPOSES[work.task]), "purpose": work.purpose}
         raise InputError("%(task)s is for %(purposes)s, not for %(purpose)s", **fits)
+    if work.task in NEW and "number" not in options:
+        raise InputError("%(task)s: say the number of items, which labelers make", task=work.task)
+    if work.task in NEW and (work.pool is not None or work.overlap != 1):
+        raise InputError("%(task)s: who makes an item is its only labeler, and it is of no pool", task=work.task)
     with store.read() as connection:
         same = and_(is_of(works, work), works.c.closed.is_(None), works.c.pool != (work.pool or ""))
         for pool in connection.execute(select(works.c.pool).where(same)).scalars():

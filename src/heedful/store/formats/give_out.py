@@ -20,7 +20,7 @@ from heedful.store.formats.take_in import KEPT_APART
 from heedful.store.formats.writers import open_writer
 from heedful.store.incoming import GAP
 from heedful.store.pools import Pool
-from heedful.store.records import SCREENED, TOXICITY, chunks, is_current, select_records
+from heedful.store.records import NO_TRAINING, TOXICITY, chunks, is_current, select_records
 from heedful.store.schema import TABLE_OF, prompts, ratings, responses
 from heedful.types import Demonstration, Labeler, Prompt, Purpose, Ranking, Rating, Response, Split
 
@@ -152,7 +152,8 @@ def _reason(row: Any, choice: Choice, people: dict[str, Labeler]) -> str:
     """Why the row stays in the store; empty when it goes out."""
     if choice.purpose is not None and getattr(row, "purpose", choice.purpose) != choice.purpose:
         return "for another purpose (--purpose)"
-    if row.id.startswith(SCREENED) and choice.purpose not in (None, "screening"):
+    own = f"demonstration/{choice.purpose}/"
+    if choice.purpose is not None and row.id.startswith(NO_TRAINING) and not row.id.startswith(own):
         return "for another purpose (--purpose)"
     if hasattr(row, "purpose") and row.id.startswith(TOXICITY):
         return "of the toxicity task"

@@ -25,7 +25,8 @@ from heedful.store.labels import add_response
 from heedful.store.passing import skip, unskip
 from heedful.store.progress import Work
 from heedful.store.screening import is_candidate
-from heedful.store.slots import Slot, Taken, offer, on_offer, prolong, tally
+from heedful.store.slots import Slot, Taken, on_offer, prolong, tally
+from heedful.store.worklist import put_on_offer
 from heedful.types import UNKNOWN_GUIDELINE
 from heedful.types import Response as Sampled
 from heedful.web.routes.api_models import (
@@ -246,9 +247,10 @@ def progress(here: Reader) -> list[WorkProgress]:
 
 @router.post("/works", tags=["lead"])
 def offer_work(here: Lead, asked: NewWork) -> Offered:
-    """Put work on offer; asked again it brings what is on offer up to date."""
+    """Put work on offer by the rules of the leads' page; asked again it brings what is on offer up to date."""
     work = Work(asked.task, asked.round, asked.pool, asked.overlap, asked.group, asked.purpose)
-    return Offered(open=offer(here.store, work, {"number": asked.number} if asked.number else None))
+    options = {"number": asked.number} if asked.number else {}
+    return Offered(open=put_on_offer(here.store, here.account.id, work, options))
 
 
 @router.get(
