@@ -31,7 +31,7 @@ from stores import new_place, postgres_server
 pytestmark = pytest.mark.accept
 __all__ = ["new_place", "postgres_server"]
 PASSWORD = "a long password"
-LABELERS, THINKING, MINUTES = 50, 5.0, 1.5
+LABELERS, THINKING, MINUTES = 50, 5.0, 1.25
 SUBMISSIONS, KILLS = 1000, 8
 
 
