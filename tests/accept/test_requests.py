@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from heedful.engine.engine import Engine
-from heedful.engine.slots import Request
+from heedful.engine.requests import Completion, Request
 from small_models import VOCAB, small_model
 
 pytestmark = pytest.mark.accept
-REQUESTS, ROWS, END = 10_000, 48, 2
+ROWS, END = 48, 2
 CONTEXT = 64
 LEAST_LEFT = 0.02  # share of requests cancelled midway
 
@@ -29,26 +29,28 @@ def random_request(draw: random.Random, seed: int) -> Request:
     )
 
 
-def test_ten_thousand_requests_are_each_answered_as_if_alone(record_property: Any) -> None:
+@pytest.mark.parametrize(("family", "number"), [("mistral", 10_000), ("gemma3_text", 1_000)])
+def test_ten_thousand_requests_are_each_answered_as_if_alone(family: str, number: int, record_property: Any) -> None:
     record_property(
         "claim",
-        f"{REQUESTS:,} requests of random lengths come and go over {ROWS} rows: each gets the tokens it gets alone "
-        "(float64, past sliding windows), those who leave free their rows, and storage stays bounded",
+        f"{number:,} requests of random lengths come and go over {ROWS} rows ({family}): each gets the tokens and "
+        "log-probabilities it gets alone (float64, past sliding windows), those who leave free their rows, and storage "
+        "stays bounded",
     )
     draw = random.Random(0)
-    model = small_model("mistral").double()
+    model = small_model(family).double()
     engine = Engine(model, [END], max_rows=ROWS)
-    requests = [random_request(draw, n) for n in range(REQUESTS)]
-    gone = {n: draw.randint(0, 12) for n in range(REQUESTS) if draw.random() < 2 * LEAST_LEFT}  # steps until they leave
-    found: dict[tuple[int, int], list[int]] = {}
+    requests = [random_request(draw, n) for n in range(number)]
+    gone = {n: draw.randint(0, 12) for n in range(number) if draw.random() < 2 * LEAST_LEFT}  # steps until they leave
+    found: dict[tuple[int, int], Completion] = {}
     leaving: dict[int, list[int]] = {}
     left: set[int] = set()
     columns = alive = step = asked = 0
     memory = 0
     with engine.session() as session:
-        while asked < REQUESTS or session.busy:
+        while asked < number or session.busy:
             for _ in range(draw.choice([0, 0, 1, 2, 6])):
-                if asked < REQUESTS:
+                if asked < number:
                     session.add(asked, requests[asked])
                     if asked in gone:
                         leaving.setdefault(step + gone[asked], []).append(asked)
@@ -59,25 +61,28 @@ def test_ten_thousand_requests_are_each_answered_as_if_alone(record_property: An
                     left.add(order)
             if session.busy:
                 session.step()
-                found |= {(order, sample): answer.tokens for order, sample, answer in session.collect()}
+                found |= {(order, sample): answer for order, sample, answer in session.collect()}
             alive = max(alive, session.alive)
             columns = max(columns, session._slots._cache.columns)
-            if asked >= REQUESTS // 10 and not memory:
+            if asked >= number // 10 and not memory:
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             step += 1
         assert session.alive == 0 and not any(session._slots._owner)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / memory - 1
-    wrong = 0
+    wrong, off = 0, 0.0
     for order, request in enumerate(requests):
         if order not in left:
-            alone = [answer.tokens for answer in engine.generate([request])[0]]
-            wrong += alone != [found[order, sample] for sample in range(request.num_samples)]
+            for sample, alone in enumerate(engine.generate([request])[0]):
+                answer = found[order, sample]
+                wrong += answer.tokens != alone.tokens
+                off = max([off, *(abs(x - y) for x, y in zip(answer.logprob, alone.logprob, strict=False))])
     record_property(
         "measured",
         f"{step:,} steps, {len(found):,} responses, {len(left)} requests left midway, {wrong} answered otherwise than "
-        f"alone; at most {alive} rows and {columns} columns of storage; peak memory after the first tenth grew by "
+        f"alone, log-probabilities at most {off:.0e} off; "
+        f"at most {alive} rows and {columns} columns of storage; peak memory after the first tenth grew by "
         f"{100 * grown:.1f} %",
     )
-    assert wrong == 0 and len(left) >= LEAST_LEFT * REQUESTS / 2
+    assert wrong == 0 and off < 1e-9 and len(left) >= LEAST_LEFT * number / 2
     assert alive <= ROWS and columns <= 4 * CONTEXT
     assert grown < 0.05

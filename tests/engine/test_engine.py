@@ -152,7 +152,7 @@ def test_each_token_is_drawn_by_its_own_number() -> None:
         assert draw(logits[-n - 1 : -1], how, u).token.tolist() == completion.tokens
 
 
-MODEL = small_model("mistral").double()
+MODELS = {family: small_model(family).double() for family in ("mistral", "gemma3_text")}
 
 
 @settings(deadline=None, max_examples=15)
@@ -164,10 +164,12 @@ MODEL = small_model("mistral").double()
     ),
     max_rows=st.integers(1, 7),
     refill=st.sampled_from([1, 8, 1000]),
+    family=st.sampled_from(sorted(MODELS)),
 )
 def test_any_mix_of_requests_is_answered_rightly(
-    asked: list[tuple[int, int, int, float]], max_rows: int, refill: int
+    asked: list[tuple[int, int, int, float]], max_rows: int, refill: int, family: str
 ) -> None:
+    model = MODELS[family]
     prompts = some_prompts([length for length, _, _, _ in asked])
     requests = [
         Request(p, k, n, temperature=t, seed=i) for i, (p, (_, k, n, t)) in enumerate(zip(prompts, asked, strict=True))
@@ -176,7 +178,7 @@ def test_any_mix_of_requests_is_answered_rightly(
         patch.setattr(slots, "REFILL", refill)
         patch.setattr(slots, "BLOCK", 4)
         patch.setitem(slots.PREFILL_TOKENS, "cpu", 30)
-        engine = Engine(MODEL, [END], max_rows=max_rows)
+        engine = Engine(model, [END], max_rows=max_rows)
         completions = engine.generate(requests)
     for request, answers in zip(requests, completions, strict=True):
         assert len(answers) == request.num_samples
@@ -185,7 +187,7 @@ def test_any_mix_of_requests_is_answered_rightly(
             assert END not in answer.tokens[:-1]
             assert answer.finished == (answer.tokens[-1] == END)
             assert answer.finished or len(answer.tokens) == request.max_new_tokens
-            expected = full_logprob(MODEL, request.prompt, answer.tokens, request.temperature or 1.0)
+            expected = full_logprob(model, request.prompt, answer.tokens, request.temperature or 1.0)
             torch.testing.assert_close(torch.tensor(answer.logprob).double(), expected, atol=1e-5, rtol=0)
 
 

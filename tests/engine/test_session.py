@@ -17,14 +17,15 @@ from small_models import VOCAB, small_model
 
 END = 2
 MODEL = small_model("mistral").double()
+MODELS = {"mistral": MODEL, "gemma3_text": small_model("gemma3_text").double()}  # every layer, and some, with a window
 
 
 def prompt_of(length: int, seed: int = 0) -> list[int]:
     return torch.randint(3, VOCAB, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def alone(request: Request, ends: tuple[int, ...] = (END,)) -> list[Completion]:
-    return Engine(MODEL, ends).generate([request])[0]
+def alone(request: Request, ends: tuple[int, ...] = (END,), family: str = "mistral") -> list[Completion]:
+    return Engine(MODELS[family], ends).generate([request])[0]
 
 
 def run_down(session: Session) -> tuple[dict[tuple[int, int], list[NewToken]], dict[tuple[int, int], Completion]]:
@@ -45,9 +46,10 @@ def run_down(session: Session) -> tuple[dict[tuple[int, int], list[NewToken]], d
     ),
     gone=st.dictionaries(st.integers(0, 7), st.integers(0, 14), max_size=4),
     max_rows=st.integers(1, 6),
+    family=st.sampled_from(sorted(MODELS)),
 )
 def test_whoever_comes_and_goes_each_gets_what_it_gets_alone(
-    asked: list[tuple[int, int, int, int]], gone: dict[int, int], max_rows: int
+    asked: list[tuple[int, int, int, int]], gone: dict[int, int], max_rows: int, family: str
 ) -> None:
     """Requests join at given steps and some are cancelled at others; the rest are answered as if alone."""
     requests = [
@@ -58,7 +60,7 @@ def test_whoever_comes_and_goes_each_gets_what_it_gets_alone(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots, "BLOCK", 4)
         patch.setattr(engine_module, "FIRST_ROWS", 1)
-        with Engine(MODEL, [END], max_rows=max_rows).session() as session:
+        with Engine(MODELS[family], [END], max_rows=max_rows).session() as session:
             step = 0
             while session.busy or step <= max([when for *_, when in asked]):
                 for i, (*_, when) in enumerate(asked):
@@ -74,9 +76,10 @@ def test_whoever_comes_and_goes_each_gets_what_it_gets_alone(
                 step += 1
             assert session.alive == 0
     for i, request in enumerate(requests):
-        for k, expected in enumerate(alone(request)):
+        for k, expected in enumerate(alone(request, family=family)):
             if i not in gone:
                 assert completions[i, k].tokens == tokens[i, k] == expected.tokens
+                assert completions[i, k].logprob == pytest.approx(expected.logprob, abs=1e-10)
                 assert completions[i, k].finished == expected.finished
             else:
                 assert tokens.get((i, k), []) == expected.tokens[: len(tokens.get((i, k), []))]
