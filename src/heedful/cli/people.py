@@ -1,5 +1,7 @@
 """The labelling app on the command line."""
 
+import gc
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +17,7 @@ Place = Annotated[
 ]
 LOCAL = ("127.0.0.1", "localhost", "::1")
 THINKING = 75  # seconds a connection stays open unused: a form sent while the server closes it would be lost
+SWITCH = 0.001  # seconds; a page waits so long for another one's thread each time the database has answered it
 
 
 @label.command("serve")
@@ -37,8 +40,6 @@ def serve_labels(
     The first time it prints a link by which you make the first account, an admin's; everybody else is invited from
     inside. Stop it with Ctrl-C; nothing that was acknowledged is ever lost.
     """
-    import gc
-
     import uvicorn
 
     from heedful.store.database import open_store
@@ -57,6 +58,7 @@ def serve_labels(
         say(f"labelling app: {address}   (Ctrl-C stops it)")
         app = create_app(store, config)
         gc.freeze()  # modules and routes are never garbage; looking through them would hold every page up
+        sys.setswitchinterval(SWITCH)
         uvicorn.run(
             app,
             host=host,
