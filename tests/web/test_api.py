@@ -16,13 +16,14 @@ from heedful.store import accounts
 from heedful.store.database import Store, open_store
 from heedful.store.progress import Work
 from heedful.store.records import select_records
-from heedful.store.schema import demonstrations, events, rankings, ratings, works
+from heedful.store.schema import demonstrations, events, rankings, ratings, slots, works
 from heedful.store.slots import claim, offer
 from heedful.types import Demonstration, Ranking, Rating
 from matrix import is_whole
 from web.conftest import fill_people
 
 API = "/api/v1"
+USE = {"use_case": "open_qa"}
 MARKS = {letter: {"rank": place, "overall": 8 - 2 * place} for place, letter in enumerate("ABC", start=1)}
 
 
@@ -277,3 +278,30 @@ def test_what_a_program_puts_on_offer_is_written_down(caller: Callable, people: 
     assert [(event.account, event.detail["task"], event.detail["options"]) for event in found] == [
         ("lead", "prompt", {"number": 2})
     ]
+
+
+@pytest.mark.parametrize(
+    ("work", "said", "otherwise"),
+    [
+        ("ranking", {"marks": MARKS}, {"marks": MARKS | {"A": {"rank": 1, "overall": 1}}}),
+        ("demonstration", {"text": "Hallo"}, {"text": "Hallo!"}),
+        ("prompt", {"text": "Name a lake.", "fields": USE}, {"text": "Name a pond.", "fields": USE}),
+    ],
+)
+def test_the_same_again_costs_no_time_and_is_no_event(
+    caller: Callable[..., Caller], people: Store, work: str, said: Any, otherwise: Any
+) -> None:
+    def known() -> tuple[float, list[str]]:
+        with people.read() as connection:
+            asked = select(slots.c.seconds).where(slots.c.labeler == "cy")
+            noted = select(events.c.what).where(events.c.account == "cy").order_by(events.c.at, events.c.id)
+            return connection.execute(asked).scalar_one(), list(connection.execute(noted).scalars())
+
+    offer(people, Work("prompt"), {"number": 1, "kinds": {"plain": 1}})
+    cy = caller()
+    path = f"/items/{cy.next(f'{work}/train/0')['key']}"
+    for seconds in (100, 100, 30):  # the last as from a page that was opened again
+        cy.ask("POST", path, said | {"seconds": seconds})
+        assert known() == (100, ["submitted"]), seconds
+    cy.ask("POST", path, otherwise | {"seconds": 30})
+    assert known() == (130, ["submitted", "revised"])

@@ -320,10 +320,11 @@ def test_a_red_team_chat_is_marked(talks: Store, client: Callable, small_model: 
     assert chat.kind == "red_team" and chat.models == ("policy-7",)
     page = cy.get(item)
     assert "Be bad" in page.text and re.search(r'name="success" value="5" checked', page.text)
-    cy.post(item, success="2", ideal="No.", **{"harm-hate": "yes"})
+    for _ in range(2):  # the same again is no event
+        cy.post(item, success="2", ideal="No.", **{"harm-hate": "yes"})
     assert chats(talks)[0].marks["success"] == 2
     with talks.read() as connection:
-        detail = connection.execute(select(events.c.detail).where(events.c.what == "revised")).scalar()
+        detail = connection.execute(select(events.c.detail).where(events.c.what == "revised")).scalar_one()
     assert detail["was"]["success"] == 5
     assert cy.post(f"{item}/message", message="More", turn="1").status_code == 422  # it is finished
     assert current_rankings(talks) == []

@@ -73,7 +73,8 @@ def edit(store: Store, record: Judgement, supersedes: str) -> int:
 
 
 def revise(connection: Connection, entry: Entry, must_exist: bool = True) -> bool:
-    """Put the judgement in place of the current version of the one with its id; False when they are equal.
+    """Put the judgement in place of the current version of the one with its id; False when they say the same, in
+    however many seconds.
 
     Versions are named by the first one's id: k, k/v2, k/v3. One that is not in the store is added, unless it must
     exist.
@@ -102,7 +103,7 @@ def revise(connection: Connection, entry: Entry, must_exist: bool = True) -> boo
     while current in newer:
         current, version = newer[current], version + 1
     standing, _ = select_entries(connection, type(record), table.c.id == current)[0]
-    if standing == record.model_copy(update={"id": current}):
+    if standing == record.model_copy(update={"id": current, "seconds": standing.seconds}):
         return False
     return bool(_supersede(connection, record.model_copy(update={"id": f"{first}/v{version + 1}"}), current))
 

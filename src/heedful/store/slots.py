@@ -360,10 +360,13 @@ def _own_or_free(connection: Connection, work: Work, item: str, labeler: str) ->
     return connection.execute(select(slots).where(at, free).order_by(slots.c.number).limit(1)).first()
 
 
-def finish(connection: Connection, work: Work, item: str, labeler: str, seconds: float | None = None) -> bool:
+def finish(
+    connection: Connection, work: Work, item: str, labeler: str, seconds: float | None = None, changed: bool = True
+) -> bool:
     """Fill the labeler's slot of the item, in the transaction that stores the judgement; False when it was filled.
 
-    `seconds` of work are added to those of the judgements that this one corrects.
+    `seconds` of work are added to those of the judgements that this one corrects; where it says what they said
+    (not `changed`), they are not.
 
     Raises:
         Taken: the lease had run out and others filled every slot.
@@ -371,7 +374,9 @@ def finish(connection: Connection, work: Work, item: str, labeler: str, seconds:
     row = _own_or_free(connection, work, item, labeler)
     if row is None:
         raise Taken("others have judged this item meanwhile; your answer is kept as a draft")
-    spent = row.seconds if seconds is None else (row.seconds or 0) + seconds
+    spent = row.seconds
+    if seconds is not None and (changed or row.done is None):
+        spent = (spent or 0) + seconds
     _set(connection, work, item, row.number, labeler=labeler, done=row.done or timestamp(), expires=None, seconds=spent)
     for table in (drafts, skips):  # a judgement takes the place of what was passed over
         own = and_(is_of(table, work), table.c.item == item, table.c.labeler == labeler)

@@ -121,7 +121,8 @@ def current(connection: Connection, kind: type[Any], item: Item) -> list[Any]:
 
 
 def save(store: Store, item: Item, made: Sequence[Judgement], guideline: str, seconds: float | None) -> bool:
-    """Store the judgements and fill the slot, or put them in place of those submitted before; True where new.
+    """Store the judgements and fill the slot, or put them in place of those submitted before; True where new. What says
+    the same as what was submitted changes nothing.
 
     Raises:
         Taken: the lease had run out and others filled every slot of the item.
@@ -136,17 +137,17 @@ def save(store: Store, item: Item, made: Sequence[Judgement], guideline: str, se
             check_references(connection, timed)
         except InputError:
             raise InputError("what was to be judged here was erased meanwhile; go on with the next item") from None
-        new = finish(connection, item.slot.work, item.slot.item, item.labeler, believed(seconds))
+        changed = 0
         for kind in (Demonstration, Rating, Ranking):
             entries = [Entry(record, {"round": round}) for record in timed if isinstance(record, kind)]
             # A response's marks are the same whether it was rated alone or among others to rank.
             there = known_ids(connection, TABLE_OF[kind], [entry.record.id for entry in entries])
-            insert(connection, [entry for entry in entries if entry.record.id not in there])
-            for entry in entries:
-                if entry.record.id in there:
-                    revise(connection, entry)
+            changed += insert(connection, [entry for entry in entries if entry.record.id not in there])
+            changed += sum(revise(connection, entry) for entry in entries if entry.record.id in there)
+        new = finish(connection, item.slot.work, item.slot.item, item.labeler, believed(seconds), changed > 0)
         detail = {"key": item.slot.key, "task": item.slot.work.task, "item": item.slot.item}
-        accounts.note(connection, item.labeler, "submitted" if new else "revised", **detail)
+        if new or changed:
+            accounts.note(connection, item.labeler, "submitted" if new else "revised", **detail)
         return new
 
     return store.write(put)

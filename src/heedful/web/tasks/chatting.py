@@ -61,7 +61,10 @@ def close(store: Store, item: Item, marks: Mapping[str, Any], seconds: float | N
             raise Problems([Problem("message", N_("Send a message first, and read the answer."), {})])
         if not chat.open and chat.answered(len(chat.turns) - 1):
             raise Problems([Problem("choice", N_("Choose between the last two answers first."), {})])
-        new = finish(connection, item.slot.work, item.slot.item, item.labeler, believed(seconds))
+        changed = any(chat.marks.get(name) != value for name, value in marks.items())
+        new = finish(connection, item.slot.work, item.slot.item, item.labeler, believed(seconds), changed)
+        if not new and not changed:
+            return False
         mark(connection, chat.id, marks)
         was = {} if new else {"was": dict(chat.marks)}
         detail = {"key": item.slot.key, "task": item.slot.work.task, "item": item.slot.item} | was

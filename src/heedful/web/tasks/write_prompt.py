@@ -166,8 +166,9 @@ def save(store: Store, item: Item, made: Sequence[IncomingPrompt], guideline: st
     work = item.slot.work
 
     def put(connection: Connection) -> bool:
-        new = finish(connection, work, item.slot.item, item.labeler, believed(seconds))
-        if not new and stored(connection, item) == _fields_of(prompt):
+        same = stored(connection, item) == _fields_of(prompt)
+        new = finish(connection, work, item.slot.item, item.labeler, believed(seconds), not same)
+        if not new and same:
             return False
         if not new and not take_back(connection, prompt.id):
             raise Problems([Problem("main", N_("Others work with this prompt already; it stays as it is."), {})])
