@@ -10,7 +10,7 @@ from set_files import random_model
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
 
-from heedful.evaluate.harness import HarnessModel, cut  # noqa: E402
+from heedful.evaluate.harness import HarnessModel  # noqa: E402
 
 CHOICE = """task: boats
 dataset_path: json
@@ -92,7 +92,6 @@ def test_answers_are_cut_at_stops_and_contexts_counted(model: HarnessModel) -> N
     first, second = model.generate_until(ask("generate_until", ("The boat", settings), (long, settings)))
     assert not any(stop in text for text in (first, second) for stop in settings["until"])
     assert model.counts == {"context_cut": 1}
-    assert cut("abc", []) == "abc" and cut("abc", ["c", "b"]) == "a"
 
 
 def test_tasks_run_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heedful.evaluate.sets import answer, choose
+from heedful.evaluate.sets import choose
 from heedful.evaluate.sets.answer import Wish, answers, prompts
 from heedful.evaluate.sets.catalogue import SETS, Options, evaluate_set, read_set
 from heedful.evaluate.sets.choose import accuracy_of_labels, chances, encoded, is_right
@@ -104,13 +104,6 @@ def test_answers_are_greedy_and_end_at_the_line_break(model: Model) -> None:
                 ids.append(int(model.decoder(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
         whole = model.tokenizer.decode([id for id in ids[start:] if id != 1])
         assert text == whole.split("\n")[0].strip()
-
-
-def test_tokens_that_hold_a_line_break_end_an_answer(model: Model) -> None:
-    ends = answer.line_breaks(model.tokenizer)
-    held = {id for id in range(len(model.tokenizer)) if "\n" in model.tokenizer.decode([id])}
-    assert ends == held and len(held) > 1
-    assert answer.written(model.tokenizer, [*model.encode(["red\nblue"])[0], 1], True) == "red"
 
 
 def test_samples_depend_on_the_seed_alone(model: Model) -> None:

@@ -18,9 +18,9 @@ from lm_eval.api.model import LM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from heedful.config import InputError
+from heedful.engine.requests import Request
 from heedful.engine.sample import Sampler
 from heedful.engine.score import Scored, score_and_compare
-from heedful.engine.slots import Request
 from heedful.evaluate.sets.choose import common
 from heedful.evaluate.sets.item import Model, load_model
 from heedful.text.tokenizer import end_id
@@ -122,11 +122,10 @@ class HarnessModel(LM):
         if unknown:
             raise InputError(f"the engine knows no setting {unknown[0]!r} of generation; take it out of the task")
         until = settings.get("until") or []
-        stops = [until] if isinstance(until, str) else list(until)
+        stops = [stop for stop in ([until] if isinstance(until, str) else until) if stop]
         temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample", True) else 0.0
         longest = min(int(settings.get("max_gen_toks", MAX_NEW_TOKENS)), self.model.context - 1)
-        sampler = Sampler(self.model.decoder, self.model.tokenizer, longest, temperature)
-        sampler.ends |= tokens_holding(self.model, stops)
+        sampler = Sampler(self.model.decoder, self.model.tokenizer, longest, temperature, stops)
         top_k, top_p = int(settings.get("top_k") or 0), float(settings.get("top_p", 1.0))
         requests = []
         for n, ids in enumerate(self.model.encode(contexts)):
@@ -134,25 +133,6 @@ class HarnessModel(LM):
             if len(prompt) + longest > self.model.context:
                 self.counts["context_cut"] += 1
                 prompt = prompt[-(self.model.context - longest) :]
-            requests.append(Request(prompt, 1, longest, temperature, top_k, top_p, self.seed + n))
-        end = end_id(self.model.tokenizer)
-        kept = [[id for id in group[0].tokens if id != end] for group in sampler.generate(requests)]
-        texts = self.model.tokenizer.batch_decode(kept, skip_special_tokens=True)
-        return [cut(text, stops) for text in texts]
-
-
-def cut(text: str, stops: Sequence[str]) -> str:
-    """The text before the first stop text in it.
-
-    >>> cut("a fine answer\\n\\nQ: next", ["\\n\\n", "Q:"])
-    'a fine answer'
-    """
-    return text[: min((place for stop in stops if stop and (place := text.find(stop)) >= 0), default=len(text))]
-
-
-def tokens_holding(model: Model, stops: Sequence[str]) -> set[int]:
-    """The tokens that hold a whole stop text; one that spans tokens is cut afterwards."""
-    if not stops:
-        return set()
-    decoded = model.tokenizer.batch_decode([[id] for id in range(len(model.tokenizer))])
-    return {id for id, text in enumerate(decoded) if any(stop and stop in text for stop in stops)}
+            requests.append(Request(prompt, 1, longest, temperature, top_k, top_p, self.seed + n, stop=sampler.stop))
+        tokens = [sampler.response(group[0]) for group in sampler.generate(requests)]
+        return [str(text) for text in self.model.tokenizer.batch_decode(tokens, skip_special_tokens=True)]

@@ -3,13 +3,10 @@ engine. A prompt that leaves no room for the longest answer is counted as too lo
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
-from transformers import PreTrainedTokenizerBase
-
+from heedful.engine.requests import Request
 from heedful.engine.sample import Sampler
-from heedful.engine.slots import Request
 from heedful.evaluate.sets.choose import Track
 from heedful.evaluate.sets.item import Item, Model
 from heedful.text.tokenizer import end_id
@@ -39,34 +36,26 @@ def answers(
     kept = [n for n, ids in enumerate(tokens) if fits(model, ids, wish)]
     missing = Counter({"too_long": len(tokens) - len(kept)})
     track(missing["too_long"])
-    sampler = Sampler(model.decoder, model.tokenizer, wish.max_new_tokens, wish.temperature)
-    if wish.one_line:
-        sampler.ends |= line_breaks(model.tokenizer)
+    stop = ("\n",) if wish.one_line else ()
+    sampler = Sampler(model.decoder, model.tokenizer, wish.max_new_tokens, wish.temperature, stop)
     texts: list[list[str]] = []
     for start in range(0, len(kept), AT_ONCE):
         part = kept[start : start + AT_ONCE]
         requests = [
-            Request(tokens[n], wish.samples, wish.max_new_tokens, wish.temperature, top_p=wish.top_p, seed=seed + n)
+            Request(
+                *(tokens[n], wish.samples, wish.max_new_tokens, wish.temperature),
+                top_p=wish.top_p,
+                seed=seed + n,
+                stop=stop,
+            )
             for n in part
         ]
         for group in sampler.generate(requests):
-            texts.append([written(model.tokenizer, completion.tokens, wish.one_line) for completion in group])
+            found = model.tokenizer.batch_decode(list(map(sampler.response, group)), skip_special_tokens=True)
+            texts.append([text.strip() if wish.one_line else text for text in found])
         track(len(part))
     return [items[n] for n in kept], texts, +missing
 
 
 def fits(model: Model, ids: list[int], wish: Wish) -> bool:
     return len(ids) + wish.max_new_tokens <= model.context
-
-
-def written(tokenizer: PreTrainedTokenizerBase, tokens: list[int], one_line: bool) -> str:
-    kept = [id for id in tokens if id != tokenizer.eos_token_id]
-    text: str = tokenizer.decode(kept, skip_special_tokens=True)
-    return text.split("\n")[0].strip() if one_line else text
-
-
-@cache
-def line_breaks(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that hold a line break, anywhere in them: what comes behind it is cut."""
-    decoded = tokenizer.batch_decode([[id] for id in range(len(tokenizer))])
-    return frozenset(id for id, text in enumerate(decoded) if "\n" in text)
