@@ -74,6 +74,8 @@ def by_transformers(model: Any) -> Iterator[Any]:
 
 def generate(self: Any, requests: Sequence[Any]) -> list[list[Any]]:
     """What `Sampler.generate` does, by transformers: prompts padded on the left."""
+    if self.stop:  # here a token that begins with a stop text ends a response
+        self.ends |= {id for id in range(len(self.tokenizer)) if self.tokenizer.decode([id]).startswith(self.stop)}
     with by_transformers(self.model) as model:
         return in_batches(model, requests, sorted(self.ends))
 
