@@ -33,6 +33,11 @@ No GPU was at hand. Not measured, therefore: CUDA graphs for decoding (there are
 floating-point operations in training, the share of its memory bandwidth in decoding, and PPO against TRL on a GPU.
 Throughput on clusters is not compared: heedful does not run on one yet.
 """
+VOID = """
+Rows marked void were measured before rule 5 held: the peer's process had been told, as heedful's is, that threads sleep
+while they wait, which costs it speed that it has elsewhere; and TRL's PPO made an optimiser step at every micro-batch
+instead of one an epoch. They say nothing until they are measured again. Memory and the rows without a peer stand.
+"""
 METHOD = """
 The model: Llama's shape, 256 wide, 6 layers, 4 heads, vocabulary 4,096, 5.8 million random parameters, fp32. For PPO
 and sampling the head has a bias under which responses end by themselves, 24 tokens long on average when 48 are the
@@ -76,6 +81,8 @@ def write_page(results: Path, session: Path, page: Path) -> None:
 def text(entries: dict[str, Any], details: dict[str, Any]) -> str:
     """The page; rows not measured yet say so."""
     parts = ["# Benchmarks", METHOD.strip(), RULES.strip(), "## Results", *tables(entries, details)]
+    if any(any(detail.get("waiting", [])[1:]) for detail in details.values()):
+        parts.append(VOID.strip())
     parts += ["## Not measured", MISSING.strip(), *machine(details)]
     for row in TIMED:
         if row.name in entries:
@@ -128,6 +135,8 @@ def beside(detail: dict[str, Any]) -> str:
 
 
 def verdict(row: Row, entry: dict[str, Any], detail: dict[str, Any]) -> str:
+    if any(detail.get("waiting", [])[1:]):
+        return "**void**"  # rule 5 did not hold yet
     if detail.get("agree") is False:
         return "**not met: the sides disagree**"
     return "met" if met(row, entry["ratio"]) else "**not met**"

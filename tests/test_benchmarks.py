@@ -115,6 +115,10 @@ def test_the_page_is_written_from_results(load, tmp_path: Path) -> None:
     assert "Told to the thread libraries: heedful OMP_WAIT_POLICY=PASSIVE; peer nothing." in written
     assert "The sides agree." in written and "No GPU was at hand" in written
     assert "trl 1.12.0" in written and "50% of the peak of 200" in written and "matrix products 80%" in written
+    assert "void" not in written
+    handicapped = detail | {"waiting": [{}, {"OMP_WAIT_POLICY": "PASSIVE"}]}
+    text = page.text({"reward_k9": entry}, {"reward_k9": handicapped})
+    assert "| **void** |" in text and "until they are measured again" in text
 
 
 def test_the_published_page_is_that_of_the_published_results(load) -> None:
