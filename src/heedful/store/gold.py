@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, or_, select
 from heedful.config import InputError
 from heedful.store.agreement import Agreement, Clusters
 from heedful.store.database import Store, timestamp
-from heedful.store.language import language_of
+from heedful.store.language import language_to_read, readable
 from heedful.store.pools import unit
 from heedful.store.progress import Work
 from heedful.store.records import is_current, select_entries, select_records
@@ -110,8 +110,7 @@ def due(connection: Connection, work: Work, labeler: str, languages: Sequence[st
     fits = [
         item
         for item, answer, text, task in connection.execute(asked)
-        if answer["round"] == work.round
-        and (not languages or (task.get("language") or language_of(text)) in ("", *languages))
+        if answer["round"] == work.round and (not languages or language_to_read(text, task) in readable(languages))
     ]
     return min(fits, key=lambda item: unit(item, f"gold {labeler}"), default=None)
 

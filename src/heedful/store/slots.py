@@ -12,13 +12,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, not_, or_, select
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, not_, or_, select, true
 from sqlalchemy.sql.elements import ColumnElement
 
 from heedful.config import InputError
 from heedful.store.database import Store, timestamp
 from heedful.store.gold import due, is_measured
-from heedful.store.language import language_of
+from heedful.store.language import language_to_read, readable
 from heedful.store.progress import (
     NEW,
     Item,
@@ -155,7 +155,7 @@ def _languages(connection: Connection, work: Work, items: Sequence[str]) -> dict
             asked = select(responses.c.id, prompts.c.text, prompts.c.task).join(prompts)
             asked = asked.where(responses.c.id.in_(chunk))
         for id, text, task in connection.execute(asked):
-            found[id] = task.get("language") or language_of(text)
+            found[id] = language_to_read(text, task)
     return found
 
 
@@ -253,22 +253,29 @@ def _slot(row: Any, work: Work) -> Slot:
 
 
 class Tally(NamedTuple):
-    """How far a work is: slots filled, of how many not set aside; filled by the labeler; theirs right now."""
+    """How far a work is: slots filled, of how many not set aside; filled by the labeler; theirs right now; and slots
+    beside those, of prompts in languages that the labeler does not read."""
 
     done: int
     total: int
     own: int
     held: int
+    others: int
 
 
-def tally(connection: Connection, work: Work, labeler: str) -> Tally:
-    """Counts of the work's slots. Gold items count as done and as the labeler's own, or they would be told apart."""
+def tally(connection: Connection, work: Work, labeler: str, languages: Sequence[str] = ()) -> Tally:
+    """Counts of the work's slots. Gold items count as done and as the labeler's own, or they would be told apart.
+
+    `languages` are those the labeler reads; none: any.
+    """
     mine = slots.c.labeler == labeler
+    reads = or_(slots.c.language.in_(readable(languages)), mine) if languages else true()
     asked = select(
-        func.count(slots.c.done),
-        func.count(),
+        func.count(case((and_(reads, slots.c.done.is_not(None)), 1))),
+        func.count(case((reads, 1))),
         func.count(case((and_(mine, slots.c.done.is_not(None)), 1))),
         func.count(case((and_(mine, slots.c.done.is_(None)), 1))),
+        func.count() - func.count(case((reads, 1))),
     )
     counted = or_(slots.c.done.is_not(None), ~is_set_aside(connection, work))
     found = Tally(*connection.execute(asked.where(is_of(slots, work), in_pool(work), counted)).one())
@@ -276,7 +283,8 @@ def tally(connection: Connection, work: Work, labeler: str) -> Tally:
         return found
     is_gold = slots.c.item.in_(select(gold.c.item).where(gold.c.task == work.task))
     extra = Tally(*connection.execute(asked.where(is_of(slots, silent(work)), mine, is_gold, in_pool(work))).one())
-    return Tally(min(found.done + extra.done, found.total), found.total, found.own + extra.own, found.held + extra.held)
+    done = min(found.done + extra.done, found.total)
+    return found._replace(done=done, own=found.own + extra.own, held=found.held + extra.held)
 
 
 def submitted(connection: Connection, labeler: str, limit: int = 20) -> list[Slot]:
@@ -322,7 +330,7 @@ def _next(connection: Connection, work: Work, labeler: str, languages: Sequence[
         seen.append(exists().where(same, table.c.item == slots.c.item, table.c.labeler == labeler))
     fits = and_(is_of(slots, work), not_(or_(*seen)), in_pool(work), ~is_set_aside(connection, work))
     if languages:
-        fits = and_(fits, slots.c.language.in_(["", *languages]))
+        fits = and_(fits, slots.c.language.in_(readable(languages)))
     order = slots.c.priority, slots.c.item, slots.c.number
     queue = slots.c.done, slots.c.labeler, *order  # as the index has them: of 10,000 open slots one is read
     found = [

@@ -105,7 +105,7 @@ def works(here: Worker) -> list[WorkOnOffer]:
         return []  # `next` gives them the test's items, one after the other
     with here.store.read() as connection:
         found = [work for work, _ in on_offer(connection, here.account.group) if work.task in BY_FORM]
-        tallies = [tally(connection, work, here.account.id) for work in found]
+        tallies = [tally(connection, work, here.account.id, here.account.languages) for work in found]
     return [
         WorkOnOffer(work=name_of(work), task=work.task, purpose=work.purpose, round=work.round, **count._asdict())
         for work, count in zip(found, tallies, strict=True)

@@ -70,6 +70,7 @@ class WorkOnOffer(Message):
     total: int
     own: int = Field(description="Made by you.")
     held: int = Field(description="Items that are yours right now.")
+    others: int = Field(description="Judgements, beside `total`, of prompts in languages that you did not choose.")
 
 
 class WorkProgress(Message):

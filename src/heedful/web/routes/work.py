@@ -57,7 +57,7 @@ def home(here: Member) -> Response:
         return here.redirect("/screening")
     with here.store.read() as connection:
         offered = [work for work, _ in on_offer(connection, here.account.group) if work.task in TASKS]
-        counts = [tally(connection, work, here.account.id) for work in offered]
+        counts = [tally(connection, work, here.account.id, here.account.languages) for work in offered]
         last = [shown(here, slot) for slot in submitted(connection, here.account.id, limit=10)]
         texts = asked_in(connection, last)
     rows = [
