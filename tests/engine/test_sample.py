@@ -66,6 +66,20 @@ def test_each_request_gets_its_responses_side_by_side(temperature: float) -> Non
         assert (sampled.logprob[n, length - begin :] == 0).all()
 
 
+def test_sampling_computes_in_the_precision_that_is_asked_for() -> None:
+    policy = make_policy()
+    exact, rounded = (
+        Sampler(policy.decoder, TOKENIZER, 6, precision=how)(PROMPTS, [5, 6, 7]) for how in ("fp32", "bf16")
+    )
+    engine = Engine(policy.decoder, [END], precision="bf16")
+    expected = engine.generate(
+        [Request(prompt, 1, 6, seed=seed) for prompt, seed in zip(PROMPTS, (5, 6, 7), strict=True)]
+    )
+    for n, [completion] in enumerate(expected):
+        assert rounded.logprob[n, : len(completion.logprob)].tolist() == pytest.approx(completion.logprob, abs=1e-6)
+    assert not torch.equal(rounded.logprob[:, 0], exact.logprob[:, 0])
+
+
 def test_equal_seeds_give_equal_responses_whatever_else_is_asked() -> None:
     sampler = Sampler(make_policy().decoder, TOKENIZER, 6)
     together = sampler(PROMPTS, [5, 6, 7])

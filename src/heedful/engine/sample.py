@@ -45,8 +45,10 @@ class Sampler:
         max_new_tokens: int,
         temperature: float = 1.0,
         stop: Sequence[str] = (),
+        precision: Precision = "fp32",
     ) -> None:
         """`stop`: texts such as a line break; a response ends before the first one that appears in it."""
+        self.precision: Precision = precision
         self.ends = {end_id(tokenizer)}
         self.stop = tuple(stop)
         self.spelling = Spelling(tokenizer) if stop else None
@@ -101,7 +103,7 @@ class Sampler:
         rows = rows_that_fit(self.model, longest, number)
 
         def of_part(part: list[int]) -> list[list[Completion]]:
-            engine = Engine(self.model, sorted(self.ends), rows, spelling=self.spelling)
+            engine = Engine(self.model, sorted(self.ends), rows, self.precision, self.spelling)
             return engine.generate([requests[i] for i in part])
 
         with evaluating(self.model):

@@ -370,7 +370,8 @@ def main(
     if not kept:
         raise InputError(f"{prompts}: no training prompt within format.max_prompt_tokens ({format.max_prompt_tokens})")
     pretraining = mixed_in(documents, encoder, config.window, "ppo", "ptx_coef") if config.ptx_coef else None
-    sampler = Sampler(policy.decoder, tokenizer, config.max_new_tokens, config.temperature)
+    how = config.max_new_tokens, config.temperature
+    sampler = Sampler(policy.decoder, tokenizer, *how, precision=config.precision)
     generate = responses_by(sampler, tokens, config.responses_per_prompt, run.seed)
     if config.normalize_score:
         order = prompt_order(len(kept), 0, config.batch_size, run.seed, config.responses_per_prompt)
