@@ -87,8 +87,8 @@ def test_labelers_pages_run_nothing(watched: Callable[[str], Page], served: Serv
         unharmed(page, f"{task}, draft")
         page.evaluate(
             """text => { const form = document.getElementById("item");
-            localStorage.setItem("heedful draft " + form.dataset.key,
-            JSON.stringify({at: "9999", values: {text, "rank-A": text, "<b>": text, __proto__: {x: text}}})) }""",
+            localStorage.setItem(`heedful draft ${form.dataset.person} ${form.dataset.key}`,
+            JSON.stringify({version: document.getElementById("state").dataset.version, values: {text, "rank-A": text, "<b>": text, __proto__: {x: text}}})) }""",
             EVIL,
         )
         page.goto(f"{path}?notice=skipped&undo={NAME}&next=javascript:window.hit=9")

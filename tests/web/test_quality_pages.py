@@ -89,7 +89,7 @@ def test_a_gold_page_is_like_any_other_byte_for_byte(client: Callable, people: S
     assert asked.status_code == 422 and "screening" not in asked.text
     cy.http.get(path)
     onwards = cy.http.post(path, data={"csrf": cy.csrf, **WHOLE}, follow_redirects=False)
-    assert re.fullmatch(r"/item/\w+\?notice=saved|/\?notice=done", onwards.headers["location"])
+    assert re.fullmatch(r"/item/\w+\?of=\w+&notice=saved|/\?of=\w+&notice=done", onwards.headers["location"])
     after = people_at_home.findall(cy.get("/").text)
     counts = [[int(n) for n in re.findall(r"\d+", line)] for lines in (before, after) for line in lines[:1]]
     assert counts[1] == [counts[0][0] + 1, counts[0][1], counts[0][2] + 1]

@@ -61,10 +61,12 @@ async def few_threads(_: FastAPI) -> AsyncIterator[None]:
 
 
 def to_login(request: Request, _: Exception) -> Response:
-    """By way of the login page back to where they were going."""
+    """By way of the login page back to where they were going, or to the item whose form they had sent."""
     if wants_json(request):
         return JSONResponse({"error": "log in first, or send a token: Authorization: Bearer …"}, 401)
-    aim = request.url.path if request.method == "GET" else "/"
+    path = request.url.path
+    of_item = path.startswith("/item/")
+    aim = path if request.method == "GET" else "/".join(path.split("/")[:3]) if of_item else "/"
     response = Response(status_code=303)
     response.headers["location"] = f"/login?next={quote(aim)}"
     return response

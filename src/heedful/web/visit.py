@@ -112,10 +112,16 @@ class Visit:
             "tag": language_tag(self.locale),
             "path": self.request.url.path,
             "notice": self.request.query_params.get("notice", ""),
-            "undo": key if (key := self.request.query_params.get("undo", "")).isalnum() else "",
+            "undo": self.key("undo"),
+            "of": self.key("of"),
         }
         made = ENVIRONMENTS[self.locale].get_template(template).render(common | values)
         return HTMLResponse(made, status)
+
+    def key(self, name: str) -> str:
+        """The item's key that the address names, if it could be one."""
+        found = self.request.query_params.get(name, "")
+        return found if found.isalnum() else ""
 
     def sections(self) -> list[tuple[str, str]]:
         role = self.session.account.role if self.session else ""

@@ -10,8 +10,7 @@ from sqlalchemy import Connection, and_, func, select
 
 from heedful.store import screening
 from heedful.store.adjudication import texts_of
-from heedful.store.database import timestamp
-from heedful.store.drafts import keep_draft, read_draft
+from heedful.store.drafts import Newer, keep_draft, read_draft, version_of
 from heedful.store.guidelines import Guideline, current_guideline, read_guideline
 from heedful.store.passing import skip, unskip
 from heedful.store.progress import Work
@@ -82,13 +81,15 @@ def next_item(here: Worker, form: Fields) -> Response:
     return to_next(here, text_of(form, "work"))
 
 
-def to_next(here: Visit, wanted: str = "", notice: str = "") -> Response:
+def to_next(here: Visit, wanted: str = "", notice: str = "", submitted: str = "") -> Response:
+    """The next item's page, or the first one. `submitted`: the key of what is in, by which its browser lets go."""
+    of = f"of={submitted}&" if submitted else ""
     slot = next_slot(here, wanted)
     if slot is None and "/screening/" in wanted and here.account.leads:
         return here.redirect("/lead/screening")
     if slot is None:
-        return here.redirect("/?notice=done")
-    return here.redirect(f"/item/{slot.key}" + (f"?notice={notice}" if notice else ""))
+        return here.redirect(f"/?{of}notice=done")
+    return here.redirect(f"/item/{slot.key}" + (f"?{of}notice={notice}" if notice else ""))
 
 
 def next_slot(here: Visit, wanted: str = "", only: bool = False, tasks: Collection[str] = TASKS.keys()) -> Slot | None:
@@ -133,7 +134,7 @@ def item_page(here: Worker, key: str) -> Response:
         task = TASKS[slot.work.task]
         fields = task.stored(connection, item) if slot.done else {}
         draft = read_draft(connection, slot, here.account.id)
-        return filled(connection, here, item, draft.content if draft else fields, saved=draft.saved if draft else "")
+        return filled(connection, here, item, draft.content if draft else fields, saved=draft is not None)
 
 
 def mine(connection: Connection, key: str, here: Visit) -> Slot:
@@ -171,7 +172,8 @@ def filled(
     slot = shown(here, item.slot)
     guideline = guideline_of(connection, here, slot.work)
     values: dict[str, Any] = {"item": item, "slot": slot, "fields": fields, "guideline": guideline}
-    values |= {"reasons": REASONS, "problems": [], "saved": "", "work": name_of(slot.work)}
+    values |= {"reasons": REASONS, "problems": [], "saved": False, "work": name_of(slot.work)}
+    values["version"] = version_of(item.slot, read_draft(connection, item.slot, here.account.id))
     values |= task.show(connection, item) | more
     values |= {"read_all": read_setting(connection, "read_all", False), "done": own_done(connection, here, slot.work)}
     if fields.get("shown", values.get("shown")) != values.get("shown"):
@@ -215,8 +217,8 @@ def submit(here: Worker, key: str, form: Fields) -> Response:
         keep_draft(here.store, slot, here.account.id, fields)
         return here.redirect("/?notice=taken")
     if not new:
-        return here.redirect("/?notice=revised")
-    return to_next(here, name_of(shown(here, slot).work), notice="saved")
+        return here.redirect(f"/?of={key}&notice=revised")
+    return to_next(here, name_of(shown(here, slot).work), notice="saved", submitted=key)
 
 
 def shown_guideline(connection: Connection, form: Mapping[str, Any]) -> str:
@@ -235,14 +237,26 @@ def seconds_of(form: Mapping[str, Any]) -> float | None:
 
 @router.put("/item/{key}/draft")
 def put_draft(here: Worker, key: str, fields: Annotated[dict[str, str], Body()]) -> Response:
-    """Keep what the page holds so far, and the lease alive."""
+    """Keep what the page holds so far, and the lease alive; 409 where another window has saved something newer."""
     check_header(here)
     with here.store.read() as connection:
         slot, minutes = mine(connection, key, here), read_number(connection, "lease_minutes")
     kept = slot.done is not None or prolong(here.store, slot, here.account.id, minutes)
     clean = {keepable(name): keepable(text) for name, text in fields.items()}
-    keep_draft(here.store, slot, here.account.id, clean)
-    return JSONResponse({"saved": timestamp(), "yours": kept})
+    try:
+        draft = keep_draft(here.store, slot, here.account.id, clean, here.request.headers.get("x-draft-version"))
+    except Newer as newer:
+        return JSONResponse({"version": newer.version, "fields": newer.draft.content if newer.draft else {}}, 409)
+    return JSONResponse({"version": draft.saved, "yours": kept})
+
+
+@router.put("/item/{key}/lease")
+def put_lease(here: Worker, key: str) -> Response:
+    """Keep the lease alive, and nothing else: a page left open may be older than what is saved."""
+    check_header(here)
+    with here.store.read() as connection:
+        slot, minutes = mine(connection, key, here), read_number(connection, "lease_minutes")
+    return JSONResponse({"yours": slot.done is not None or prolong(here.store, slot, here.account.id, minutes)})
 
 
 def keepable(text: str) -> str:

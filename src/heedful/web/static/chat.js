@@ -1,7 +1,7 @@
 // A chat whose answers appear as they are written. Sending is a form's post without it; what stands in the chat is
 // always what the server shows.
 
-import { changed, fields, fill, form, isComposing } from "./item.js";
+import { changed, fields, fill, follow, form, formOf, isComposing } from "./item.js";
 import { listen } from "./stream.js";
 
 const said = JSON.parse(document.getElementById("stream-words").textContent);
@@ -19,6 +19,7 @@ async function refresh() {
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (!fresh.getElementById("chat")) return location.reload();
   const kept = fields();
+  follow(fresh.getElementById("state").dataset.version); // sending has kept the rest of the form
   find("chat").replaceWith(fresh.getElementById("chat"));
   const message = find("message")?.value ?? "";
   waiting.innerHTML = fresh.getElementById("waiting").innerHTML;
@@ -80,7 +81,7 @@ form.addEventListener("click", (event) => {
 
 // Ctrl+Enter does what the page waits for: it sends the message or keeps the choice; it never finishes the chat.
 document.addEventListener("keydown", (event) => {
-  if (isComposing(event) || event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  if (isComposing(event) || event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || formOf(event) !== form) return;
   event.preventDefault();
   event.stopPropagation();
   const send_ = find("send");

@@ -6,7 +6,8 @@ export const form = document.getElementById("item");
 const key = form.dataset.key;
 const state = document.getElementById("state");
 const seconds = form.elements.seconds;
-const local = `heedful draft ${key}`;
+const submits = document.querySelectorAll("#submit, #board-submit");
+const local = `heedful draft ${form.dataset.person} ${key}`;
 const PAUSE = 700; // ms without a change before a draft is sent
 const IDLE = 60; // seconds without a sign of life that no longer count as work
 const BEAT = 5 * 60 * 1000; // ms between signs to the server that the page is still open
@@ -31,6 +32,13 @@ export function takesText(element) {
   return element.matches("textarea, select, input:not([type=radio]):not([type=checkbox]), [contenteditable]");
 }
 
+/** The form that Ctrl+Enter is meant for: the one around what has the focus, the item's where there is none. */
+export function formOf(event) {
+  if (document.querySelector("dialog[open]")) return null; // what one looks at is not the page behind it
+  const around = event.target.closest("form") ?? form;
+  return around === form || around.closest(".skip") ? around : null;
+}
+
 export function fields() {
   const found = {};
   for (const [name, value] of new FormData(form)) if (name !== "csrf" && name !== "guideline") found[name] = value;
@@ -47,12 +55,49 @@ export function fill(values) {
   form.dispatchEvent(new CustomEvent("filled"));
 }
 
-// Drafts: a copy in this browser at once, one on the server soon after; the copy goes when the server has it.
+// Drafts: a copy in this browser at once, one on the server soon after; the copy goes when the server says that it has
+// it. Both name the server's version that they were made from, and neither takes the place of a newer one.
 
-let timer, sending = false, again = false, tries = 0;
+let timer, sending = false, again = false, stale = false, tries = 0;
+let version = state.dataset.version;
+let unanswered = []; // what was sent and may have been kept, though no answer came back
+
+/** What the values say, whatever their order and the time spent. */
+const print = (values) => JSON.stringify(Object.entries(values).filter(([name]) => name !== "seconds").sort());
+
+function stored() {
+  try { return JSON.parse(localStorage.getItem(local)); } catch { return null; }
+}
+
+function keep() {
+  try { localStorage.setItem(local, JSON.stringify({ version, unanswered, values: fields() })); } catch {}
+}
+
+function forget() {
+  try { localStorage.removeItem(local); } catch {}
+}
+
+/** Say what only the labeler can decide, with a button or a link beside it. */
+function ask(text, label, act) {
+  const choice = document.createElement(typeof act === "string" ? "a" : "button");
+  choice.textContent = label;
+  if (typeof act === "string") choice.href = act;
+  else {
+    choice.type = "button";
+    choice.className = "plain";
+    choice.addEventListener("click", act);
+  }
+  state.replaceChildren(text, " ", choice);
+}
+
+const put = (what, headers, body) => fetch(`/item/${key}/${what}`, {
+  method: "PUT", body, keepalive: !body || body.length < 60000,
+  headers: { "Content-Type": "application/json", "X-CSRF-Token": form.dataset.csrf, Accept: "application/json", ...headers },
+});
 
 export function changed() {
-  try { localStorage.setItem(local, JSON.stringify({ at: new Date().toISOString(), values: fields() })); } catch {}
+  keep();
+  if (stale) return;
   state.textContent = words.saving;
   clearTimeout(timer);
   timer = setTimeout(send, PAUSE);
@@ -61,17 +106,15 @@ export function changed() {
 async function send() {
   if (sending) { again = true; return; }
   sending = true;
-  const sent = JSON.stringify(fields());
+  const values = fields(), sent = print(values);
+  unanswered.push(sent);
+  keep();
   try {
-    const answer = await fetch(`/item/${key}/draft`, {
-      method: "PUT", body: sent, keepalive: sent.length < 60000,
-      headers: { "Content-Type": "application/json", "X-CSRF-Token": form.dataset.csrf, Accept: "application/json" },
-    });
-    if (!answer.ok) throw new Error(answer.status);
-    const told = await answer.json();
-    tries = 0;
-    state.textContent = told.yours ? words.saved : words.lost;
-    if (sent === JSON.stringify(fields())) localStorage.removeItem(local);
+    const answer = await put("draft", { "X-Draft-Version": version }, JSON.stringify(values));
+    if (answer.status === 401 || answer.status === 403) ask(words.out, words.back, `/item/${key}`);
+    else if (answer.status === 409) met(await answer.json());
+    else if (!answer.ok) throw new Error(answer.status);
+    else kept(await answer.json(), sent);
   } catch {
     state.textContent = words.local;
     timer = setTimeout(send, Math.min(30000, 1000 * 2 ** tries++));
@@ -80,27 +123,72 @@ async function send() {
   if (again) { again = false; send(); }
 }
 
+function kept(told, sent) {
+  version = told.version;
+  unanswered = [];
+  tries = 0;
+  state.textContent = told.yours ? words.saved : words.lost;
+  if (sent === print(fields())) forget();
+  else keep();
+}
+
+/** The server has another version than ours was made from: one of our own whose answer was lost, or another window's. */
+function met(told) {
+  const ours = unanswered.includes(print(told.fields));
+  unanswered = [];
+  if (ours) {
+    version = told.version;
+    again = true;
+    return;
+  }
+  stale = true;
+  keep();
+  ask(words.stale, words["keep-this"], () => {
+    stale = false;
+    version = told.version;
+    send();
+  });
+}
+
+/** What stands on the page is now the server's version of that name. */
+export function follow(name) {
+  version = name;
+}
+
 form.addEventListener("input", changed);
 form.addEventListener("change", changed);
-addEventListener("online", () => localStorage.getItem(local) && send());
-setInterval(() => document.visibilityState === "visible" && send(), BEAT);
+addEventListener("online", () => stored() && !stale && send());
 
-// What was judged and taken in needs no copy any more; one that never reached the server comes back.
-const done = sessionStorage.getItem("heedful submitted");
-if (done && done !== key) { localStorage.removeItem(done); sessionStorage.removeItem("heedful submitted"); }
-export function restore() {
-  const copy = JSON.parse(localStorage.getItem(local) ?? "null");
-  if (!copy || copy.at <= state.dataset.saved) return;
+// A window left open keeps the item its labeler's; what it shows may be older than what another one has saved.
+setInterval(async () => {
+  if (document.visibilityState !== "visible") return;
+  const told = await put("lease").then((answer) => answer.json(), () => ({}));
+  if (told.yours === false) state.textContent = words.lost;
+}, BEAT);
+
+/** What never reached the server comes back; where the server has something newer, if the labeler wants it. */
+function restore() {
+  const copy = stored();
+  if (!copy) return;
+  const shown = print(fields());
+  if (copy.version !== version && print(copy.values) !== shown && !copy.unanswered?.includes(shown)) {
+    ask(words.older, words["show-it"], () => {
+      fill(copy.values);
+      changed();
+    });
+    return;
+  }
   fill(copy.values);
-  state.textContent = words.restored;
+  if (print(copy.values) !== shown) state.textContent = words.restored;
   timer = setTimeout(send, PAUSE);
 }
 
-form.addEventListener("submit", (event) => {
+// The copy stays until the page that follows says that the judgement is there (taken.js).
+form.addEventListener("submit", () => {
   clearTimeout(timer);
-  sessionStorage.setItem("heedful submitted", local);
-  setTimeout(() => (document.getElementById("submit").disabled = true));
+  setTimeout(() => submits.forEach((button) => (button.disabled = true)));
 });
+addEventListener("pageshow", () => submits.forEach((button) => (button.disabled = false)));
 
 // Time at work: seconds in which the page was seen and something moved a moment ago.
 
@@ -147,10 +235,11 @@ for (const count of document.querySelectorAll("[data-of]")) {
 
 document.addEventListener("keydown", (event) => {
   if (isComposing(event)) return;
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    form.requestSubmit();
-  }
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  const meant = formOf(event);
+  if (!meant) return;
+  event.preventDefault();
+  meant.requestSubmit();
 });
 
 document.getElementById("problems")?.focus();
