@@ -1,5 +1,6 @@
 """What every request passes: a limit on its size, a check of where it comes from, and headers that bind the browser."""
 
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -60,6 +61,8 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             nonlocal started
+            if read > self.max_body and not started:
+                return  # what the app makes of half a body is not what is wrong
             if message["type"] == "http.response.start":
                 started = True
                 found = MutableHeaders(scope=message)
@@ -69,11 +72,10 @@ class Guard:
                     found.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        try:
+        with suppress(TooLarge):
             await self.app(scope, limited, with_headers)
-        except TooLarge:
-            if not started:
-                await self._refuse(scope, receive, send, f"more than {self.max_body:,} bytes", 413)
+        if read > self.max_body and not started:
+            await self._refuse(scope, receive, send, f"more than {self.max_body:,} bytes", 413)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, why: str, status: int) -> None:
         headers = HEADERS | NO_STORE | {"Connection": "close"}
