@@ -305,3 +305,27 @@ def test_the_same_again_costs_no_time_and_is_no_event(
         assert known() == (100, ["submitted"]), seconds
     cy.ask("POST", path, otherwise | {"seconds": 30})
     assert known() == (130, ["submitted", "revised"])
+
+
+@pytest.mark.parametrize(
+    ("work", "said", "names"),
+    [
+        ("ranking", {"marks": MARKS | {"A": MARKS["A"] | {"boxes": ["nosuchbox"]}}}, ["box-A-nosuchbox"]),
+        ("ranking", {"marks": MARKS | {"I": MARKS["C"]}}, ["rank-I", "overall-I"]),
+        ("ranking", {"marks": MARKS, "text": "B is best", "fields": {"Rank-A": "2"}}, ["text", "Rank-A"]),
+        ("ranking", {"marks": MARKS, "guideline": "x/9"}, ["guideline"]),
+        ("rating", {"marks": {"A": {"overall": 5}, "B": {"overall": 3}}}, ["overall-B"]),
+        ("demonstration", {"text": "Hallo", "marks": {"A": {"rank": 1}}}, ["rank-A"]),
+        ("prompt", {"text": "Name a lake.", "fields": USE | {"query-1": "x"}}, ["query-1"]),
+    ],
+)
+def test_what_no_form_has_is_named_and_not_dropped(
+    caller: Callable[..., Caller], people: Store, work: str, said: Any, names: list[str]
+) -> None:
+    offer(people, Work("prompt"), {"number": 1, "kinds": {"plain": 1}})
+    offer(people, Work("rating", overlap=3))
+    cy = caller()
+    path = f"/items/{cy.next(f'{work}/train/0')['key']}"
+    told = cy.ask("POST", path, said, 422)
+    assert [problem["field"] for problem in told["problems"]] == names
+    assert not cy.ask("GET", path)["done"]

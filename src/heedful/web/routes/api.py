@@ -29,6 +29,7 @@ from heedful.store.slots import Slot, Taken, on_offer, prolong, tally
 from heedful.store.worklist import put_on_offer
 from heedful.types import UNKNOWN_GUIDELINE
 from heedful.types import Response as Sampled
+from heedful.web.routes.api_fields import fields_of, strange
 from heedful.web.routes.api_models import (
     ERRORS,
     Added,
@@ -55,9 +56,10 @@ from heedful.web.routes.api_models import (
 from heedful.web.routes.work import REASONS, guideline_of, lease_minutes, mine, name_of, next_slot, read_item, shown
 from heedful.web.rules import rules_of
 from heedful.web.tasks import TASKS
-from heedful.web.tasks.base import Problems, save
+from heedful.web.tasks.base import Problem, Problems, save
 from heedful.web.tasks.chatting import KIND
 from heedful.web.visit import Forbidden, LoginNeeded, Visit
+from heedful.web.words import N_
 
 router = APIRouter(prefix="/api/v1", responses=ERRORS)
 BY_FORM = [task for task in TASKS if task not in KIND]
@@ -179,13 +181,18 @@ def submit(here: Worker, key: str, judged: Submission) -> Saved | Response:
     with here.store.read() as connection:
         item = read_item(connection, here, slot)
         guideline = read_guideline(connection, judged.guideline) if judged.guideline else None
-    fields = fields_of(judged, slot)
+    fields = fields_of(judged, slot.work.task)
+    problems = list(strange(item, fields))
+    if judged.guideline and guideline is None:
+        problems.append(Problem("guideline", N_("There is no guideline %(name)s."), {"name": judged.guideline}))
     try:
+        if problems:
+            raise Problems(problems)
         made = task.read(item, fields)
         keep = getattr(task, "save", save)
         new = keep(here.store, item, made, guideline.id if guideline else UNKNOWN_GUIDELINE, judged.seconds)
-    except Problems as problems:
-        told = [{"field": p.field, "message": here.say(p.message, **p.values)} for p in problems.found]
+    except Problems as refused:
+        told = [{"field": p.field, "message": here.say(p.message, **p.values)} for p in refused.found]
         return JSONResponse({"error": told[0]["message"], "problems": told}, 422)
     except Taken:
         keep_draft(here.store, slot, here.account.id, fields)
@@ -193,26 +200,12 @@ def submit(here: Worker, key: str, judged: Submission) -> Saved | Response:
     return Saved(new=new)
 
 
-def fields_of(judged: Submission, slot: Slot) -> dict[str, str]:
-    """As the page's form names them; where one response is rated, it has no letter."""
-    fields = {"text": judged.text} if judged.text is not None else {}
-    if judged.shown:
-        fields["shown"] = judged.shown
-    for letter, mark in judged.marks.items():
-        end, middle = ("", "") if slot.work.task == "rating" else (f"-{letter}", f"{letter}-")
-        for name in ("rank", "overall"):
-            value = getattr(mark, name)
-            fields |= {f"{name}{end}": str(value)} if value is not None else {}
-        fields |= {f"box-{middle}{box}": "yes" for box in mark.boxes}
-    return fields | judged.fields
-
-
 @router.put("/items/{key}/draft", tags=["label"])
 def draft(here: Worker, key: str, judged: Submission) -> DraftSaved:
     """Keep what there is so far, for the page and for you, and the lease alive."""
     slot = slot_of(here, key)
     yours = slot.done is not None or prolong(here.store, slot, here.account.id, lease_minutes(here))
-    keep_draft(here.store, slot, here.account.id, fields_of(judged, slot))
+    keep_draft(here.store, slot, here.account.id, fields_of(judged, slot.work.task))
     return DraftSaved(saved=timestamp(), yours=yours)
 
 
