@@ -1,11 +1,13 @@
 """What leads set on a page: kinds of harm, cut-offs, votes of the playground, rules of intake, sampling of chats."""
 
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from starlette.responses import JSONResponse
 
 from heedful.config import InputError
 from heedful.store import accounts, screening
@@ -16,6 +18,7 @@ from heedful.store.progress import Work
 from heedful.store.schema import chats, events, works
 from heedful.store.settings import NUMBERS, read_number, read_setting, write_setting
 from heedful.store.slots import offer
+from heedful.store.worklist import find_work
 from heedful.web.config import WebConfig
 from heedful.web.rules import rules_of
 from heedful.web.tasks.red_team import HARMS
@@ -203,3 +206,23 @@ def test_chats_are_sampled_as_the_work_says(client: Callable, people: Store, pla
     cy = client("cy", config=config)
     cy.post(f"{cy.next('chat/train/0')}/message", message="Hello", turn="0")
     assert {(body["temperature"], body["max_tokens"]) for body in asked} == {(0.35, 77)}
+
+
+@pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
+def test_a_lead_is_told_why_no_model_answers(people: Store, client: Callable, planted: Callable) -> None:
+    told = {"error": {"message": "policy-7 has no chat template"}}
+    servers = {"deaf": lambda body, n: JSONResponse(told, 400), "fine": lambda body, n: whole("Hello")}
+    models = {name: planted(answer) for name, answer in servers.items()}
+    lead = client("lead", config=WebConfig(models=models))
+    fields = {"task": "chat", "purpose": "train", "group": "train", "pool": "", "round": "0", "overlap": "1"}
+    page = lead.post("/lead/tasks/offer", **fields, number="3")
+    assert page.status_code == 200 and "Open judgements: 3" in page.text
+    assert re.search(r"<bdi>deaf</bdi>.*policy-7 has no chat template", page.text) and "<bdi>fine" not in page.text
+    with people.read() as connection:
+        assert find_work(connection, "chat", "train", 0, "train", "") is not None
+    again = lead.post("/lead/tasks/change", **fields, number="2")
+    assert "policy-7 has no chat template" in again.text
+    page = lead.post("/lead/tasks/offer", **fields | {"round": "1"}, number="3", models="fine")
+    assert page.url.query == b"notice=offered&made=3" and 'role="alert"' not in page.text
+    none = client("lead").post("/lead/tasks/offer", **fields | {"task": "red_team"}, number="3")
+    assert "No model is connected" in none.text

@@ -20,6 +20,7 @@ from heedful.web.config import WebConfig
 from heedful.web.words import N_
 
 CONNECT = 5  # seconds in which a server takes the connection
+TRIAL = 20  # seconds in which a model answers when chats with it are put on offer
 LEAST = 16  # tokens of an answer; where the context leaves fewer, the chat is too long
 LONGEST_TOKEN = 64  # characters on the average, over which an answer is cut whatever its server says
 MOST = 64  # answers that are being written at once
@@ -41,7 +42,7 @@ AWAY = N_("The model cannot be reached at the moment.")
 SLOW = N_("The model took too long to answer.")
 BUSY = N_("The model has too much to do at the moment. Try again soon.")
 LONG = N_("The chat has become too long for the model. Shorten your message, or finish here.")
-REFUSED = N_("The model's server refused the message.")
+REFUSED = N_("The model's server refused the message. Tell whoever leads the project.")
 BROKEN = N_("The answer broke off in the middle.")
 FAILED = N_("The model's server failed.")
 EMPTY = N_("The model answered nothing. Say it in other words.")
@@ -95,6 +96,17 @@ def ask(config: WebConfig, name: str, messages: Sequence[Message], how: How) -> 
         log.warning("model %s: %r", name, error)
         broken = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
         raise ModelError(BROKEN if broken else AWAY, repr(error)) from None
+
+
+def trial(config: WebConfig, name: str) -> ModelError | None:
+    """What is wrong with chats with the model: it is asked for one word; None where it answers."""
+    soon = config.model_copy(update={"model_seconds": min(TRIAL, config.model_seconds)})
+    try:
+        for _ in ask(soon, name, [{"role": "user", "content": "Hello"}], How(0, 1, 0)):
+            pass
+    except ModelError as error:
+        return error
+    return None
 
 
 def find(client: httpx.Client, config: WebConfig, name: str) -> Model:

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from heedful.config import InputError
+from heedful.store import slots
 from heedful.store.passing import passed_items, put_back
 from heedful.store.pools import PAPER_SHARES
 from heedful.store.progress import NEW, Work
@@ -19,9 +20,10 @@ from heedful.store.worklist import (
     take_off_offer,
     work_at,
 )
+from heedful.web.models import NONE, trial
 from heedful.web.routes.work import REASONS
 from heedful.web.tasks import TASKS
-from heedful.web.tasks.chatting import MOST_TOKENS, MOST_TURNS, TOKENS, TURNS
+from heedful.web.tasks.chatting import KIND, MOST_TOKENS, MOST_TURNS, TOKENS, TURNS
 from heedful.web.visit import Fields, Lead, NotFound, Visit, text_of
 from heedful.web.words import N_
 
@@ -52,7 +54,7 @@ def shown(here: Visit, status: int = 200, **more: Any) -> Response:
         rows = [row for row in standings(connection) if row.work.purpose != "screening"]
     values = {"rows": rows, "tasks": [task for task in PURPOSES if task in TASKS], "pools": POOLS, "new": NEW}
     values |= {"models": sorted(here.config.models), "fields": FRESH, "problem": "", "made": ""}
-    values |= {"made": here.request.query_params.get("made", ""), "chat": CHAT, "chosen": ()}
+    values |= {"made": here.request.query_params.get("made", ""), "chat": CHAT, "chosen": (), "warnings": ()}
     return here.page("lead_tasks.html", status, **values | more)
 
 
@@ -64,7 +66,7 @@ def put_new(here: Lead, form: Fields) -> Response:
         left = put_on_offer(here.store, here.account.id, work, options_of(here, work, form))
     except InputError as error:
         return shown(here, 422, fields=FRESH | fields, chosen=form.getlist("models"), problem=here.why(error))
-    return here.redirect(f"/lead/tasks?notice=offered&made={left}")
+    return offered(here, work, "offered", left)
 
 
 def work_of(here: Visit, fields: Mapping[str, str]) -> Work:
@@ -150,7 +152,24 @@ def change(here: Lead, form: Fields) -> Response:
         left = put_on_offer(here.store, here.account.id, work, options)
     except InputError as error:
         return shown(here, 422, problem=here.why(error))
-    return here.redirect(f"/lead/tasks?notice=changed&made={left}")
+    return offered(here, work, "changed", left)
+
+
+def offered(here: Visit, work: Work, notice: str, left: int) -> Response:
+    """Back to the page; of chats, each model is asked for a word first, for only here somebody learns why it fails."""
+    warnings = faults(here, work) if work.task in KIND else []
+    if warnings:
+        return shown(here, notice=notice, made=str(left), warnings=warnings)
+    return here.redirect(f"/lead/tasks?notice={notice}&made={left}")
+
+
+def faults(here: Visit, work: Work) -> list[tuple[str, str, str]]:
+    """Of each model of the chats that does not answer: its name, what labelers would read, what its server said."""
+    with here.store.read() as connection:
+        names = slots.options_of(connection, work).get("models") or sorted(here.config.models)
+    tried = [(name, trial(here.config, name)) for name in names]
+    found = [(name, here.say(error.message), str(error)[:500]) for name, error in tried if error]
+    return found if names else [("", here.say(NONE), "heedful label serve --model NAME=URL")]
 
 
 @router.post("/lead/tasks/withdraw")
