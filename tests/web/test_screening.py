@@ -10,8 +10,10 @@ from heedful.config import InputError
 from heedful.store import accounts, screening
 from heedful.store.database import Store
 from heedful.store.export import export_snapshot
+from heedful.store.pools import add_prompt
 from heedful.store.progress import Work, done_by
 from heedful.store.schema import slots
+from heedful.types import Prompt
 from web.conftest import PASSWORD, Client, fill_people
 
 PLACES = {"rank-A": "1", "rank-B": "2", "rank-C": "3", "overall-A": "7", "overall-B": "4", "overall-C": "2"}
@@ -202,3 +204,23 @@ def test_a_name_like_a_path_is_still_a_name(client: Callable, people: Store) -> 
     assert lead.post(f"{address}/decide", verdict="passed").url.path == "/lead/screening"
     with people.read() as connection:
         assert accounts.find_account(connection, "a/b?c").screening == "passed"
+
+
+def test_a_lead_finds_prompts_and_ticks_them(client: Callable, people: Store) -> None:
+    lead = client("lead")
+    texts = {"q1": "Is 50% of <b>this</b> sensitive?", "q2": "Is this?"}
+    for id, text in texts.items():
+        add_prompt(people, Prompt(id=id, text=text, user="u"), pool="sft")
+    page = lead.get("/lead/screening?find=THIS&pool=sft").text
+    assert "Is 50% of &lt;b&gt;this" in page and "Is this?" in page and "fewer than two responses" in page
+    assert "Is this?" not in lead.get("/lead/screening?find=50%25&pool=sft").text
+    assert "No prompt is like that" in lead.get("/lead/screening?find=this&pool=ppo").text
+    lead.post("/lead/screening/items", ranking="p0")
+    page = lead.post("/lead/screening/add", find="Say", pool="", **{"add-ranking": "p1", "add-demonstration": "q2"})
+    assert page.url.query == b"find=Say&pool=" and page.text.count("in the test") == 2
+    lead.post("/lead/screening/add", **{"add-ranking": "p1"})  # twice is once
+    for wrong in ("q1", "none"):
+        assert lead.post("/lead/screening/add", **{"add-ranking": wrong}).status_code == 422
+    with people.read() as connection:
+        assert screening.plan(connection) == {"ranking": [(0, "p0"), (0, "p1")], "demonstration": [(0, "q2")]}
+    assert client("cy").post("/lead/screening/add").status_code == 403

@@ -126,6 +126,24 @@ def some_prompts(connection: Connection, task: str, number: int) -> list[str]:
     return list(dict.fromkeys(connection.execute(asked.limit(number)).scalars()))
 
 
+class Found(NamedTuple):
+    """A prompt that the test could take; `rankable`: a round has two responses to it."""
+
+    id: str
+    text: str
+    rankable: bool
+
+
+def find_prompts(connection: Connection, text: str, pool: str, limit: int) -> list[Found]:
+    """The first so many prompts with this in their text, of the pool where one is named."""
+    enough = select(responses.c.prompt_id).group_by(responses.c.prompt_id, responses.c.round).having(func.count() > 1)
+    asked = select(prompts.c.id, prompts.c.text, prompts.c.id.in_(enough).label("rankable"))
+    asked = asked.where(prompts.c.text.icontains(text, autoescape=True))
+    if pool:
+        asked = asked.where(prompts.c.pool == pool)
+    return [Found(*row) for row in connection.execute(asked.order_by(prompts.c.id).limit(limit))]
+
+
 def _work(account: Account, task: Any, round: int) -> Work:
     return Work(task, round=round, group=account.group, purpose="screening")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -14,6 +14,7 @@ from heedful.store.accounts import Account
 from heedful.store.adjudication import texts_of
 from heedful.store.schema import grades
 from heedful.store.settings import write_setting
+from heedful.web.routes.lead_tasks import POOLS
 from heedful.web.routes.work import lease_minutes
 from heedful.web.visit import Fields, Forbidden, Lead, NotFound, Visit, Worker, text_of
 from heedful.web.words import N_
@@ -36,6 +37,7 @@ TOPICS = {
     "drugs": N_("Drugs and addiction"),
 }
 MOST_ITEMS, MOST_WORDS = 200, 2000
+MOST_FOUND = 50  # prompts that a search shows
 
 
 @router.get("/screening")
@@ -68,14 +70,19 @@ def lead_page(here: Lead) -> Response:
 
 def shown(here: Visit, status: int = 200, problem: str = "", fields: Mapping[str, str] | None = None) -> Response:
     """The test's items, who has judged them as a reference, and the candidates with their figures."""
+    asked = here.request.query_params
+    find = {name: asked.get(name, "")[:MOST_WORDS] for name in ("find", "pool")}
     with here.store.read() as connection:
+        given = "find" in asked
+        results = screening.find_prompts(connection, find["find"], find["pool"], MOST_FOUND + 1) if given else None
         plan = screening.plan(connection)
         own = screening.parts_of(connection, here.account)
         people = [(each, screening.result(connection, each)) for each in screening.candidates(connection)]
         texts = texts_of(connection, [item for of_task in plan.values() for _, item in of_task])
         judged = screening.judged_by(connection)
         cuts = screening.cut_offs(connection)
-    chosen = {task: "\n".join(item for _, item in items) for task, items in plan.items()}
+    ids = {task: [item for _, item in items] for task, items in plan.items()}
+    chosen = {task: "\n".join(items) for task, items in ids.items()}
     values: dict[str, Any] = {
         "plan": plan,
         "people": people,
@@ -83,6 +90,7 @@ def shown(here: Visit, status: int = 200, problem: str = "", fields: Mapping[str
         "texts": texts,
         "judged": judged,
     }
+    values |= {"find": find, "results": results, "chosen": ids, "most": MOST_FOUND, "pools": POOLS}
     values |= {"own": own, "fields": fields or chosen, "problem": problem, "topics": TOPICS}
     return here.page("screening_lead.html", status, **values)
 
@@ -106,6 +114,25 @@ def set_items(here: Lead, form: Fields) -> Response:
         return shown(here, 422, here.why(error), fields)
     write_setting(here.store, "screening", items, here.account.id)
     return here.redirect("/lead/screening")
+
+
+@router.post("/lead/screening/add")
+def add_items(here: Lead, form: Fields) -> Response:
+    """Prompts that were found and ticked, beside those the test has."""
+    try:
+        with here.store.read() as connection:
+            items = screening.plan(connection)
+            ticked = {task: [str(id) for id in form.getlist(f"add-{task}")] for task in screening.TASKS}
+            for task, new in screening.check_plan(connection, ticked).items():
+                there = {id for _, id in items[task]}
+                items[task] += [pair for pair in new if pair[1] not in there]
+        if max(len(of_task) for of_task in items.values()) > MOST_ITEMS:
+            raise InputError(here.say(N_("A test has at most %(most)s items of a kind."), most=MOST_ITEMS))
+    except InputError as error:
+        return shown(here, 422, here.why(error))
+    write_setting(here.store, "screening", items, here.account.id)
+    query = urlencode({name: text_of(form, name) for name in ("find", "pool")})
+    return here.redirect(f"/lead/screening?{query}#found")
 
 
 @router.post("/lead/screening/judge")
