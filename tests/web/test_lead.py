@@ -19,7 +19,7 @@ from heedful.store.passing import skip
 from heedful.store.progress import Work
 from heedful.store.schema import events, ratings, sessions, skips, slots
 from heedful.store.settings import read_boxes, read_number, read_setting, write_setting
-from heedful.store.slots import claim, offer
+from heedful.store.slots import claim, offer, on_offer, withdraw
 from heedful.store.worklist import PURPOSES, find_work, put_on_offer, standings, trim, work_at
 from heedful.types import Rating
 from heedful.web.tasks.base import BOXES
@@ -206,7 +206,7 @@ def test_work_is_put_on_offer_changed_and_withdrawn(client: Callable, people: St
     assert kept == "cy"
     lead.post("/lead/tasks/withdraw", **fields)
     page = lead.get("/lead/tasks")
-    assert "withdrawn" in page.text and "Put on offer again" in page.text
+    assert ">withdrawn<" in page.text and "Put on offer again" in page.text
     assert lead.post("/lead/tasks/withdraw", **fields | {"pool": "ppo"}).status_code == 404
     assert what_happened(people).count("put on offer") == 4 and what_happened(people)[-1] == "withdrew"
 
@@ -443,3 +443,28 @@ def test_axe_finds_nothing_serious_and_no_page_is_wider_than_the_screen(
         grave = [each for each in found if each["impact"] in ("serious", "critical")]
         assert grave == [], (path, [(each["id"], each["nodes"][0]["html"]) for each in grave])
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+def test_who_leads_finds_the_next_step_where_nothing_is_on_offer(client: Callable, people: Store) -> None:
+    with people.read() as connection:
+        offered = on_offer(connection)
+    for work, _ in offered:
+        withdraw(people, work)
+    for name, leads in (("admin", True), ("lead", True), ("cy", False)):
+        page = client(name).get("/").text
+        main = page[page.index("<main") :]
+        assert "Nothing is on offer" in main
+        assert ('href="/lead/people"' in main and 'href="/lead/tasks"' in main) == leads
+
+
+def test_finished_work_that_was_taken_off_is_done_and_not_withdrawn(client: Callable, people: Store) -> None:
+    cy, work = client("cy"), Work("demonstration", round=0, overlap=1)
+    lead = client("lead")
+    lead.post("/lead/tasks/withdraw", task="ranking", purpose="train", round="0", group="train", pool="")
+    offer(people, work)
+    people.write(lambda connection: trim(connection, work))
+    for _ in range(3):
+        cy.post(cy.next("demonstration/train/0"), text="Hello")
+    withdraw(people, work)
+    page = lead.get("/lead/tasks").text
+    assert page.count(">done<") == 1 and page.count(">withdrawn<") == 1
