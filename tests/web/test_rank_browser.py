@@ -12,6 +12,7 @@ from heedful.store.pools import add_prompt
 from heedful.store.progress import Work
 from heedful.store.slots import offer
 from heedful.types import Prompt, Response
+from web.conftest import PASSWORD
 
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
 NINE = Work("ranking", round=1, overlap=1)
@@ -151,3 +152,19 @@ def test_nothing_shuts_anybody_out(open_page: Callable[..., Page], locale: str, 
     assert violations(page) == []
     page.goto("/nowhere")
     assert violations(page) == []
+
+
+def test_a_guideline_is_open_the_first_time_for_each_account(open_page: Callable[..., Page]) -> None:
+    page = open_page("cy")
+    start(page)
+    guideline = page.locator("details.guideline")
+    expect(guideline).to_have_attribute("open", "")
+    page.reload()
+    expect(page.locator("#board")).to_be_visible()
+    expect(guideline).not_to_have_attribute("open", "")
+    page.get_by_role("button", name="Log out").click()
+    page.fill("#name", "dee")  # in the same browser
+    page.fill("#password", PASSWORD)
+    page.press("#password", "Enter")
+    start(page)
+    expect(guideline).to_have_attribute("open", "")

@@ -221,7 +221,7 @@ for (const text of document.querySelectorAll(".long")) {
 
 const guideline = document.querySelector("[data-open-first]");
 if (guideline) {
-  const seen = `heedful guideline ${form.elements.guideline.value}`;
+  const seen = `heedful guideline ${guideline.dataset.openFirst} ${form.elements.guideline.value}`;
   guideline.open = !localStorage.getItem(seen);
   localStorage.setItem(seen, "1");
 }
