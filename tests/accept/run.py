@@ -20,7 +20,8 @@ FIGURES = PAGE.parent / "img"
 HEAD = """# Acceptance
 
 `make accept` writes this page: the long proofs (tests under `tests/accept`), what each claims, what was measured, and
-whether it holds. A commit with + had changes; rows of proofs that were not run again stay as they were.
+whether it holds. A commit with + had changes; rows of proofs that were not run again stay as they were, and those that
+were never run say so.
 
 | claim | measured | holds | commit | minutes | test |
 |---|---|---|---|---|---|
@@ -52,7 +53,12 @@ class Collector:
     def __init__(self, commit: str) -> None:
         self.commit = commit
         self.rows: list[Row] = []
+        self.left: list[Row] = []
         self.figures: dict[Path, str] = {}
+
+    def pytest_deselected(self, items: list[Any]) -> None:
+        names = [item.nodeid.rsplit("/", 1)[-1] for item in items if item.get_closest_marker("accept")]
+        self.left += [Row(name, "nothing", "not run", "", "", f"`{name}`") for name in names]
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when != "call" and report.outcome == "passed":
@@ -87,10 +93,12 @@ def pictures(rows: list[Row]) -> str:
     return "".join(f"\n![{row.claim}]({row.figure().relative_to(PAGE.parent)})\n" for row in shown)
 
 
-def merged(old: list[Row], new: list[Row]) -> list[Row]:
-    """The old rows with the new ones in their places, further ones behind them."""
+def merged(old: list[Row], new: list[Row], left: list[Row]) -> list[Row]:
+    """The old rows with the new ones in their places, further ones behind them, then proofs that were never run."""
     fresh = {row.test: row for row in new}
-    return [fresh.pop(row.test, row) for row in old] + [row for row in new if row.test in fresh]
+    ran = [fresh.pop(row.test, row) for row in old] + [row for row in new if row.test in fresh]
+    there = {row.test for row in ran}
+    return ran + [row for row in left if row.test not in there]
 
 
 def commit() -> str:
@@ -105,7 +113,7 @@ def main(arguments: list[str]) -> int:
     collector = Collector(commit())
     folders = [str(HERE), str(HERE.parent / "web")]  # there, the further languages and colours of browser tests
     code = pytest.main(["-m", "accept", "--timeout", "7200", *folders, *arguments], plugins=[collector])
-    rows = merged(read_rows(PAGE), collector.rows)
+    rows = merged(read_rows(PAGE), collector.rows, collector.left)
     for path, svg in collector.figures.items():
         path.write_text(svg, encoding="utf-8")
     PAGE.write_text(HEAD + "".join(row.line() for row in rows) + pictures(rows), encoding="utf-8")
