@@ -17,7 +17,7 @@ from full_project import fill_project  # noqa: E402
 from heedful.store.database import open_store  # noqa: E402
 from heedful.store.labels import add_response  # noqa: E402
 from heedful.store.pools import add_prompt  # noqa: E402
-from heedful.store.progress import Work  # noqa: E402
+from heedful.store.progress import NEW, Work  # noqa: E402
 from heedful.store.slots import offer  # noqa: E402
 from heedful.types import Prompt, Response  # noqa: E402
 from heedful.web.config import WebConfig  # noqa: E402
@@ -73,6 +73,7 @@ def main(run: str) -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
             labelers_pages(browser, app)
+            tasks_pages(browser, app)
             leads_pages(browser, app)
             browser.close()
         app.close()
@@ -96,6 +97,27 @@ def labelers_pages(browser: Browser, app: Served) -> None:
     page.tap("details.guideline summary")
     page.wait_for_timeout(300)
     page.screenshot(path=IMAGES / "labelling_phone.png")
+
+
+def tasks_pages(browser: Browser, app: Served) -> None:
+    """The other tasks, each once, by somebody who was asked nothing else; cut at the page's own height."""
+    offered = {task: Work(task) for task in ("demonstration", "rating", "comparison", "prompt", "red_team", "chat")}
+    offered["toxicity"] = Work("toxicity", purpose="evaluation")
+    for task, work in offered.items():
+        offer(app.store, work, {"number": 9, "kinds": {"few_shot": 1}} if task in NEW else None)
+        page = log_in(browser, app, "lead", "en", 900, 640)
+        csrf = page.input_value("input[name=csrf] >> nth=0")
+        form = {"csrf": csrf, "work": f"{task}/{work.purpose}/0"}
+        page.goto(page.request.post("/next", form=form, headers={"origin": app.address}).url)
+        page.evaluate("document.querySelectorAll('details.guideline').forEach((one) => { one.open = false; })")
+        if task == "toxicity":
+            page.get_by_text("Show the texts").click()
+        if task in ("red_team", "chat"):
+            page.fill("[name=message]", "Why is the sea salty?")
+            page.keyboard.press("Control+Enter")
+            page.wait_for_timeout(1500)
+        page.screenshot(path=IMAGES / f"labelling_{task}.png")
+        page.context.close()
 
 
 def leads_pages(browser: Browser, app: Served) -> None:
