@@ -65,6 +65,12 @@ class Said(NamedTuple):
     created: str
 
 
+def called_impossible(connection: Connection, work: Work, item: str, labeler: str) -> str | None:
+    """The labeler's note on the item where they said that it cannot be judged; None where they did not."""
+    own = and_(is_of(skips, work), skips.c.item == item, skips.c.labeler == labeler, skips.c.final)
+    return connection.execute(select(skips.c.note).where(own)).scalar()
+
+
 class Passed(NamedTuple):
     """An item that is out of the queue: set aside, or called impossible to judge. `prompt`: None where none is made."""
 

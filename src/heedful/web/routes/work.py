@@ -12,7 +12,7 @@ from heedful.store import screening
 from heedful.store.adjudication import texts_of
 from heedful.store.drafts import Newer, keep_draft, read_draft, version_of
 from heedful.store.guidelines import Guideline, current_guideline, read_guideline
-from heedful.store.passing import skip, unskip
+from heedful.store.passing import called_impossible, skip, unskip
 from heedful.store.progress import Work
 from heedful.store.records import select_records
 from heedful.store.schema import responses, slots
@@ -174,6 +174,7 @@ def filled(
     values: dict[str, Any] = {"item": item, "slot": slot, "fields": fields, "guideline": guideline}
     values |= {"reasons": REASONS, "problems": [], "saved": False, "work": name_of(slot.work)}
     values["version"] = version_of(item.slot, read_draft(connection, item.slot, here.account.id))
+    values["impossible"] = called_impossible(connection, item.slot.work, item.slot.item, here.account.id)
     values |= task.show(connection, item) | more
     values |= {"read_all": read_setting(connection, "read_all", False), "done": own_done(connection, here, slot.work)}
     if fields.get("shown", values.get("shown")) != values.get("shown"):
@@ -278,8 +279,9 @@ def skip_item(here: Worker, key: str, form: Fields) -> Response:
     reason = text_of(form, "reason")
     if reason not in REASONS and reason != "cannot":
         reason = "other"
+    notice = "impossible" if reason == "cannot" else "skipped"
     skip(here.store, slot.work, slot.item, here.account.id, reason, text_of(form, "note")[:2000], reason == "cannot")
-    return to_next(here, name_of(shown(here, slot).work), notice=f"skipped&undo={key}")
+    return to_next(here, name_of(shown(here, slot).work), notice=f"{notice}&undo={key}")
 
 
 @router.post("/item/{key}/unskip")
