@@ -68,6 +68,9 @@ class Hands:
         """Choose a radio button or tick a box."""
         one = f'input[name="{name}"][value="{value}"]'
         if not self.typing:
+            shut = f".boxes.shut:has({one}) button"
+            if self.page.locator(shut).count():
+                self.touch(shut)
             self.touch(f"label:has({one})")
             return
         self.reach(f'input[name="{name}"]')

@@ -159,6 +159,8 @@ def comparisons_stand(store: Store) -> bool:
 def judge_toxicity(hands: Hands) -> None:
     """The n-th answer to each question, from A on: 2 3 6 1, 2 3 6 2, 2 3 6 3."""
     page = hands.page
+    if page.locator("#hurtful:not([open])").count():
+        hands.go("#hurtful summary")
     if hands.typing:
         hands.press(*"236123622363")
     else:

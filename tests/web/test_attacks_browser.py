@@ -88,7 +88,8 @@ def test_labelers_pages_run_nothing(watched: Callable[[str], Page], served: Serv
         page.evaluate(
             """text => { const form = document.getElementById("item");
             localStorage.setItem(`heedful draft ${form.dataset.person} ${form.dataset.key}`,
-            JSON.stringify({version: document.getElementById("state").dataset.version, values: {text, "rank-A": text, "<b>": text, __proto__: {x: text}}})) }""",
+            JSON.stringify({version: document.getElementById("state").dataset.version,
+            values: {text, "rank-A": text, "<b>": text, __proto__: {x: text}}})) }""",
             EVIL,
         )
         page.goto(f"{path}?notice=skipped&undo={NAME}&next=javascript:window.hit=9")

@@ -34,6 +34,9 @@ def task_page(open_page: Callable[..., Page], served) -> Callable[..., Page]:
         guideline = page.locator("details.guideline")
         if guideline.get_attribute("open") is not None:
             guideline.locator("summary").click()
+        shut = page.locator("#hurtful:not([open]) summary")
+        if shut.count():
+            shut.click()
         return page
 
     return opened

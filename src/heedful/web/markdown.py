@@ -1,6 +1,7 @@
-"""Markdown of guidelines, prompts and responses as HTML that can do no harm.
+"""Markdown of guidelines and of models' answers as HTML that can do no harm.
 
 Texts come from models and strangers: raw HTML is shown as it is written, and what is left is sanitized once more.
+Prompts are no Markdown: they stand as they were typed, since what labelers judge by is what the model was given.
 """
 
 from functools import lru_cache

@@ -1,10 +1,10 @@
 // Questions answered by digits: the n-th answer to the question one is at, and on to the next open one.
 // The radio buttons are the truth; everything here only sets them.
 
-import { changed, fields, fill, form, isComposing, say, takesText } from "./item.js";
+import { boxKey } from "./boxes.js";
+import { changed, fields, fill, form, isComposing, say, takesText, tell } from "./item.js";
 
 const questions = [...form.querySelectorAll("[data-keys]")];
-const live = document.getElementById("live");
 const help = document.getElementById("help");
 const answers = (question) => [...question.querySelectorAll("input[type=radio]")];
 const isOpen = (question) => !answers(question).some((radio) => radio.checked);
@@ -16,11 +16,6 @@ function said() {
   const found = fields();
   delete found.seconds;
   return found;
-}
-
-function tell(text) {
-  live.textContent = "";
-  setTimeout(() => (live.textContent = text));
 }
 
 /** After any change by whatever means: remember what was. */
@@ -35,6 +30,12 @@ function reach(question) {
   at.removeAttribute("aria-current");
   at = question;
   at.setAttribute("aria-current", "true");
+}
+
+/** To the next question or the one before: left and right choose within one, and nothing is chosen in passing. */
+function step(by) {
+  const aim = questions[Math.min(questions.length - 1, Math.max(0, questions.indexOf(at) + by))];
+  (answers(aim).find((radio) => radio.checked) ?? answers(aim)[0]).focus();
 }
 
 /** Answer by this radio button, and go where the next answer is wanted. */
@@ -60,7 +61,7 @@ export function undo() {
 
 /** Whether a key that was pressed is ours to read. */
 export function isOurs(event) {
-  const aside = event.target.closest(".skip, dialog");
+  const aside = event.target.closest(".skip, dialog") || at.closest("details:not([open])");
   return !(isComposing(event) || event.altKey || event.metaKey || takesText(event.target) || aside);
 }
 
@@ -70,9 +71,15 @@ document.addEventListener("keydown", (event) => {
     if (event.code === "KeyZ") { event.preventDefault(); undo(); }
     return;
   }
-  const digit = event.shiftKey ? null : /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
+  // Shift or not: on the page that ranks, where plain digits place, Shift and a digit mark.
+  const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
   const radio = digit && answers(at)[Number(digit) - 1];
-  if (radio) choose(radio);
+  const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (form.querySelector(".boxes") && boxKey(event, form)) {
+    // a box, or the letters of the boxes
+  } else if (radio) choose(radio);
+  else if (digit) tell(say("no-answer", { most: answers(at).length }));
+  else if (by && event.target.type === "radio") step(by);
   else if (event.key === "u") undo();
   else if (event.key === "?") help.showModal();
   else return;

@@ -32,6 +32,14 @@ export function takesText(element) {
   return element.matches("textarea, select, input:not([type=radio]):not([type=checkbox]), [contenteditable]");
 }
 
+const live = document.getElementById("live");
+
+/** For who does not see the page. */
+export function tell(text) {
+  live.textContent = "";
+  setTimeout(() => (live.textContent = text));
+}
+
 /** The form that Ctrl+Enter is meant for: the one around what has the focus, the item's where there is none. */
 export function formOf(event) {
   if (document.querySelector("dialog[open]")) return null; // what one looks at is not the page behind it
@@ -202,8 +210,8 @@ setInterval(() => {
 
 // Long texts are folded; the button says so.
 
-for (const text of document.querySelectorAll(".long")) {
-  if (text.scrollHeight <= 480) continue;
+function foldLong(text) {
+  if (text.scrollHeight <= 480) return;
   const button = document.createElement("button");
   button.type = "button";
   button.className = "plain fold";
@@ -212,12 +220,20 @@ for (const text of document.querySelectorAll(".long")) {
     button.textContent = folded ? words.more : words.less;
     button.setAttribute("aria-expanded", String(!folded));
   };
-  button.addEventListener("click", () => fold(!text.classList.contains("folded")));
+  button.addEventListener("click", () => {
+    button.dataset.opened = "yes";
+    fold(!text.classList.contains("folded"));
+  });
   text.after(button);
   fold(true);
 }
+for (const text of document.querySelectorAll(".long")) {
+  const shut = text.closest("details:not([open])"); // what is not shown has no height
+  if (shut) shut.addEventListener("toggle", () => foldLong(text), { once: true });
+  else foldLong(text);
+}
 
-// The guideline is open where this browser has not shown this version yet.
+// The guideline is open where this browser has not shown this version to this account yet.
 
 const guideline = document.querySelector("[data-open-first]");
 if (guideline) {

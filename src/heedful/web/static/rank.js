@@ -1,11 +1,11 @@
 // Ranking by keys, taps and drags. The select of each response is the truth; everything here only sets it.
 
-import { changed, fields, fill, form, isComposing, say, takesText } from "./item.js";
+import { boxKey, foldBoxes } from "./boxes.js";
+import { changed, fields, fill, form, isComposing, say, takesText, tell } from "./item.js";
 
 const cards = [...document.querySelectorAll(".response")];
 const board = document.getElementById("board");
 const tiers = document.getElementById("tiers");
-const live = document.getElementById("live");
 const help = document.getElementById("help");
 const left = document.getElementById("left"); // what is still to do before it can be submitted
 const letters = cards.map((card) => card.dataset.letter);
@@ -14,11 +14,9 @@ const past = []; // the form before each change, for undo
 let before = fields(); // the form as it stands
 let at = cards[0]; // the response that keys speak of
 let lastPlaced = null, picked = null;
-
-function tell(text) {
-  live.textContent = "";
-  setTimeout(() => (live.textContent = text));
-}
+const ready = document.getElementById("board-submit");
+const phone = matchMedia("(max-width: 48rem)");
+const isMarked = (card) => Boolean(form.elements[`overall-${card.dataset.letter}`].value);
 
 /** After any change by whatever means: remember what was, draw the board. */
 function note() {
@@ -68,11 +66,12 @@ function draw() {
   }));
   for (const card of cards) card.querySelector(".placed").textContent = select(card.dataset.letter).value;
   const unplaced = letters.filter((letter) => !select(letter).value);
-  const unmarked = letters.filter((letter) => !form.elements[`overall-${letter}`].value);
+  const unmarked = cards.filter((card) => !isMarked(card)).map((card) => card.dataset.letter);
   const missing = [];
   if (unplaced.length) missing.push(say("to-place", { letters: unplaced.join(" ") }));
   if (unmarked.length) missing.push(say("to-mark", { letters: unmarked.join(" ") }));
   left.textContent = missing.join(" · ") || say("complete");
+  ready.hidden = missing.length > 0;
 }
 
 function chip(letter) {
@@ -116,7 +115,14 @@ tiers.addEventListener("drop", (event) => {
   draw();
 });
 
+/** Say why a key did nothing, to everybody. */
+function refuse(text) {
+  left.textContent = text;
+  tell(text);
+}
+
 function reach(card, focus = true) {
+  if (phone.matches && card !== at && isMarked(at)) foldBoxes(at);
   at.removeAttribute("aria-current");
   at = card;
   at.setAttribute("aria-current", "true");
@@ -139,20 +145,25 @@ document.addEventListener("keydown", (event) => {
   }
   const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1];
   const letter = at.dataset.letter;
-  if (digit && event.shiftKey && event.code.startsWith("Digit")) {
+  if (boxKey(event, at)) {
+    // a box, or the letters of the boxes
+  } else if (digit && event.shiftKey && event.code.startsWith("Digit")) {
     const mark = form.querySelector(`[name="overall-${letter}"][value="${digit}"]`);
-    if (!mark) return;
-    mark.checked = true;
-    note();
-    changed();
-    tell(say("marked", { letter, mark: digit }));
-  } else if (digit && Number(digit) <= cards.length) place(letter, digit === "0" ? "" : digit);
+    if (mark) {
+      mark.checked = true;
+      note();
+      changed();
+      tell(say("marked", { letter, mark: digit }));
+    } else refuse(say("no-mark"));
+  } else if (digit && Number(digit) > cards.length) refuse(say("no-place", { place: digit, most: cards.length }));
+  else if (digit) place(letter, digit === "0" ? "" : digit);
   else if (event.key === "=" || event.code === "NumpadEqual") {
     if (lastPlaced && lastPlaced !== letter) place(letter, select(lastPlaced).value);
-  } else if (event.key === "ArrowDown" && target.type !== "radio") step(1);
-  else if (event.key === "ArrowUp" && target.type !== "radio") step(-1);
+  } else if (event.key === "ArrowDown") step(1); // left and right stay the radio buttons' own
+  else if (event.key === "ArrowUp") step(-1);
   else if (event.key === "u") undo();
   else if (event.key === "c") openCompare();
+  else if (event.key === "p") openPrompt();
   else if (event.key === "?") help.showModal();
   else return;
   event.preventDefault();
@@ -161,12 +172,15 @@ document.addEventListener("keydown", (event) => {
 // Two responses side by side: the one at hand, and the one before it in the ranking (or on the page).
 
 const compare = document.getElementById("compare");
+const prompt = document.getElementById("prompt");
 const sides = [...compare.querySelectorAll(".side")], texts = [...compare.querySelectorAll(".side-text")];
 
 function showSides() {
   sides.forEach((side, i) => {
-    const text = cards[letters.indexOf(side.value)].querySelector(".text");
-    texts[i].replaceChildren(...[...text.childNodes].map((node) => node.cloneNode(true)));
+    const text = cards[letters.indexOf(side.value)]?.querySelector(".text") ?? prompt;
+    const copies = [...text.childNodes].map((node) => node.cloneNode(true));
+    for (const copy of copies) copy.id = "";
+    texts[i].replaceChildren(...copies);
   });
 }
 
@@ -181,8 +195,16 @@ function openCompare() {
   compare.showModal();
 }
 
+/** The prompt beside the response at hand. */
+function openPrompt() {
+  [sides[0].value, sides[1].value] = ["", at.dataset.letter];
+  showSides();
+  compare.showModal();
+}
+
 for (const side of sides) side.addEventListener("change", showSides);
 document.getElementById("compare-open").addEventListener("click", openCompare);
+document.getElementById("prompt-open").addEventListener("click", openPrompt);
 document.getElementById("compare-close").addEventListener("click", () => compare.close());
 
 for (const card of cards) {
@@ -199,6 +221,7 @@ board.hidden = false;
 document.body.classList.add("with-board");
 delete before.seconds;
 draw();
+if (phone.matches) for (const card of cards) if (card !== at && isMarked(card)) foldBoxes(card);
 if (!document.getElementById("problems")) {
   reach(cards[0], false);
   if (matchMedia("(hover: hover)").matches) at.focus({ preventScroll: true }); // the page begins at its beginning

@@ -2,16 +2,14 @@
 
 import { form, say } from "./item.js";
 
-const unread = new Set(form.querySelectorAll(".fold"));
-for (const button of unread) button.addEventListener("click", () => unread.delete(button));
-
 // Before the form's own listeners, which take the page for sent.
 addEventListener("submit", (event) => {
-  if (event.target !== form || !unread.size || event.submitter?.name === "press") return;
+  const unread = form.querySelectorAll(".fold:not([data-opened])");
+  if (event.target !== form || !unread.length || event.submitter?.name === "press") return;
   event.preventDefault();
   event.stopImmediatePropagation();
   const [first] = unread;
-  document.getElementById("state").textContent = say("unread", { number: unread.size });
+  document.getElementById("state").textContent = say("unread", { number: unread.length });
   first.scrollIntoView({ block: "center" });
   first.focus();
 }, { capture: true });
