@@ -81,14 +81,9 @@ def test_what_one_left_here_is_not_shown_to_the_next_person(open_page: Callable[
     page.goto("/login")
     log_in_here(page, "dee")
     page.wait_for_url("**/")
-    for _ in range(3):
-        open_item(page)
-        assert page.input_value("#text") == ""
-        page.click("#skip summary")
-        page.click("#skip form button")
-        page.wait_for_url("**/*notice=*")
-        if "/item/" not in page.url:
-            break
+    page.goto(item)  # as many as the overlap may judge it, by whichever address
+    expect(page.locator("#text")).to_have_value("")
+    expect(page.locator("#state")).to_have_text("")
     assert any(name.endswith(item.rsplit("/", 1)[1]) for name in page.evaluate(COPIES))
 
 
@@ -224,4 +219,3 @@ def rank_all(page: Page) -> None:
     for place in "123":
         for key in (place, "Shift+5", "ArrowDown"):
             page.keyboard.press(key)
-    expect(page.locator("#board-submit")).to_be_visible()
