@@ -69,6 +69,7 @@ def peer(name: str) -> Work:
 
     def train(layout: list[Any], data: list[Demonstration], updates: int) -> tuple[float, float]:
         restore()
+        vars(model).pop("forward", None)  # the trainer of "chunked_nll" leaves its own forward on the model
         trainer, timer = sft_trainer(model, data, layout, updates, packed)
         tell()
         loss = trainer.train().training_loss
