@@ -51,7 +51,8 @@ def items_of(store: Store, labeler: str, languages: tuple[str, ...] = ()) -> lis
     """What the labeler is given until nothing is left, all of it judged at once: purpose and prompt."""
     got = []
     while (slot := claim(store, [WORK], labeler, 10, languages)) is not None:
-        assert claim(store, [WORK], labeler, 10, languages) == slot  # asked again, the same one
+        again = claim(store, [WORK], labeler, 10, languages)  # asked again, the same one, for as long from then on
+        assert again is not None and again._replace(expires=slot.expires) == slot
         got.append((slot.work.purpose, slot.item))
         judged = ranking(
             f"{slot.work.purpose}-{labeler}-{slot.item}", int(slot.item[1]), labeler, purpose=slot.work.purpose

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from heedful.store.database import Store
 from heedful.store.progress import Work
@@ -158,3 +158,22 @@ def test_digits_of_an_input_method_place_nothing(open_page: Callable[..., Page])
     page.wait_for_timeout(50)
     page.keyboard.press("1")
     assert page.input_value("#rank-A") == "1"
+
+
+def test_a_submission_and_the_next_page_ask_the_database_few_things(client: Callable, people: Store) -> None:
+    """A server is asked each of them over a connection, and under load every way there and back may have to wait."""
+    cy = client("cy")
+    item = cy.next()
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    event.listen(people.engine, "before_cursor_execute", note)
+    try:
+        page = cy.post(item, **marks("123", "765"))
+    finally:
+        event.remove(people.engine, "before_cursor_execute", note)
+    assert page.status_code == 200 and page.url.path.startswith("/item/")
+    asked = [statement for statement in asked if not statement.startswith(("BEGIN", "LOCK"))]
+    assert 20 < len(asked) <= 36, "\n".join(asked)

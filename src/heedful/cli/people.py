@@ -1,22 +1,31 @@
 """The labelling app on the command line."""
 
 import gc
+import os
+import signal
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from heedful.cli.common import errors, say
 from heedful.cli.data import counted
 from heedful.cli.label import label
+from heedful.cli.workers import side_by_side
 from heedful.config import InputError
+
+if TYPE_CHECKING:
+    import uvicorn
 
 Place = Annotated[
     str, typer.Argument(help="A run's folder, or a store (a file or postgresql:// address).", show_default=False)
 ]
 LOCAL = ("127.0.0.1", "localhost", "::1")
 THINKING = 75  # seconds a connection stays open unused: a form sent while the server closes it would be lost
+MOST_WORKERS = 4
 SWITCH = 0.001  # seconds; a page waits so long for another one's thread each time the database has answered it
 
 
@@ -34,6 +43,10 @@ def serve_labels(
     proxy: Annotated[
         str, typer.Option(help="Proxies whose word on the visitor's address counts, as IPs.", show_default="none")
     ] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that serve.", min=1, show_default="1; with PostgreSQL one for each core, up to 4"),
+    ] = None,
 ) -> None:
     """Open the labelling app: pages on which people write, rate and rank what a run waits for.
 
@@ -59,7 +72,7 @@ def serve_labels(
         app = create_app(store, config)
         gc.freeze()  # modules and routes are never garbage; looking through them would hold every page up
         sys.setswitchinterval(SWITCH)
-        uvicorn.run(
+        settings = uvicorn.Config(
             app,
             host=host,
             port=port,
@@ -68,6 +81,21 @@ def serve_labels(
             proxy_headers=bool(proxy),
             forwarded_allow_ips=proxy or None,
         )
+        listening = settings.bind_socket()
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a short answer waits 40 ms for the next
+        if workers is None:  # a file has one writer at a time, and gains nothing by more processes
+            workers = 1 if store.engine.dialect.name == "sqlite" else min(os.cpu_count() or 1, MOST_WORKERS)
+        # A fork may not use the connections of the process it comes from.
+        side_by_side(workers, lambda: serve(settings, listening), lambda: store.engine.dispose(close=False))
+
+
+def serve(settings: "uvicorn.Config", listening: socket.socket) -> None:
+    """Until a signal ends it; open requests are answered first."""
+    import uvicorn
+
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal anew once it has ended
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(settings).run(sockets=[listening])
 
 
 @label.command("token")

@@ -44,6 +44,15 @@ class Store:
         with self._connect(write=False) as connection, connection.begin():
             yield connection
 
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """For one statement, which is a view of its own: a server is asked once, not also to begin and to end."""
+        connection = self._connect(write=False)
+        if self.engine.dialect.name == "postgresql":
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        with connection:
+            yield connection
+
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in one transaction, all or nothing, and again when another writer was in the way."""
         for attempt in range(TRIES):
@@ -79,7 +88,7 @@ class Store:
         return self.turns if self.engine.dialect.name == "sqlite" else nullcontext()
 
     def _connect(self, write: bool) -> Connection:
-        return self.engine.connect().execution_options(heedful_write=write)
+        return self.engine.connect().execution_options(heedful_write=write, heedful_settings={})
 
     def close(self) -> None:
         self.engine.dispose()

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from heedful.config import InputError
 from heedful.store.database import Store
-from heedful.store.records import Entry, chunks, insert, known_ids, select_entries
+from heedful.store.records import Entry, chunks, insert, present, select_entries
 from heedful.store.schema import TABLE_OF, labelers, prompts, responses
 from heedful.types import Demonstration, Labeler, Ranking, Rating, Response
 
@@ -141,8 +141,9 @@ def check_references(connection: Connection, records: Sequence[Any]) -> dict[str
     Raises:
         InputError: names the first record that does not fit.
     """
-    known_prompts = known_ids(connection, prompts, sorted({r.prompt_id for r in records if hasattr(r, "prompt_id")}))
-    known_labelers = known_ids(connection, labelers, sorted({r.labeler for r in records if hasattr(r, "labeler")}))
+    named = {prompts: {record.prompt_id for record in records if hasattr(record, "prompt_id")}}
+    named[labelers] = {record.labeler for record in records if hasattr(record, "labeler")}
+    known = present(connection, {table: sorted(ids) for table, ids in named.items()})
     prompt_of: dict[str, str] = {}
     rounds: dict[str, int] = {}
     for chunk in chunks(sorted({id for record in records for id in _responses_of(record)})):
@@ -153,9 +154,9 @@ def check_references(connection: Connection, records: Sequence[Any]) -> dict[str
         name = f"{type(record).__name__.lower()} {record.id}"
         if hasattr(record, "text") and not record.text.strip():
             raise InputError(f"{name} is empty; leave it out or write a text")
-        if hasattr(record, "prompt_id") and record.prompt_id not in known_prompts:
+        if hasattr(record, "prompt_id") and record.prompt_id not in known[prompts]:
             raise InputError(f"{name}: no prompt {record.prompt_id} in the store; add the prompt first")
-        if hasattr(record, "labeler") and record.labeler not in known_labelers:
+        if hasattr(record, "labeler") and record.labeler not in known[labelers]:
             raise InputError(f"{name}: no labeler {record.labeler} in the store; add the labeler first")
         for id in _responses_of(record):
             if id not in prompt_of:

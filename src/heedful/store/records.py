@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, Table, and_, exists, not_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, exists, literal, not_, select, union_all
 
 from heedful.config import InputError, said
 from heedful.store.database import timestamp
@@ -57,10 +57,11 @@ def make_record(kind: type[R], values: Mapping[str, Any], where: str) -> R:
         raise InputError(f"{where}: {field + ': ' if field else ''}{said(first)}") from None
 
 
-def insert(connection: Connection, entries: Sequence[Entry]) -> int:
+def insert(connection: Connection, entries: Sequence[Entry], fresh: bool = False) -> int:
     """Insert records of one type; returns the number of new rows.
 
-    A record that is already there with equal content is passed over, so a resumed run may insert again.
+    A record that is already there with equal content is passed over, so a resumed run may insert again. `fresh`: the
+    caller has seen that none is there, nor was erased.
 
     Raises:
         InputError: an id is taken by different content or was erased, or a text holds a NUL character.
@@ -76,9 +77,11 @@ def insert(connection: Connection, entries: Sequence[Entry]) -> int:
     rows, children = [], []
     for chunk in chunks(unique):
         ids = [entry.record.id for entry in chunk]
-        for erased in erased_ids(connection, table, ids):
-            raise InputError(f"{table.name}: {erased} was erased on request and cannot be added again")
-        there = {row["id"]: (record, row) for record, row in select_entries(connection, kind, table.c.id.in_(ids))}
+        there: dict[str, tuple[Stored, dict[str, Any]]] = {}
+        if not fresh:
+            check_erased(connection, [table], ids)
+            found = select_entries(connection, kind, table.c.id.in_(ids))
+            there = {row["id"]: (record, row) for record, row in found}
         for entry in chunk:
             if entry.record.id in there:
                 _check_same(entry, *there[entry.record.id])
@@ -201,6 +204,30 @@ def erased_ids(connection: Connection, table: Table, ids: Sequence[str]) -> list
         at_hand = and_(tombstones.c.kind == table.name, tombstones.c.id.in_(chunk))
         found += connection.execute(select(tombstones.c.id).where(at_hand)).scalars()
     return sorted(found)
+
+
+def check_erased(connection: Connection, tables: Sequence[Table], ids: Sequence[str]) -> None:
+    """Raises InputError where a record with one of the ids was erased from one of the tables."""
+    for chunk in chunks(ids):
+        gone = and_(tombstones.c.kind.in_([table.name for table in tables]), tombstones.c.id.in_(chunk))
+        for kind, erased in connection.execute(select(tombstones.c.kind, tombstones.c.id).where(gone)):
+            raise InputError(f"{kind}: {erased} was erased on request and cannot be added again")
+
+
+def present(connection: Connection, wanted: Mapping[Table, Sequence[str]]) -> dict[Table, set[str]]:
+    """Those of the ids that stand in each table; few of them are looked up by one statement."""
+    found: dict[Table, set[str]] = {table: set() for table in wanted}
+    if sum(map(len, wanted.values())) > CHUNK:
+        return {table: known_ids(connection, table, ids) for table, ids in wanted.items()}
+    asked = [
+        select(literal(number), table.c.id).where(table.c.id.in_(ids))
+        for number, (table, ids) in enumerate(wanted.items())
+        if ids
+    ]
+    tables = list(wanted)
+    for number, id in connection.execute(union_all(*asked)) if asked else ():
+        found[tables[number]].add(id)
+    return found
 
 
 def known_ids(connection: Connection, table: Table, ids: Sequence[str]) -> set[str]:

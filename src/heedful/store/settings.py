@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, delete, select
 
 from heedful.store.database import Store, timestamp
 from heedful.store.schema import settings
@@ -26,7 +26,8 @@ NUMBERS: dict[str, Number] = {
 }
 
 
-VALUE = select(settings.c.value).where(settings.c.key == bindparam("wanted"))  # every page asks this several times
+READ = ""  # no setting's key: that they were read, even where there are none
+ALL = select(settings.c.key, settings.c.value)
 
 
 class Box(NamedTuple):
@@ -39,8 +40,11 @@ class Box(NamedTuple):
 
 
 def read_setting(connection: Connection, key: str, default: Any) -> Any:
-    found = connection.execute(VALUE, {"wanted": key}).first()
-    return default if found is None else found.value
+    """What the project has put there. A transaction reads all settings at once: every page asks for several."""
+    known = connection.get_execution_options()["heedful_settings"]
+    if not known:
+        known |= {READ: True} | {name: value for name, value in connection.execute(ALL)}
+    return known.get(key, default)
 
 
 def read_number(connection: Connection, key: str) -> float:
@@ -57,6 +61,7 @@ def put_setting(connection: Connection, key: str, value: Any, author: str) -> No
     values = {"key": key, "value": value, "author": author, "changed": timestamp()}
     connection.execute(delete(settings).where(settings.c.key == key))
     connection.execute(settings.insert().values(values))
+    connection.get_execution_options()["heedful_settings"].clear()
 
 
 def read_boxes(connection: Connection, default: Mapping[str, str], locale: str = "en") -> dict[str, str]:

@@ -48,6 +48,7 @@ class Slot(NamedTuple):
     item: str
     labeler: str | None
     done: str | None
+    expires: str | None = None
 
 
 class Taken(InputError):
@@ -180,11 +181,14 @@ def claim(
     def take(connection: Connection) -> Slot | None:
         store.take_turns(connection, works)
         measured = is_measured(connection, labeler)
-        for work in [*offered, *(silent(each) for each in offered if measured and each.purpose == "train")]:
+        mine = and_(slots.c.labeler == labeler, slots.c.done.is_(None))
+        holds = connection.execute(select(slots.c.key).where(mine).limit(1)).first() is not None  # mostly nothing
+        also = [silent(each) for each in offered if measured and each.purpose == "train"]
+        for work in [*offered, *also] if holds else []:
             row = _held(connection, work, labeler)
             if row is not None:
                 _set(connection, work, row.item, row.number, expires=expires)
-                return _slot(row, work)
+                return _slot(row, work)._replace(expires=expires)
         for work in offered:
             row = _next(connection, work, labeler, languages)
             if row is not None:
@@ -192,7 +196,7 @@ def claim(
                 if known is not None:
                     return own_slot(connection, silent(work), known, labeler, expires)
                 _set(connection, work, row.item, row.number, labeler=labeler, expires=expires)
-                return _slot(row, work)._replace(labeler=labeler)
+                return _slot(row, work)._replace(labeler=labeler, expires=expires)
         return None
 
     return store.write(take)
@@ -211,7 +215,7 @@ def own_slot(connection: Connection, work: Work, item: str, labeler: str, expire
         return _slot(mine, work)
     row = _row(work, item, max((row.number for row in rows), default=0) + 1, "")
     connection.execute(slots.insert().values(row | {"labeler": labeler, "expires": expires}))
-    return Slot(row["key"], work, item, labeler, None)
+    return Slot(row["key"], work, item, labeler, None, expires)
 
 
 def options_of(connection: Connection, work: Work) -> dict[str, Any]:
@@ -228,14 +232,17 @@ def find_slot(connection: Connection, key: str) -> Slot | None:
     return _slot(row, Work(row.task, row.round, None, 1, row.group, row.purpose))
 
 
+def is_fresh(slot: Slot, labeler: str, minutes: float) -> bool:
+    """Whether the slot, as it was just read, is leased to the labeler for all but a little of the minutes."""
+    enough = timestamp(datetime.now(UTC) + timedelta(minutes=FRESH * minutes))
+    return slot.labeler == labeler and slot.done is None and (slot.expires or "") > enough
+
+
 def prolong(store: Store, slot: Slot, labeler: str, minutes: float) -> bool:
     """Lease the item the slot is of, or prolong the lease; False where no slot of it is open to the labeler."""
-    now = datetime.now(UTC)
-    expires, enough = (timestamp(now + timedelta(minutes=part * minutes)) for part in (1, FRESH))
-    with store.read() as connection:
-        held = connection.execute(BY_KEY, {"wanted": slot.key}).first()
-    if held is not None and held.labeler == labeler and held.done is None and held.expires > enough:
+    if is_fresh(slot, labeler, minutes):
         return True  # a page and its drafts ask again and again, and whoever writes keeps others waiting
+    expires = timestamp(datetime.now(UTC) + timedelta(minutes=minutes))
 
     def take(connection: Connection) -> bool:
         store.take_turns(connection, works)
@@ -249,7 +256,7 @@ def prolong(store: Store, slot: Slot, labeler: str, minutes: float) -> bool:
 
 
 def _slot(row: Any, work: Work) -> Slot:
-    return Slot(row.key, work, row.item, row.labeler, row.done)
+    return Slot(row.key, work, row.item, row.labeler, row.done, row.expires)
 
 
 class Tally(NamedTuple):

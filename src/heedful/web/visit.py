@@ -138,7 +138,7 @@ def visit(request: Request) -> Visit:
     secret = request.cookies.get(COOKIE, "")
     session = None
     if secret:
-        with store.read() as connection:
+        with store.glance() as connection:
             session = find_session(connection, secret)
     return Visit(request, store, config, session)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse, Response
@@ -22,6 +22,7 @@ from heedful.store.slots import (
     Taken,
     claim,
     find_slot,
+    is_fresh,
     offer,
     on_offer,
     prolong,
@@ -81,10 +82,23 @@ def next_item(here: Worker, form: Fields) -> Response:
     return to_next(here, text_of(form, "work"))
 
 
-def to_next(here: Visit, wanted: str = "", notice: str = "", submitted: str = "") -> Response:
+class Offer(NamedTuple):
+    """What is on offer to a visitor, and for how long they get it."""
+
+    minutes: float
+    works: list[tuple[Work, dict[str, Any]]]
+
+
+def offer_to(connection: Connection, here: Visit) -> Offer:
+    return Offer(read_number(connection, "lease_minutes"), on_offer(connection, here.account.group))
+
+
+def to_next(
+    here: Visit, wanted: str = "", notice: str = "", submitted: str = "", offered: Offer | None = None
+) -> Response:
     """The next item's page, or the first one. `submitted`: the key of what is in, by which its browser lets go."""
     of = f"of={submitted}&" if submitted else ""
-    slot = next_slot(here, wanted)
+    slot = next_slot(here, wanted, offered=offered)
     if slot is None and "/screening/" in wanted and here.account.leads:
         return here.redirect("/lead/screening")
     if slot is None:
@@ -92,22 +106,32 @@ def to_next(here: Visit, wanted: str = "", notice: str = "", submitted: str = ""
     return here.redirect(f"/item/{slot.key}" + (f"?{of}notice={notice}" if notice else ""))
 
 
-def next_slot(here: Visit, wanted: str = "", only: bool = False, tasks: Collection[str] = TASKS.keys()) -> Slot | None:
-    """The visitor's next item, leased to them: of the work they want, or, unless `only`, of any where that is gone."""
+def next_slot(
+    here: Visit,
+    wanted: str = "",
+    only: bool = False,
+    tasks: Collection[str] = TASKS.keys(),
+    offered: Offer | None = None,
+) -> Slot | None:
+    """The visitor's next item, leased to them: of the work they want, or, unless `only`, of any where that is gone.
+
+    `offered`: what this request has read of it already.
+    """
     account = here.account
     if screening.is_candidate(account) or (account.leads and "/screening/" in wanted):
         return screening.next_slot(here.store, account, lease_minutes(here), wanted.partition("/")[0])
     for fresh in (False, True):  # where nothing is left, look once more for what came in since
-        with here.store.read() as connection:
-            minutes = read_number(connection, "lease_minutes")
-            found = [(work, options) for work, options in on_offer(connection, account.group) if work.task in tasks]
+        if fresh or offered is None:
+            with here.store.read() as connection:
+                offered = offer_to(connection, here)
+        found = [(work, options) for work, options in offered.works if work.task in tasks]
         if wanted:
             found = [pair for pair in found if name_of(pair[0]) == wanted] or ([] if only else found)
         if fresh:
             for work, options in found:
                 offer(here.store, work, options)
         works = [work for work, _ in found]
-        slot = claim(here.store, works, account.id, minutes, account.languages)
+        slot = claim(here.store, works, account.id, offered.minutes, account.languages)
         if slot is not None:
             return slot
     return None
@@ -127,14 +151,20 @@ def item_page(here: Worker, key: str) -> Response:
     """The item's form: empty, as the draft left it, or as it was submitted."""
     with here.store.read() as connection:
         slot, minutes = mine(connection, key, here), read_number(connection, "lease_minutes")
-    if slot.done is None and not prolong(here.store, slot, here.account.id, minutes):
+        if slot.done is not None or is_fresh(slot, here.account.id, minutes):
+            return item_as_it_is(connection, here, slot)
+    if not prolong(here.store, slot, here.account.id, minutes):
         return here.redirect("/?notice=taken")
     with here.store.read() as connection:
-        item = read_item(connection, here, slot)
-        task = TASKS[slot.work.task]
-        fields = task.stored(connection, item) if slot.done else {}
-        draft = read_draft(connection, slot, here.account.id)
-        return filled(connection, here, item, draft.content if draft else fields, saved=draft is not None)
+        return item_as_it_is(connection, here, slot)
+
+
+def item_as_it_is(connection: Connection, here: Visit, slot: Slot) -> Response:
+    item = read_item(connection, here, slot)
+    fields = TASKS[slot.work.task].stored(connection, item) if slot.done else {}
+    draft = read_draft(connection, slot, here.account.id)
+    version = version_of(slot, draft)
+    return filled(connection, here, item, draft.content if draft else fields, saved=draft is not None, version=version)
 
 
 def mine(connection: Connection, key: str, here: Visit) -> Slot:
@@ -173,7 +203,8 @@ def filled(
     guideline = guideline_of(connection, here, slot.work)
     values: dict[str, Any] = {"item": item, "slot": slot, "fields": fields, "guideline": guideline}
     values |= {"reasons": REASONS, "problems": [], "saved": False, "work": name_of(slot.work)}
-    values["version"] = version_of(item.slot, read_draft(connection, item.slot, here.account.id))
+    if "version" not in more:
+        values["version"] = version_of(item.slot, read_draft(connection, item.slot, here.account.id))
     values["impossible"] = called_impossible(connection, item.slot.work, item.slot.item, here.account.id)
     values |= task.show(connection, item) | more
     values |= {"read_all": read_setting(connection, "read_all", False), "done": own_done(connection, here, slot.work)}
@@ -201,7 +232,7 @@ def submit(here: Worker, key: str, form: Fields) -> Response:
     with here.store.read() as connection:
         slot = mine(connection, key, here)
         item = read_item(connection, here, slot)
-        guideline = shown_guideline(connection, form)
+        guideline, offered = shown_guideline(connection, form), offer_to(connection, here)
     task = TASKS[slot.work.task]
     fields = {name: text_of(form, name) for name in form if name not in ("csrf", "guideline")}
     if "press" in fields and hasattr(task, "pressed"):
@@ -219,7 +250,7 @@ def submit(here: Worker, key: str, form: Fields) -> Response:
         return here.redirect("/?notice=taken")
     if not new:
         return here.redirect(f"/?of={key}&notice=revised")
-    return to_next(here, name_of(shown(here, slot).work), notice="saved", submitted=key)
+    return to_next(here, name_of(shown(here, slot).work), "saved", key, offered)
 
 
 def shown_guideline(connection: Connection, form: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from heedful.store.forms import place
 from heedful.store.intake import IntakeConfig
 from heedful.store.labels import Judgement, check_references, revise
 from heedful.store.progress import NEW, made_by, with_responses
-from heedful.store.records import Entry, insert, is_current, known_ids, select_records
+from heedful.store.records import Entry, check_erased, insert, is_current, present, select_records
 from heedful.store.schema import TABLE_OF
 from heedful.store.slots import Slot, finish, options_of
 from heedful.types import Demonstration, Prompt, Ranking, Rating, Response
@@ -137,13 +137,16 @@ def save(store: Store, item: Item, made: Sequence[Judgement], guideline: str, se
             check_references(connection, timed)
         except InputError:
             raise InputError("what was to be judged here was erased meanwhile; go on with the next item") from None
+        kinds: tuple[type[Judgement], ...] = (Demonstration, Rating, Ranking)
+        tables = {TABLE_OF[kind]: [record for record in timed if isinstance(record, kind)] for kind in kinds}
+        # A response's marks are the same whether it was rated alone or among others to rank.
+        there = present(connection, {table: [record.id for record in made] for table, made in tables.items()})
+        check_erased(connection, list(tables), [record.id for record in timed])
         changed = 0
-        for kind in (Demonstration, Rating, Ranking):
-            entries = [Entry(record, {"round": round}) for record in timed if isinstance(record, kind)]
-            # A response's marks are the same whether it was rated alone or among others to rank.
-            there = known_ids(connection, TABLE_OF[kind], [entry.record.id for entry in entries])
-            changed += insert(connection, [entry for entry in entries if entry.record.id not in there])
-            changed += sum(revise(connection, entry) for entry in entries if entry.record.id in there)
+        for table, records in tables.items():
+            entries = [Entry(record, {"round": round}) for record in records]
+            changed += insert(connection, [entry for entry in entries if entry.record.id not in there[table]], True)
+            changed += sum(revise(connection, entry) for entry in entries if entry.record.id in there[table])
         new = finish(connection, item.slot.work, item.slot.item, item.labeler, believed(seconds), changed > 0)
         detail = {"key": item.slot.key, "task": item.slot.work.task, "item": item.slot.item}
         if new or changed:
