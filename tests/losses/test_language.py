@@ -8,12 +8,13 @@ from itertools import pairwise, product
 import pytest
 import torch
 
-from heedful.losses.dpo import dpo_loss
+from heedful.losses.dpo import conservative_dpo_loss, dpo_loss, ipo_loss
 from heedful.losses.kl import kl_k1, kl_k3
 from heedful.losses.logprob import all_logprobs, token_logprob
 from heedful.losses.masked import masked_mean, masked_sum
 from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss
 from heedful.losses.ranking import soft_pair_loss
+from heedful.losses.reinforce import group_normalized, leave_one_out, reinforce_loss
 from heedful.losses.sft import sft_loss
 
 END, LONGEST = 2, 3
@@ -197,6 +198,64 @@ def test_dpo_of_the_optimal_policy_is_the_reward_models_loss():
         dpo_loss(best[a], best[b], ref[a], ref[b], KL_COEF).detach(),
         soft_pair_loss(SCORE[a], SCORE[b], torch.ones(3, dtype=torch.float64)),
     )
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_reinforce_has_the_exact_gradient_whatever_the_baseline(seed):
+    """Summed over a response, averaged over responses; the baseline is a value of the prefix, right or wrong."""
+    logits = table()
+    logprob = logprob_of(logits).masked_fill(~MASK, 0)
+    advantage, _ = gae(reward_of(logits), normal(len(PREFIXES), seed=seed)[STATE], MASK, 1.0, 1.0)
+    loss = distribution(logits).detach() @ masked_sum(reinforce_loss(logprob, advantage), MASK)
+    torch.testing.assert_close(gradient(loss, logits), -gradient(exact_objective(logits), logits))
+
+
+def expected_over_groups(logits, advantage, size):
+    """Gradient of the mean loss over groups of `size` independent responses, every group with its probability."""
+    reward = masked_sum(reward_of(logits), MASK)
+    logprob = masked_sum(logprob_of(logits).masked_fill(~MASK, 0), MASK)
+    group = torch.cartesian_prod(*[torch.arange(len(RESPONSES))] * size)
+    chance = distribution(logits).detach()[group].prod(1)
+    loss = reinforce_loss(logprob[group], advantage(reward[group])).mean(1)
+    return gradient((chance * loss).sum(), logits)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_leaving_one_out_has_the_exact_gradient(size):
+    logits = table()
+    expected = -gradient(exact_objective(logits), logits)
+    torch.testing.assert_close(expected_over_groups(logits, leave_one_out, size), expected)
+
+
+def test_dividing_by_the_groups_spread_has_another_gradient():
+    """The test above can fail, and GRPO's advantage is not the expected reward's."""
+    logits = table()
+    expected = -gradient(exact_objective(logits), logits)
+    found = expected_over_groups(logits, group_normalized, 3)
+    assert not torch.allclose(found / found.norm(), expected / expected.norm(), rtol=1e-2)
+    assert float((found * expected).sum() / found.norm() / expected.norm()) > 0.7  # though a direction like it
+
+
+def test_conservative_dpo_is_lowest_at_its_own_odds():
+    """log((1 − ε)/ε), not at infinity; and ε = ½ is a tie."""
+    margin = torch.linspace(-6, 6, 2401, dtype=torch.float64)
+    zero = torch.zeros_like(margin)
+    for flipped in (0.1, 0.3, 0.5):
+        loss = conservative_dpo_loss(margin, zero, zero, zero, 1.0, flipped)
+        best = torch.tensor((1 - flipped) / flipped, dtype=torch.float64).log()
+        assert margin[loss.argmin()] == pytest.approx(float(best), abs=0.005)
+        torch.testing.assert_close(loss, soft_pair_loss(margin, zero, torch.full_like(margin, 1 - flipped)))
+
+
+def test_ipo_on_a_tabular_policy_ends_at_its_margin():
+    """One certain pair of a reference: the margin settles at 1/(2β), where DPO's would run away."""
+    ref = distribution(REF).log()
+    free = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    for _ in range(200):
+        loss = ipo_loss(ref[:1] + free[0], ref[1:2] + free[1], ref[:1], ref[1:2], dpo_beta=0.25).sum()
+        (slope,) = torch.autograd.grad(loss, free)
+        free = (free - 0.1 * slope).detach().requires_grad_()
+    assert float(free[0] - free[1]) == pytest.approx(1 / (2 * 0.25), abs=1e-6)
 
 
 def test_microbatches_with_the_global_count_add_up_to_the_batch():

@@ -138,8 +138,8 @@ MUTANTS = [
     ),
     ("half missing with clipping", "ppo", "return 0.5 * torch.maximum", "return torch.maximum"),
     ("half missing without clipping", "ppo", "return 0.5 * error", "return error"),
-    ("references swapped", "dpo", "(chosen_logprob - chosen_ref_logprob)", "(chosen_logprob - rejected_ref_logprob)"),
-    ("reference added", "dpo", "rejected_logprob - rejected_ref_logprob", "rejected_logprob + rejected_ref_logprob"),
+    ("references swapped", "dpo", "beta * (chosen_logprob - chosen_ref", "beta * (chosen_logprob - rejected_ref"),
+    ("reference added", "dpo", "beta * (rejected_logprob - rej", "beta * (rejected_logprob + rej"),
     ("rejected preferred", "dpo", "chosen_reward - rejected_reward", "rejected_reward - chosen_reward"),
     ("coefficient on one side only", "dpo", "rejected_reward = dpo_beta * ", "rejected_reward = "),
 ]
