@@ -1,5 +1,8 @@
 """Records: what they refuse, and that they go to JSON and back unchanged."""
 
+from itertools import combinations
+from statistics import fmean
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +18,9 @@ from heedful.types import (
     Rating,
     Record,
     Response,
+    dense,
+    rank_of,
+    soft_labels,
     untied_pairs,
 )
 
@@ -34,6 +40,11 @@ few = settings(max_examples=60, deadline=None, derandomize=True)
         ({"responses": ("a",), "rank": (1,)}, "at least 2 items"),
         ({"both_bad": True}, "both_bad is for two responses that tie"),
         ({"both_bad": True, "responses": ("a", "b"), "rank": (1, 2)}, "both_bad is for two responses that tie"),
+        ({"preference": ((0.5, 0.5),)}, "preference has 1 pairs for 3 responses"),
+        ({"preference": ((0.9, 0.9), (1.2, 0.9), (0.5, 0.5))}, "preference holds probabilities, from 0 to 1"),
+        ({"preference": ((0.9, 0.9), (0.9, -0.1), (0.5, 0.5))}, "preference holds probabilities, from 0 to 1"),
+        ({"preference": ((0.9, 0.9), (float("nan"), 0.9), (0.5, 0.5))}, "preference holds probabilities"),
+        ({"preference": ((0.9, 0.9), (0.9, 0.9), (0.6, 0.5))}, r"rank is \[1, 2, 2\], but preference says \[1, 2, 3\]"),
         ({"seconds": -1.0}, "greater than or equal to 0"),
         ({"purpose": "fun"}, "'train', 'evaluation' or 'screening'"),
     ],
@@ -97,3 +108,37 @@ def test_untied_pairs_are_all_pairs_but_the_ties(rank: list[int]) -> None:
 
 def test_table_3_is_whole() -> None:
     assert len(set(METADATA_FLAGS)) == len(METADATA_FLAGS) == 11
+
+
+shares = st.floats(0, 1)
+
+
+@few
+@given(st.integers(2, 5), st.data())
+def test_ranks_agree_with_probabilities(number: int, data: st.DataObject) -> None:
+    pairs = list(combinations(range(number), 2))
+    preference = tuple(data.draw(st.tuples(shares, shares)) for _ in pairs)
+    ids = tuple("abcde"[:number])
+    rank = rank_of(preference, number)
+    ranking = Ranking(id="k", prompt_id="p", labeler="l", responses=ids, rank=rank, preference=preference)
+    assert Ranking.model_validate_json(ranking.model_dump_json()) == ranking
+    share = ranking.share()
+    assert len(share) == number * (number - 1)
+    for (i, j), soft, (first, second) in zip(pairs, soft_labels(preference), preference, strict=True):
+        assert share[ids[i], ids[j]] == soft == pytest.approx(fmean((first, second)))
+        assert share[ids[i], ids[j]] + share[ids[j], ids[i]] == pytest.approx(1)
+    wins = [fmean(share[one, other] for other in ids if other != one) for one in ids]
+    for i, j in pairs:
+        if abs(wins[i] - wins[j]) > 1e-12:
+            assert (rank[i] < rank[j]) == (wins[i] > wins[j])
+
+
+def test_a_circle_is_a_tie() -> None:
+    assert rank_of([(0.9, 0.9), (0.1, 0.1), (0.9, 0.9)], 3) == (1, 1, 1)  # a before b before c before a
+    assert rank_of([(0.7, 0.7), (1 - 0.7, 1 - 0.7), (0.7, 0.7)], 3) == (1, 1, 1)
+
+
+def test_ranks_with_holes_agree_too() -> None:
+    values = RANKING | {"rank": (3, 1, 1), "preference": ((0.1, 0.1), (0.1, 0.1), (0.7, 0.3))}
+    assert Ranking(**values).share()["b", "c"] == 0.5
+    assert dense([2.5, 1, 1]) == (2, 1, 1)

@@ -11,14 +11,16 @@ from heedful.store.database import Store, open_store
 from heedful.store.export import export_snapshot
 from heedful.store.jsonl import export_jsonl, import_jsonl
 from heedful.store.labels import add_demonstration, add_rating, edit
-from heedful.types import Demonstration, Rating
+from heedful.types import Demonstration, Rating, rank_of
 from small_store import fill, ranking
 
 
 def test_round_trip(filled: Store, new_place: Callable[[], str], tmp_path: Path) -> None:
     add_demonstration(filled, Demonstration(id="d", prompt_id="p2", text="ein\n\u2028Wort", labeler="hal", seconds=0.5))
     add_rating(filled, Rating(id="g", prompt_id="p0", response_id="r01", labeler="ann", overall=5, flags={"x": True}))
+    sure = ((0.1, 0.3), (1 / 3, 0.0), (0.5, 0.5))
     edit(filled, ranking("ann-0b", 0, "ann", (2, 1, 1)), "ann-0")
+    edit(filled, ranking("bob-0b", 0, "bob", rank_of(sure, 3), preference=sure), "bob-0")
     with open_store(new_place()) as other:
         for kind, number in (("ranking", 9), ("demonstration", 1), ("rating", 1)):
             first, second = tmp_path / f"{kind}.jsonl", tmp_path / f"{kind}-again.jsonl"
@@ -28,6 +30,7 @@ def test_round_trip(filled: Store, new_place: Callable[[], str], tmp_path: Path)
             export_jsonl(other, second, kind)
             assert first.read_bytes() == second.read_bytes()
         one, two = export_snapshot(filled, heldout="include"), export_snapshot(other, heldout="include")
+    assert [r.preference for r in one.rankings if r.preference] == [sure]
     assert (one.rankings, one.demonstrations, one.ratings) == (two.rankings, two.demonstrations, two.ratings)
     assert (one.prompts, one.responses, one.labelers) == (two.prompts, two.responses, two.labelers)
 

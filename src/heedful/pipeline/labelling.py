@@ -282,10 +282,10 @@ def with_empty_last(items: Iterable[tuple[Prompt, Sequence[Response]]], judged: 
 
 def behind(ranking: Ranking, last: tuple[str, ...]) -> Ranking:
     """The ranking with further responses, tied, behind its last; they were not on the page, so `order` is unknown, and
-    a comparison of two has its strength, or that both are bad, no more."""
+    a comparison of two has its strength, that both are bad, or probabilities no more."""
     rank = ranking.rank + (max(ranking.rank) + 1,) * len(last)
     more = {"responses": ranking.responses + last, "rank": rank, "order": (), "strength": None, "both_bad": False}
-    return ranking.model_copy(update=more)
+    return ranking.model_copy(update=more | {"preference": ()})
 
 
 def of_groups(judged: Snapshot, groups: Sequence[LabelerGroup]) -> Snapshot:

@@ -123,6 +123,7 @@ rankings = Table(
     Column("id", Text, primary_key=True),
     Column("strength", Integer),
     Column("both_bad", Boolean, nullable=False),
+    Column("preference", JSON, nullable=False),  # [[P(i before j) with i shown first, with j], …] of the pairs i < j
     Column("purpose", Text, nullable=False),
     *_judgement("rankings"),
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from math import comb
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from heedful.store.formats.give_out import Given, write_items
 from heedful.store.formats.hh import read_hh, write_hh
-from heedful.store.formats.item import Answer, Item, LeftOut, Reading, Tally, Writing, dense
+from heedful.store.formats.item import Answer, Item, LeftOut, Reading, Tally, Writing
 from heedful.store.formats.reading import Read, Source, read_items
 from heedful.store.formats.shapes import SHAPES, WRITABLE
 from heedful.store.incoming import GAP
+from heedful.types import dense, rank_of
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
@@ -59,12 +61,16 @@ def rated(item: Item) -> Item:
 def full_ranking(draw: st.DrawFn) -> Item:
     number = draw(st.integers(2, 5))
     ranks = dense(draw(st.lists(st.integers(1, number), min_size=number, max_size=number)))
+    pairs = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=comb(number, 2), max_size=comb(number, 2))
+    preference = draw(st.just(()) | pairs.map(tuple))
+    ranks = rank_of(preference, number) if preference else ranks
     return Item(
         **{name: draw(strategy) for name, strategy in asked.items()},
         answers=draw(answers(number, True, st.none() | st.integers(1, 7))),
         rank=ranks,
         strength=draw(st.sampled_from((None, 1, 2, 3))) if number == 2 and ranks[0] != ranks[1] else None,
         both_bad=draw(st.booleans()) if ranks == (1, 1) else False,
+        preference=preference,
         order=draw(st.just(()) | st.permutations(range(number)).map(tuple)),
         labeler=draw(names),
         group=draw(st.sampled_from((None, "heldout"))),

@@ -305,6 +305,12 @@ def test_shapes_are_recognised_where_that_is_plain(row: dict[str, Any], name: st
         {"strength": 9},
         {"both_bad": True},
         {"both_bad": "yes", "ranks": [1, 1]},
+        {"preference": [[0.5, 0.5], [0.5, 0.5]], "ranks": [1, 1]},
+        {"preference": [[0.5]], "ranks": [1, 1]},
+        {"preference": [[0.5, 1.5]], "ranks": [1, 1]},
+        {"preference": [[0.5, True]], "ranks": [1, 1]},
+        {"preference": "0.5", "ranks": [1, 1]},
+        {"preference": [[0.9, 0.9]], "ranks": [1, 1]},
     ],
 )
 def test_flat_rankings_that_do_not_fit_are_broken(change: dict[str, Any]) -> None:

@@ -199,7 +199,7 @@ def _item(record: Any, prompt: Prompt, answers: dict[str, Response], marks: dict
     mark = {id: marks.get((record.labeler, record.purpose, id)) for id in record.responses}
     ranked = tuple(Answer(answers[id].text, answers[id].model, mark[id]) for id in record.responses)
     order = tuple(record.responses.index(id) for id in record.order)
-    values |= {"strength": record.strength, "both_bad": record.both_bad}
+    values |= {"strength": record.strength, "both_bad": record.both_bad, "preference": record.preference}
     return Item(**values, answers=ranked, rank=record.rank, order=order)
 
 

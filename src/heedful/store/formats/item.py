@@ -47,6 +47,7 @@ class Item:
     rank: tuple[int, ...] = ()
     strength: int | None = None
     both_bad: bool = False
+    preference: tuple[tuple[float, float], ...] = ()  # as Ranking's
     demonstration: str = ""
     order: tuple[int, ...] = ()
     labeler: str = ""
@@ -121,12 +122,6 @@ def name_of(value: Any) -> str:
     if value is None or isinstance(value, dict | list):
         return ""
     return str(value)
-
-
-def dense(marks: Sequence[float]) -> tuple[int, ...]:
-    """Ranks from marks of which the least is best: 1, 2, … without holes; equal marks tie."""
-    place = {mark: number for number, mark in enumerate(sorted(set(marks)), start=1)}
-    return tuple(place[mark] for mark in marks)
 
 
 def is_number(value: Any) -> bool:

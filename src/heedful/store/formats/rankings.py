@@ -12,7 +12,6 @@ from heedful.store.formats.item import (
     Reading,
     Tally,
     Writing,
-    dense,
     is_number,
     is_seconds,
     list_of,
@@ -22,6 +21,7 @@ from heedful.store.formats.item import (
     strength_of,
     text_of,
 )
+from heedful.types import dense, rank_of
 
 ROLE_OF_GROUP = {"train": "train", "heldout": "held_out"}
 WINNERS = {"model_a": (1, 2), "model_b": (2, 1), "tie": (1, 1)}
@@ -67,9 +67,27 @@ def read_ranking(row: Mapping[str, Any], how: Reading, tally: Tally) -> Iterator
         kind="ai" if role == "ai" else None,
         strength=strength,
         both_bad=both_bad,
+        preference=_preference(row.get("preference") or [], ranks),
         seconds=seconds,
         guideline=name_of(row.get("guidelines_version")),
     )
+
+
+def _preference(value: Any, ranks: list[int]) -> tuple[tuple[float, float], ...]:
+    """Raises BadRow where it is not two probabilities for each pair of the responses, or contradicts the ranks."""
+    pairs: list[Any] = value if isinstance(value, list) else [None]
+    number = len(ranks)
+    whole = all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_share, pair)) for pair in pairs)
+    if not whole or len(pairs) not in (0, number * (number - 1) // 2):
+        raise BadRow("preference: two numbers from 0 to 1 for each pair of responses, or none at all")
+    found = tuple((float(first), float(second)) for first, second in pairs)
+    if found and rank_of(found, number) != dense(ranks):
+        raise BadRow("preference: it says another order than ranks")
+    return found
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
 
 
 def _response(response: Any, mark: Any, number: int) -> Answer:
@@ -94,6 +112,7 @@ def write_ranking(item: Item, how: Writing, tally: Tally) -> Iterator[dict[str, 
         "scores": {"overall": [answer.overall for answer in item.answers]},
         "strength": item.strength,
         "both_bad": item.both_bad,
+        "preference": [list(pair) for pair in item.preference],
         "presented_order": list(item.order),
         "labeler": item.labeler,
         "role": role,

@@ -226,6 +226,7 @@ SHARED: tuple[Shape, ...] = (
             "scores": "json",
             "strength": "integer",
             "both_bad": "bool",
+            "preference": "json",
             "presented_order": "integers",
             "labeler": "text",
             "role": "text",

@@ -226,6 +226,7 @@ def _judgements(item: Item, prompt_id: str, placing: Placing) -> Iterator[Any]:
         order = tuple(ids[position] for position in item.order)
         values = common | {"responses": tuple(ids), "rank": item.rank, "strength": item.strength}
         values |= {"order": order, "seconds": item.seconds} | ({"both_bad": True} if item.both_bad else {})
+        values |= {"preference": item.preference} if item.preference else {}
         yield Ranking(id=_id("k", sorted(values.items())), **values)
 
 

@@ -14,6 +14,7 @@ def upgrade() -> None:
     op.add_column("ratings", sa.Column("scales", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("rankings", sa.Column("strength", sa.Integer))
     op.add_column("rankings", sa.Column("both_bad", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column("rankings", sa.Column("preference", sa.JSON, nullable=False, server_default="[]"))
     _work()
     _leases_become_slots()
     _judged_in_the_app()
