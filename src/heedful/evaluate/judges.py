@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from heedful.engine.sample import score_rows
 from heedful.feedback.simulated import Purpose, SimulatedLabeler, ranks
+from heedful.feedback.verdict import Item, Verdict
 from heedful.models.heads import RewardModel
 from heedful.models.load import context_length
 from heedful.models.optimizer import Precision
@@ -25,15 +26,7 @@ from heedful.text.format import PromptFormat
 from heedful.text.tokenizer import pad_id
 from heedful.types import Labeler, Prompt, Ranking, Response
 
-Item = tuple[Prompt, Sequence[Response]]
 Score = float | None
-
-
-class Verdict(NamedTuple):
-    """Ranks of an item's responses, 1 = best and equal = tie, in their order; None with the reason why not."""
-
-    rank: tuple[int, ...] | None
-    reason: str = ""
 
 
 class Judge(Protocol):
@@ -72,6 +65,7 @@ def ask(judge: Judge, items: Sequence[Item], purpose: Purpose = "evaluation") ->
                 labeler=judge.labeler.id,
                 responses=ids,
                 rank=verdict.rank,
+                preference=verdict.preference,
                 purpose=purpose,
             )
         )

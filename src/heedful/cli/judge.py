@@ -1,0 +1,193 @@
+"""AI labelers on the command line: what they judge, and how they did."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from heedful.cli.common import console, existing_store, say
+from heedful.cli.data import PoolName, counted
+from heedful.cli.results import with_interval
+from heedful.config import InputError
+
+if TYPE_CHECKING:
+    from heedful.pipeline.ai_labels import Job
+    from heedful.store.database import Store
+
+NAMES = {
+    "alignment": "agrees with people, both orders averaged",
+    "alignment_one_order": "agrees with people, one order alone",
+    "calibration_error": "calibration error of its certainty",
+    "same_position": "same place preferred in both orders",
+    "first_of_same": "of those, the first place",
+    "order_gap": "distance of the two orders' probabilities",
+    "prefers_longer": "prefers the longer response",
+    "people_prefer_longer": "people prefer the longer response",
+}
+
+Place = Annotated[
+    str,
+    typer.Argument(
+        help="What to judge: a run's folder, a store, or a file of comparisons (see heedful label import).",
+        show_default=False,
+    ),
+]
+Model = Annotated[str, typer.Option(help="The model that judges: a folder, or a hub name.", show_default=False)]
+TemplateName = Annotated[
+    str, typer.Option(help="A shipped template, such as helpful.base.en, or a YAML file.", show_default=False)
+]
+Into = Annotated[Path, typer.Option("--dir", help="Where it goes: made, or gone on with.", show_default=False)]
+Shots = Annotated[int, typer.Option(help="Exemplars of the template before each question.", min=0)]
+Think = Annotated[bool, typer.Option("--think", help="Let it write a rationale before the label.")]
+Rationales = Annotated[int, typer.Option(help="Rationales for each order, averaged.", min=1)]
+Temperature = Annotated[float, typer.Option(help="Of rationales; 0 takes the likeliest tokens.", min=0)]
+RationaleTokens = Annotated[int, typer.Option(help="The longest rationale.", min=1)]
+By = Annotated[Literal["pairs", "scores"], typer.Option(help="Ask about all pairs, or for a mark from 1 to 10 each.")]
+Style = Annotated[
+    Literal["auto", "plain", "chat"], typer.Option(help="auto: chat where the tokenizer has a chat template.")
+]
+Name = Annotated[str, typer.Option(help="What the labeler is called.", show_default="model, template, settings")]
+Purpose = Annotated[Literal["train", "evaluation"], typer.Option(help="What the rankings are for.")]
+Heldout = Annotated[bool, typer.Option("--heldout", help="The labeler is of the held-out group.")]
+OfPool = Annotated[PoolName | None, typer.Option(help="Prompts of this pool.", show_default="any")]
+OfRound = Annotated[int | None, typer.Option(help="The turn of the loop.", min=0, show_default="any")]
+Limit = Annotated[int | None, typer.Option(help="Most sets, drawn by the seed.", min=1, show_default="all")]
+Seed = Annotated[int, typer.Option(help="Draws sets and rationales.")]
+Only = Annotated[bool, typer.Option("--estimate", help="Say what it would take, and end.")]
+
+judge = typer.Typer(help="Let a language model judge responses, and see how it did.", no_args_is_help=True)
+
+
+@judge.command("label")
+def label_with_model(
+    place: Place,
+    labeler: Model,
+    template: TemplateName,
+    folder: Into,
+    shots: Shots = 0,
+    think: Think = False,
+    rationales: Rationales = 1,
+    temperature: Temperature = 0.0,
+    rationale_tokens: RationaleTokens = 512,
+    by: By = "pairs",
+    style: Style = "auto",
+    name: Name = "",
+    purpose: Purpose = "train",
+    heldout: Heldout = False,
+    pool: OfPool = None,
+    round: OfRound = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    estimate: Only = False,
+) -> None:
+    """Let a model rank responses as a labeler: probabilities of both orders of each pair, kept as soft labels.
+
+    A set of responses that somebody ranked is judged once; of a prompt that nobody ranked, all responses are. The
+    rankings go into the store (for a file, a store in --dir) beside people's, and the table shows how far they agree.
+    The same command goes on where it was stopped.
+    """
+    from heedful.pipeline import ai_labels
+    from heedful.store.database import open_store
+
+    config = ai_labels.LabelConfig(
+        template=template,
+        shots=shots,
+        think=think,
+        rationales=rationales,
+        temperature=temperature,
+        rationale_tokens=rationale_tokens,
+        by=by,
+        style=style,
+        purpose=purpose,
+        group="heldout" if heldout else "train",
+        name=name,
+        seed=seed,
+    )
+    choice = ai_labels.Choice(pool, round, limit, seed)
+    ai_labels.read_template(template, shots, think)  # before a model is loaded or a store made
+    asked = ai_labels.local_ask(labeler, style)
+    with open_store(store_with(place, folder)) as store:
+        who = (ai_labels.labeler_name(config, labeler), asked)
+        job = ai_labels.open_job(config, choice, who, ai_labels.identity_of(labeler), store, folder)
+        if not job.run.done:
+            say(ai_labels.cost(job, asked))
+        if not estimate:
+            show(ai_labels.judge_items(job, store), job, store)
+
+
+def store_with(place: str, folder: Path) -> str:
+    """The store of the place; for a file one in the folder, which it is read into.
+
+    Raises:
+        InputError: there is nothing, or the file is of no known shape.
+    """
+    path = Path(place)
+    if not path.is_file() or _is_sqlite(path):
+        return existing_store(place)
+    from heedful.store.database import open_store
+    from heedful.store.formats.reading import Source, shape_of
+    from heedful.store.formats.take_in import import_file
+
+    shape = shape_of(path, None)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_store(folder / "store.db") as store:
+        for line in import_file(store, Source(path, shape)).lines():
+            say(line)
+    return str(folder / "store.db")
+
+
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(6) == b"SQLite"
+
+
+def show(results: Mapping[str, Any], job: "Job", store: "Store") -> None:
+    """What became of the sets, and the figures."""
+    from heedful.run import read_done
+
+    say(f"{results['labeler']}: {results['num_judged']:,} of {results['num_sets']:,} sets judged")
+    if missing := read_done(job.run.folder)["counts"]:
+        say(f"without a verdict, or left out: {counted(missing)}")
+    say(f"asked: {counted(results['asked'])}")
+    console.print(figures_table(results["labeler"], results["figures"]))
+    say(f"everything is in {job.run.folder}; the rankings are in {store.engine.url.database}")
+
+
+def figures_table(labeler: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
+    """One line for each figure; a dash for what cannot be computed."""
+    table = Table(title=f"{labeler}, 95 % interval", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in ("", "mean (interval)"):
+        table.add_column(column)
+    table.add_column("of", justify="right")
+    for key, estimate in figures.items():
+        shown = "–" if estimate["mean"] is None else with_interval(estimate)
+        table.add_row(NAMES[key], shown, f"{estimate['num']:,}")
+    return table
+
+
+@judge.command("report")
+def report_on_judges(
+    place: Annotated[
+        str, typer.Argument(help="A folder of judge label, a run's folder, or a store.", show_default=False)
+    ],
+) -> None:
+    """Show how far AI labelers agree with people, and which habits they have: order, length, certainty."""
+    from heedful.pipeline.ai_labels import report_of
+    from heedful.snapshot import read_snapshot
+    from heedful.store.database import open_store
+    from heedful.store.export import export_snapshot
+
+    if (Path(place) / "items").is_dir():
+        if not (Path(place) / "snapshot").exists():
+            raise InputError(f"{place} is not finished; go on with the command that began it")
+        found = read_snapshot(Path(place) / "snapshot")
+    else:
+        with open_store(existing_store(place)) as store:
+            found = export_snapshot(store, purpose=None, heldout="include")
+    figures = report_of(found)
+    if not figures:
+        raise InputError(f"{place} holds no rankings by an AI labeler; heedful judge label makes some")
+    for labeler, estimates in figures.items():
+        console.print(figures_table(labeler, {name: one._asdict() for name, one in estimates.items()}))

@@ -1,0 +1,189 @@
+"""A local model that is asked for labels: prefix-shared scoring of every spelling, our engine for rationales.
+
+A label has several spellings in tokens: with a space before it or none, full width (１), joined to what stands before
+it or not. Their probabilities are summed. Where the tokens of one label begin another's, as 1 begins 10, what belongs
+to the longer one is taken off.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from heedful.config import InputError
+from heedful.engine.sample import Sampler
+from heedful.engine.score import score_continuations
+from heedful.feedback.ai.labeler import Outcome
+from heedful.models.load import context_length
+from heedful.models.optimizer import Precision
+from heedful.text.format import PromptFormat, write_prompt
+from heedful.types import Prompt
+
+AS_IT_IS = PromptFormat(template="{prompt}")
+CHAT = PromptFormat(template="{prompt}", style="chat")
+FULL_WIDTH = {ord(" ") + i: 0xFF00 + i for i in range(1, 95)}  # ! to ~
+BEFORE = 8  # characters before a label that decide how it is split
+
+Tokens = tuple[int, ...]
+Spelled = tuple[tuple[Tokens, ...], ...]  # the spellings of each label
+
+
+class Estimate(NamedTuple):
+    """What asking will cost: tokens of all prompts, and how many prompts are too long to be asked."""
+
+    tokens: int
+    too_long: int
+
+
+@dataclass(frozen=True)
+class LocalAsk:
+    """An `Ask`. `format` surrounds a prompt: as it is, or as the user's turn of the tokenizer's chat template."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    format: PromptFormat = AS_IT_IS
+    precision: Precision = "fp32"
+
+    def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[Outcome]:
+        """Raises InputError where the tokenizer cannot tell two labels apart."""
+        texts, encoded = self._encode(prompts)
+        spelled = self._spelled(texts, labels)
+        lengths = [len(ids) + _longest(found) for ids, found in zip(encoded, spelled, strict=True)]
+        kept = [n for n, length in enumerate(lengths) if length <= context_length(self.model)]
+        outcomes = [Outcome("long", message=self._too_long(length)) for length in lengths]
+        asked = [[list(tokens) for found in spelled[n] for tokens in found] for n in kept]
+        scores = score_continuations(self.model, [encoded[n] for n in kept], asked, self.precision)
+        for n, found in zip(kept, scores, strict=True):
+            outcomes[n] = _read(pooled(spelled[n], found), len(encoded[n]))
+        return outcomes
+
+    def write(
+        self, prompts: Sequence[str], n: int, temperature: float, max_tokens: int, seed: int
+    ) -> list[list[Outcome]]:
+        """A prompt's draws depend on it and the seed alone, not on what else is asked."""
+        _, encoded = self._encode(prompts)
+        room = context_length(self.model) - max_tokens
+        kept = [i for i, ids in enumerate(encoded) if len(ids) <= room]
+        outcomes = [[Outcome("long", message=self._too_long(len(ids) + max_tokens))] * n for ids in encoded]
+        if not kept:
+            return outcomes
+        sampler = Sampler(self.model, self.tokenizer, max_tokens, temperature, precision=self.precision)
+        seeds = [_seed(seed, prompts[i]) for i in kept]
+        sampled = sampler([encoded[i] for i in kept], seeds, [n] * len(kept))
+        ends = sampled.finished.tolist()
+        for place, i in enumerate(kept):
+            rows = range(place * n, place * n + n)
+            outcomes[i] = [
+                Outcome(
+                    text=sampled.text[row],
+                    cut=not ends[row],
+                    prompt_tokens=len(encoded[i]),
+                    new_tokens=len(sampled.tokens[row]),
+                )
+                for row in rows
+            ]
+        return outcomes
+
+    def estimate(self, prompts: Sequence[str], labels: Sequence[str], max_tokens: int = 0) -> Estimate:
+        """Counted exactly; `max_tokens` are those of a rationale that each prompt must leave room for."""
+        texts, encoded = self._encode(prompts)
+        needed = [max(max_tokens, _longest(found)) for found in self._spelled(texts, labels)]
+        room = context_length(self.model)
+        too_long = sum(len(ids) + more > room for ids, more in zip(encoded, needed, strict=True))
+        return Estimate(sum(map(len, encoded)), too_long)
+
+    def _spelled(self, texts: Sequence[str], labels: Sequence[str]) -> list[Spelled]:
+        return [_spellings(self.tokenizer, text[-BEFORE:], tuple(labels)) for text in texts]
+
+    def _encode(self, prompts: Sequence[str]) -> tuple[list[str], list[list[int]]]:
+        """The prompts as the model reads them, as text and as tokens."""
+        asked = (Prompt(id="asked", text=prompt, user="asked") for prompt in prompts)
+        texts = [write_prompt(prompt, self.format, self.tokenizer) for prompt in asked]
+        encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        begin = self.tokenizer.bos_token_id
+        plain = self.format.style == "plain" and begin is not None
+        return texts, [[begin, *ids] if plain else list(ids) for ids in encoded]
+
+    def _too_long(self, number: int) -> str:
+        return f"{number} tokens exceed the model's context of {context_length(self.model)}"
+
+
+def _longest(spelled: Spelled) -> int:
+    return max(len(tokens) for found in spelled for tokens in found)
+
+
+def _read(logprobs: tuple[float, ...], prompt_tokens: int) -> Outcome:
+    if any(map(math.isnan, logprobs)) or max(logprobs) == -math.inf:
+        return Outcome("parse", message="no label has a probability above 0", prompt_tokens=prompt_tokens)
+    return Outcome(logprobs=logprobs, prompt_tokens=prompt_tokens)
+
+
+def pooled(spelled: Spelled, logprobs: Sequence[float]) -> tuple[float, ...]:
+    """log Σ P over the spellings of each label, those that go on to spell another label taken off.
+
+    `logprobs` are those of all spellings, label by label.
+    """
+    every = [(label, tokens) for label, found in enumerate(spelled) for tokens in found]
+    known = dict(zip(every, logprobs, strict=True))
+    found = []
+    for label, spellings in enumerate(spelled):
+        alone = []
+        for tokens in spellings:
+            longer = [x for (other, more), x in known.items() if other != label and more[: len(tokens)] == tokens]
+            alone.append(_less(known[label, tokens], longer))
+        found.append(_log_sum(alone))
+    return tuple(found)
+
+
+def _less(whole: float, parts: Sequence[float]) -> float:
+    """log(exp(whole) − Σ exp(part)); −inf where rounding leaves nothing."""
+    share = math.fsum(math.exp(part - whole) for part in parts) if parts else 0.0
+    return whole + math.log1p(-share) if share < 1 else -math.inf
+
+
+def _log_sum(logprobs: Sequence[float]) -> float:
+    most = max(logprobs)
+    return most if most == -math.inf else most + math.log(math.fsum(math.exp(x - most) for x in logprobs))
+
+
+@lru_cache(maxsize=1024)
+def _spellings(tokenizer: PreTrainedTokenizerBase, before: str, labels: tuple[str, ...]) -> Spelled:
+    """The token sequences of each label behind `before`; none of a label's own begins another of its own.
+
+    Raises:
+        InputError: a label has no spelling, or two share one.
+    """
+    found = [_of_label(tokenizer, before, label) for label in labels]
+    for i, label in enumerate(labels):
+        if not found[i]:
+            raise InputError(f"the tokenizer has no tokens for the label {label!r}; choose labels that it knows")
+        for j in range(i):
+            if set(found[i]) & set(found[j]):
+                raise InputError(f"the tokenizer cannot tell the labels {labels[j]!r} and {label!r} apart")
+    return tuple(found)
+
+
+def _of_label(tokenizer: PreTrainedTokenizerBase, before: str, label: str) -> tuple[Tokens, ...]:
+    found: set[Tokens] = set()
+    head = _ids(tokenizer, before)
+    wide = label.translate(FULL_WIDTH)
+    for form in (label, f" {label}", wide, f" {wide}"):
+        joined, alone = _ids(tokenizer, before + form), _ids(tokenizer, form)
+        found.add(alone)
+        if joined[: len(head)] == head:
+            found.add(joined[len(head) :])
+    told = {tokens for tokens in found if tokenizer.decode(tokens).strip() in (label, wide)}
+    shortest = [t for t in told if not any(t != other and t[: len(other)] == other for other in told)]
+    return tuple(sorted(shortest))
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _seed(seed: int, prompt: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}\x1f{prompt}".encode()).digest()[:6], "big")
