@@ -30,7 +30,7 @@ from heedful.stages.reward_model import (
 )
 from heedful.text.collate import EncodedRanking, Encoder
 from heedful.text.format import PromptFormat
-from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response
+from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response, rank_of
 from tiny import TINY
 from toys import PAD, TOKENIZER, gradients, make_policy, make_reward_model, open_run, plain_score, read_log
 
@@ -167,6 +167,73 @@ def test_what_has_no_comparisons_takes_no_weights() -> None:
     for name in ("best_of_k", "regression"):
         with pytest.raises(InputError, match=f"comparison_weight weighs comparisons, and {name} has none"):
             parse(RewardModelConfig, {"objective": name, "comparison_weight": "per_pair"}, "reward_model")
+
+
+# Human and AI labels.
+
+SURE = ((0.9, 0.7), (0.6, 0.2), (0.3, 0.3))  # what an AI labeler says of p0's responses: shares 0.8, 0.4, 0.3
+
+
+def with_ai() -> Snapshot:
+    """The people's rankings, and an AI labeler's of p0."""
+    people, ids = snapshot(), tuple(f"p0-{k}" for k in range(3))
+    said = Ranking(id="p0-ai", prompt_id="p0", labeler="ai", responses=ids, rank=rank_of(SURE, 3), preference=SURE)
+    labelers, rankings = (*people.labelers, Labeler(id="ai", kind="ai")), (*people.rankings, said)
+    return replace(people, labelers=labelers, rankings=rankings)
+
+
+def of_item(found: Learned, id: str) -> EncodedRanking:
+    return next(item for item in found.train if item.id == id)
+
+
+def test_an_ai_labelers_probabilities_are_its_soft_labels() -> None:
+    alone = replace(with_ai(), rankings=tuple(r for r in with_ai().rankings if r.labeler == "ai"))
+    item = of_item(learned(config(objective="soft"), alone), "p0-ai")
+    assert [item.share[0][1], item.share[0][2], item.share[1][2]] == pytest.approx([0.8, 0.4, 0.3])
+    assert [item.share[1][0], item.share[2][0], item.share[2][1]] == pytest.approx([0.2, 0.6, 0.7])
+    assert item.rank == (2, 3, 1) and not item.weight
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5, 3.0])
+@pytest.mark.parametrize("comparison_weight", ["equal", "per_pair"])
+def test_human_and_ai_labels_mix_by_weight(weight: float, comparison_weight: str) -> None:
+    asked = config(objective="soft", comparison_weight=comparison_weight, labeler_weights={"ai": weight})
+    found = learned(asked, with_ai())
+    people = {(0, 1): 0.5, (0, 2): 1.0, (1, 2): 1.0}  # ada and bob of p0
+    total = 2 + weight
+    for id, own in (("p0-ada", 1.0), ("p0-bob", 1.0), ("p0-ai", weight)):
+        item = of_item(found, id)
+        for (i, j), ai in zip(combinations(range(3), 2), (0.8, 0.4, 0.3), strict=True):
+            assert item.share[i][j] == pytest.approx((2 * people[i, j] + weight * ai) / total)
+            if comparison_weight == "per_pair":
+                assert item.weight[i][j] == pytest.approx(own / total)
+            elif weight == 1:
+                assert not item.weight
+            else:
+                assert item.weight[i][j] == own
+    assert of_item(found, "p1-ada").share[0][1] == 0.5  # where the AI labeler said nothing, people's word stands
+
+
+def test_a_weight_is_the_pull_of_a_comparison() -> None:
+    model = make_reward_model()
+    plain, half = config(), config(labeler_weights={"ai": 0.5})
+    losses = {
+        item.id: validate(model, [item], PAD, objective(plain), plain)[0] for item in learned(plain, with_ai()).train
+    }
+    items = learned(half, with_ai()).train
+    found = {item.id: validate(model, [item], PAD, objective(half), half)[0] for item in items}
+    assert found == pytest.approx({id: loss * (0.5 if id == "p0-ai" else 1) for id, loss in losses.items()}, abs=1e-6)
+
+
+def test_a_kind_of_weight_0_is_left_out_and_counted() -> None:
+    found = learned(config(labeler_weights={"ai": 0}), with_ai())
+    people = learned(config(labeler_weights={}))
+    assert found.train == people.train and found.told == people.told
+    assert found.dropped == people.dropped | {"ranking_of_no_weight": 1}
+    with pytest.raises(InputError, match=r"labeler_weights\.ai: must be greater than or equal to 0"):
+        parse(RewardModelConfig, {"labeler_weights": {"ai": -1}}, "reward_model")
+    with pytest.raises(InputError, match="labeler_weights weigh comparisons, and best_of_k has none"):
+        parse(RewardModelConfig, {"labeler_weights": {"ai": 2}, "objective": "best_of_k"}, "reward_model")
 
 
 # Regression.

@@ -1,17 +1,19 @@
 """What a reward model may learn: the objectives, functions of the same scores, and the judgements each of them reads.
 
-`ranking` is InstructGPT's equation 1 and needs nothing but a labeler's order. `soft` asks for the share of labelers who
-preferred one response to another, and `regression` for a mark of each response, scaled to mean 0 and standard deviation
-1 over the training responses.
+`ranking` is InstructGPT's equation 1 and needs nothing but a labeler's order. `soft` asks how likely one response is
+the better: the share of labelers who preferred it, an AI labeler's own probability (RLAIF, arXiv 2309.00267, section
+2.2), or the mean of both, each labeler weighted by kind. `regression` asks for a mark of each response, scaled to mean
+0 and standard deviation 1 over the training responses.
 
 Symbols: B rankings of up to Kmax responses; score, rank, valid, target (B, Kmax); share, weight (B, Kmax, Kmax).
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import permutations
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -29,10 +31,11 @@ from heedful.losses.ranking import (
 )
 from heedful.snapshot import Snapshot
 from heedful.text.collate import EncodedRanking, Encoder
-from heedful.types import Prompt, Ranking, Response, Split
+from heedful.types import LabelerKind, Prompt, Ranking, Response, Split
 
 Objective = Callable[[torch.Tensor, RankedRows, float], torch.Tensor]  # score, its batch, margin → (B,)
 Judged = list[tuple[Prompt, list[Response], Ranking]]
+Weights = Mapping[LabelerKind, float]
 
 
 # Each function gives one value per ranking, (B,); `margin` is the hinge's.
@@ -83,40 +86,61 @@ class Learned(NamedTuple):
     dropped: dict[str, int]
 
 
-def compared(encoder: Encoder, snapshot: Snapshot, place: Path, soft: bool, per_pair: bool) -> Learned:
+def compared(
+    encoder: Encoder, snapshot: Snapshot, place: Path, soft: bool, per_pair: bool, weights: Weights | None = None
+) -> Learned:
     """Rankings, one item each; for `soft` those without an untied pair too, since a tie is a share of one half.
+
+    `weights`: what a judgement counts by its labeler's kind, 1 where it is not named; those of weight 0 are left out.
 
     Raises:
         InputError: no training ranking has an untied pair.
     """
+    by_labeler = {labeler.id: (weights or {}).get(labeler.kind, 1.0) for labeler in snapshot.labelers}
+    heard = replace(snapshot, rankings=tuple(r for r in snapshot.rankings if by_labeler[r.labeler]))
 
     def items(split: Split) -> list[EncodedRanking]:
-        judged = snapshot.rankings_of(split, "train")
+        judged = heard.rankings_of(split, "train")
         found = encoder.rankings(judged, keep_tied=soft)
-        return with_votes(found, judged, soft, per_pair)
+        return with_votes(found, judged, soft, per_pair, by_labeler)
 
     data, valid = items("train"), items("valid")
     if not ordered(data):
         raise InputError(f"{place}: no ranking of a training prompt with an untied pair; rank some first")
-    untied, tied = comparisons(snapshot)
+    untied, tied = comparisons(heard)
     told = {"num_rankings": len(data), "num_comparisons": untied + tied * soft}
-    return Learned(data, valid, told, {} if soft else {"comparisons_tied": tied})
+    dropped = {} if soft else {"comparisons_tied": tied}
+    if unheard := len(snapshot.rankings) - len(heard.rankings):
+        dropped["ranking_of_no_weight"] = unheard
+    return Learned(data, valid, told, dropped)
 
 
-def with_votes(items: Sequence[EncodedRanking], judged: Judged, soft: bool, per_pair: bool) -> list[EncodedRanking]:
-    """The items with what all labelers together say of each pair: the share who preferred one, 1/n for n labelers."""
+def with_votes(
+    items: Sequence[EncodedRanking],
+    judged: Judged,
+    soft: bool,
+    per_pair: bool,
+    by_labeler: Mapping[str, float] = MappingProxyType({}),
+) -> list[EncodedRanking]:
+    """The items with what all labelers together say of each pair, and what each item's pairs weigh.
+
+    The share is the mean of the labelers' soft labels (`Ranking.share`), weighted by labeler (1 where one is not
+    named). An item's pair weighs what its labeler does; with `per_pair`, that over what all who judged the pair do.
+    """
     above: dict[tuple[str, str], float] = defaultdict(float)
-    number: Counter[tuple[str, str]] = Counter()
+    total: dict[tuple[str, str], float] = defaultdict(float)
+    own = {ranking.id: by_labeler.get(ranking.labeler, 1.0) for _, _, ranking in judged}
+    weighty = per_pair or any(weight != 1 for weight in own.values())
     for _, _, ranking in judged if soft or per_pair else ():
-        for (one, a), (other, b) in permutations(zip(ranking.responses, ranking.rank, strict=True), 2):
-            above[one, other] += (a < b) + (a == b) / 2
-            number[one, other] += 1
+        for pair, share in ranking.share().items():
+            above[pair] += own[ranking.id] * share
+            total[pair] += own[ranking.id]
 
     def voted(item: EncodedRanking) -> EncodedRanking:
         pairs = [[(one, other) for other in item.responses] for one in item.responses]
-        share = tuple(tuple(above[pair] / max(1, number[pair]) for pair in row) for row in pairs)
-        weight = tuple(tuple(1 / max(1, number[pair]) for pair in row) for row in pairs)
-        return item._replace(share=share if soft else (), weight=weight if per_pair else ())
+        share = tuple(tuple(above[pair] / (total[pair] or 1) for pair in row) for row in pairs)
+        heavy = tuple(tuple(own[item.id] / ((total[pair] or 1) if per_pair else 1) for pair in row) for row in pairs)
+        return item._replace(share=share if soft else (), weight=heavy if weighty else ())
 
     return [voted(item) for item in items]
 

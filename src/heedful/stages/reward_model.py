@@ -16,7 +16,7 @@ Command: heedful reward RECIPE --dir DIR
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -39,14 +39,17 @@ from heedful.text.collate import Encoded, EncodedRanking, Encoder, to_ranked_row
 from heedful.text.format import PromptFormat
 from heedful.text.parts import by_length
 from heedful.text.tokenizer import pad_id
+from heedful.types import LabelerKind
 
 Loss = Callable[[torch.Tensor, RankedRows], torch.Tensor]  # score (B, Kmax) and its batch → (B,)
+Weight = Annotated[float, Field(ge=0)]  # of what a labeler of the kind says; 0 leaves it out
 
 
 class RewardModelConfig(Config):
     objective: Literal["ranking", "hinge", "best_of_k", "soft", "regression"] = "ranking"  # ranking: the paper's eq. 1
     target: Literal["likert", "good_bad", "bleu", "rouge_l"] = "likert"  # the mark that regression is to predict
     comparison_weight: Literal["equal", "per_pair"] = "equal"  # per_pair: 1/n of one that n labelers made
+    labeler_weights: dict[LabelerKind, Weight] = Field(default_factory=dict)  # by kind, as {ai: 0.5}; 1 where not named
     init: Literal["sft", "pretrained", "random"] = "sft"  # InstructGPT: similar results from SFT and from pretrained
     epochs: int = Field(default=1, ge=1)  # InstructGPT: 1; more overfit
     batch_size: int = Field(default=64, ge=1)  # rankings per step; InstructGPT: 64, up to 2,304 comparisons
@@ -66,6 +69,8 @@ class RewardModelConfig(Config):
     def _has_pairs_to_weigh(self) -> Self:
         if self.comparison_weight != "equal" and self.objective in ("best_of_k", "regression"):
             raise ValueError(f"comparison_weight weighs comparisons, and {self.objective} has none; take it out")
+        if self.labeler_weights and self.objective in ("best_of_k", "regression"):
+            raise ValueError(f"labeler_weights weigh comparisons, and {self.objective} has none; take them out")
         return self
 
 
@@ -226,7 +231,8 @@ def learned_from(
     if config.objective == "regression":
         demonstrations = (*snapshot.demonstrations, *written.demonstrations)
         return marked(encoder, replace(snapshot, demonstrations=demonstrations), place, config.target)
-    return compared(encoder, snapshot, place, config.objective == "soft", config.comparison_weight == "per_pair")
+    soft, per_pair = config.objective == "soft", config.comparison_weight == "per_pair"
+    return compared(encoder, snapshot, place, soft, per_pair, config.labeler_weights)
 
 
 def alone(snapshot: Snapshot, id: str) -> Snapshot:
