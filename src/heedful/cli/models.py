@@ -106,11 +106,26 @@ def chat(
         typer.Option(help="The longest answer, in tokens; without it 256, or what the context leaves.", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 0,
+    best_of: Annotated[
+        int | None,
+        typer.Option(help="Sample so many answers, show the one that a reward model likes best.", min=2),
+    ] = None,
+    reward_model: Annotated[
+        Path | None, typer.Option(help="That reward model; without it, of the model's run.", show_default=False)
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="With --best-of: all answers with their scores.")] = False,
 ) -> None:
-    """Talk with a model in the terminal; the words appear as they are made."""
+    """Talk with a model in the terminal; the words appear as they are made, the best of several once it is found."""
+    if best_of is None and (reward_model is not None or verbose):
+        raise InputError(f"{'--verbose' if verbose else '--reward-model'} is for --best-of; give that too")
+    if best_of is not None and temperature == 0:
+        raise InputError("at --temperature 0 all answers are the same and --best-of has no choice; raise it")
+    from heedful.cli.best import Chooser
     from heedful.cli.talk import Talker, converse
 
     talker = Talker.load(model, temperature, top_p, max_new_tokens, seed)
+    if best_of is not None:
+        talker.chooser = Chooser.load(best_of, model, reward_model, verbose)
     if prompt is not None:
         talker.answer(prompt)
     else:

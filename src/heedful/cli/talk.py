@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from heedful.cli.best import Chooser
 from heedful.cli.common import errors
 from heedful.config import InputError
 from heedful.engine.engine import Engine, Request
@@ -17,6 +18,7 @@ from heedful.text.tokenizer import end_id
 from heedful.types import Prompt
 
 PIECE = 4  # tokens generated before they are shown
+MOST_ROWS = 64  # answers that are made side by side
 LONGEST = 256  # tokens of an answer where no --max-new-tokens is given and the context leaves as many
 
 
@@ -31,6 +33,7 @@ class Talker:
     top_p: float
     max_new_tokens: int | None  # None: LONGEST, or what the context leaves beside the prompt
     seed: int
+    chooser: Chooser | None = None  # answers with the best of several
     said: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
@@ -48,15 +51,35 @@ class Talker:
         return cls(policy.decoder, tokenizer, format, temperature, top_p, max_new_tokens, seed)
 
     def answer(self, text: str) -> str:
-        """Print the answer as it is made, remember the exchange, return the answer."""
+        """Print the answer as it is made (the best of several once it is found), remember and return it."""
         ids = self.fit(text)
         pieces = []
-        for piece in self.pieces(ids):
+        for piece in self.pieces(ids) if self.chooser is None else [self.best(self.chooser, text, ids)]:
             print(piece, end="", flush=True)
             pieces.append(piece)
         print()
         self.said.append((text, "".join(pieces)))
         return "".join(pieces)
+
+    def best(self, chooser: Chooser, text: str, ids: list[int]) -> str:
+        """Of several answers the one that scores highest; all are shown on stderr, the highest first, if wanted."""
+        engine = Engine(self.model, eos_ids=[end_id(self.tokenizer)], max_rows=min(chooser.number, MOST_ROWS))
+        seed = (self.seed << 32) + (len(self.said) << 20)
+        number, longest = chooser.number, self.longest(ids)
+        made = engine.generate([Request(ids, number, longest, self.temperature, top_p=self.top_p, seed=seed)])[0]
+        score = chooser.scores(self.prompt(text), made, self.tokenizer)
+        told = [self.tokenizer.decode(one.tokens, skip_special_tokens=True) for one in made]
+        order = sorted(range(number), key=lambda n: -score[n])
+        for n in order if chooser.shows_all else ():
+            errors.print(f"{score[n]:.3f}  {told[n]}", markup=False, highlight=False, soft_wrap=True)
+        return told[order[0]]
+
+    def prompt(self, text: str) -> Prompt:
+        return Prompt(id="chat", text=text, user="chat", examples=tuple(self.said))
+
+    def longest(self, ids: list[int]) -> int:
+        """Tokens that the answer to the prompt may have."""
+        return self.max_new_tokens or min(LONGEST, context_length(self.model) - len(ids))
 
     def fit(self, text: str) -> list[int]:
         """The conversation's tokens; the oldest exchanges are forgotten, and it is said, where the context is full.
@@ -72,8 +95,7 @@ class Talker:
         wanted = self.max_new_tokens or min(LONGEST, context // 2)
         forgotten = 0
         while True:
-            prompt = Prompt(id="chat", text=text, user="chat", examples=tuple(self.said))
-            ids = prompt_tokens(prompt, self.format, self.tokenizer)
+            ids = prompt_tokens(self.prompt(text), self.format, self.tokenizer)
             if len(ids) <= context - wanted or not self.said:
                 break
             self.said.pop(0)
@@ -101,7 +123,7 @@ class Talker:
         made: list[int] = []
         shown = ""
         finished = False
-        longest = self.max_new_tokens or min(LONGEST, context_length(self.model) - len(ids))
+        longest = self.longest(ids)
         while not finished and len(made) < longest:
             number = min(PIECE, longest - len(made))
             seed = (self.seed << 32) + (len(self.said) << 20) + len(made)
