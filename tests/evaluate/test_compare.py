@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from coverage_studies import Setting, judged, luck
 from heedful.evaluate import compare as module
 from heedful.evaluate import two_way as two_way_module
 from heedful.evaluate.compare import holm, paired_differences, rule_of_three, share_test, smallest_difference
 from heedful.evaluate.statistics import clustered_mean, clustered_proportion, paired_share_difference
-from heedful.evaluate.two_way import two_way_mean, two_way_proportion
+from heedful.evaluate.two_way import two_way_mean, two_way_proportion, two_way_spread
+from heedful.evaluate.win_rate import NOBODY
 
 few = settings(max_examples=80, deadline=None, derandomize=True)
 judgements = st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 6)), min_size=2, max_size=40)
@@ -104,13 +106,54 @@ def test_share_differences_mirror_and_stay_in_bounds() -> None:
 # power
 
 
-def test_the_smallest_difference_is_found_as_often_as_was_promised() -> None:
+@pytest.mark.parametrize(
+    "setting",
+    [Setting(20, (1, 1), 0.0, 0.0), Setting(20, (1, 6), 0.3, 0.3), Setting(50, (2, 2), 0.3, 0.6)],
+    ids=str,
+)
+@pytest.mark.parametrize("observed", [0.5, 0.9])
+def test_the_smallest_difference_is_found_as_often_as_was_promised(setting: Setting, observed: float) -> None:
+    """Whatever rate the study saw that tells of it; with ties the promise is kept with room to spare."""
     rng = np.random.default_rng(3)
-    pilot = clustered_mean(rng.normal(size=2000), range(2000))
-    delta = smallest_difference(pilot, 50)
-    found = [clustered_mean(rng.normal(size=50) + delta, range(50)).low > 0 for _ in range(1500)]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.035)
-    assert smallest_difference(clustered_mean([1.0], ["p"])) is None
+    prompt, draw = luck(rng, setting._replace(prompts=3000))
+    smallest = smallest_difference(judged(draw, observed, setting.ties), prompt, setting.prompts).difference
+    assert smallest is not None
+    found = []
+    for _ in range(300):
+        prompt, draw = luck(rng, setting)
+        found.append(share_test(judged(draw, 0.5 + smallest, setting.ties), prompt) < 0.05)
+    assert 0.73 < np.mean(found) < (0.9 if observed == 0.5 else 0.97)
+
+
+def test_the_smallest_difference_does_not_shrink_with_the_observed_rate() -> None:
+    """Nineteen of twenty won, and ten of twenty, are studies of one size."""
+    one, other = (smallest_difference([1] * n + [0] * (20 - n), range(20)).difference for n in (19, 10))
+    assert one == pytest.approx(other) and 0.3 < one < 0.33
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [([1.0] * 20, "all judgements are equal"), ([0.5] * 20, "equal"), ([0.0] * 20, "equal")]
+)
+def test_what_did_not_vary_has_no_smallest_difference(value: list[float], reason: str) -> None:
+    found = smallest_difference(value, range(20))
+    assert found.difference is None and reason in found.reason
+
+
+def test_a_study_that_finds_nothing_says_so() -> None:
+    assert "not even a record without a loss" in smallest_difference([1, 0, 1], range(3)).reason
+    assert share_test([1, 1, 1], range(3)) > 0.05
+    assert "at least 2 prompts, found 1" in smallest_difference([1, 0], ["p", "p"]).reason
+    assert "found 0" in smallest_difference([], []).reason
+
+
+def test_a_paired_difference_has_twice_the_smallest_difference_of_its_half() -> None:
+    rng = np.random.default_rng(5)
+    a, b = (dict(zip([(f"p{n}", "k") for n in range(60)], rng.integers(0, 2, 60) * 1.0, strict=True)) for _ in "ab")
+    [found] = paired_differences({"a": a, "b": b})
+    halves = [(a[key] - b[key] + 1) / 2 for key in a]
+    assert found.smallest.difference == pytest.approx(2 * smallest_difference(halves, range(60)).difference)
+    [same] = paired_differences({"a": a, "b": a})
+    assert same.smallest.difference is None and same.smallest.reason
 
 
 def test_rule_of_three() -> None:
@@ -162,3 +205,33 @@ def test_one_labeler_or_one_prompt_has_no_two_way_interval() -> None:
         assert found.mean == 0.5 and found.low is None and "labelers" in found.reason
         assert "clusters" in estimator([1.0, 0.0], ["p", "p"], ["k", "l"]).reason
     assert two_way_proportion([], [], []).reason == "no values"
+
+
+def test_a_tie_that_nobody_was_asked_of_is_no_labelers() -> None:
+    """One person and the ties of equal texts: there is nothing to tell of other labelers."""
+    value, prompt = [1.0, 0.0, 1.0, 1.0, 0.5, 0.5], list("abcdef")
+    for who, number in ((["ann"] * 4 + [NOBODY] * 2, 1), ([NOBODY] * 6, 0)):
+        for estimator in (two_way_mean, two_way_proportion):
+            found = estimator(value, prompt, who)
+            assert found.low is None and found.reason.endswith(f"at least 2 labelers, found {number}")
+
+
+def test_ties_that_nobody_was_asked_of_dilute_what_labelers_differ_in() -> None:
+    """Half of the judgements are such ties: the labelers' part of the variance is a quarter of theirs alone."""
+    x, prompt, labeler = (np.asarray(part) for part in two_way_study(np.random.default_rng(6), 12, 5))
+    num = len(x)
+    alone = two_way_spread(x, prompt, labeler)
+    diluted = two_way_spread(
+        np.r_[x, np.full(num, x.mean())], np.r_[prompt, 12 + np.arange(num)], np.r_[labeler, np.full(num, -1)]
+    )
+    by_prompt = clustered_mean(x, prompt).stderr ** 2
+    with_ties = clustered_mean(np.r_[x, np.full(num, x.mean())], np.r_[prompt, 12 + np.arange(num)]).stderr ** 2
+    assert alone.variance > 1.5 * by_prompt
+    assert diluted.variance - with_ties == pytest.approx((alone.variance - by_prompt) / 4)
+    assert diluted.freedom <= 4
+
+
+def test_a_study_without_such_ties_is_what_it_was() -> None:
+    x, prompt, labeler = two_way_study(np.random.default_rng(7), 9, 4)
+    named = [f"l{n}" for n in labeler]
+    assert two_way_mean(x, prompt, named) == two_way_mean(x, prompt, labeler)

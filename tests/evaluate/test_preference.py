@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heedful.config import InputError
 from heedful.evaluate.preference import (
     Judged,
     differences,
@@ -175,6 +176,19 @@ def test_differences_are_paired_and_adjusted() -> None:
     assert (row["policy"], row["other"]) == ("ppo", "ppo_ptx") and row["low"] > 0.2 and row["p_adjusted"] < 0.001
     rows = {name: cell(win_rates(judged), name, "heldout")["mean"] for name in ("ppo", "ppo_ptx")}
     assert row["mean"] == pytest.approx(rows["ppo"] - rows["ppo_ptx"]) and row["p"] == row["p_adjusted"]
+
+
+def test_a_perfect_record_says_why_it_has_no_smallest_difference() -> None:
+    judged = study(12, 2, {(g, d): 1.0 for g in ("train", "heldout") for d in ("base", "instruct")})
+    row = cell(win_rates(judged), "ppo", "heldout")
+    assert row["mean"] == 1 and row["smallest_difference"] is None
+    assert row["reason"].startswith("smallest difference: all judgements are equal")
+
+
+def test_a_baseline_that_nobody_has_is_named() -> None:
+    judged = study(4)
+    with pytest.raises(InputError, match="'zzz' gave no response; known: sft, ppo"):
+        Judged(**{**vars(judged), "baseline": "zzz"})
 
 
 def test_strengths_follow_who_wins() -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heedful.config import InputError
 from heedful.evaluate.bradley_terry import BradleyTerry, Game, bradley_terry
-from heedful.evaluate.compare import holm, paired_differences, share_test, smallest_difference
+from heedful.evaluate.compare import Smallest, holm, paired_differences, share_test, smallest_difference
 from heedful.evaluate.length_control import length_controlled, style_of
 from heedful.evaluate.statistics import Estimate, clustered_proportion
 from heedful.evaluate.two_way import two_way_proportion
@@ -42,6 +43,10 @@ class Judged:
     text: Mapping[str, str]
     group: Mapping[str, LabelerGroup]
     distribution: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if self.baseline not in self.given:
+            raise InputError(f"baseline {self.baseline!r} gave no response; known: {', '.join(self.given) or 'nobody'}")
 
     @classmethod
     def of(
@@ -97,7 +102,8 @@ def win_rates(judged: Judged, two_way: bool = False) -> list[Row]:
     """Win rate of every policy against the baseline by group of labelers and kind of prompt.
 
     The p-value of ½ is adjusted over the policies of a cell (Holm).
-    `smallest_difference`: how far from ½ a win rate must lie for such a study to find it in 80 % of cases.
+    `smallest_difference`: how far from ½ a win rate must lie for such a study to find it in 80 % of cases; where it is
+    None and the win rate is not, `reason` is about it.
     """
     rows = []
     for group in [group for group in GROUPS if group in judged.group.values()]:
@@ -119,7 +125,7 @@ def _win_row(judged: Judged, name: str, group: LabelerGroup, distribution: str, 
     row |= _interval(wins.estimate, "no labeler of this group judged such a prompt")
     row |= {"wins": wins.wins, "ties": wins.ties, "losses": wins.losses, "unscored": len(asked - set(prompts))}
     row["num_labelers"] = len({o.labeler for o in found} - {NOBODY})
-    row["smallest_difference"] = smallest_difference(wins.estimate)
+    row |= _smallest(smallest_difference(value, prompts), row)
     row["p"], row["p_adjusted"] = share_test(value, prompts), None
     if two_way:
         both = two_way_proportion(value, prompts, [o.labeler for o in found])
@@ -133,13 +139,12 @@ def differences(judged: Judged) -> list[Row]:
         name: {(o.prompt_id, o.labeler): o.value for o in judged.outcomes(judged.headline, name, judged.baseline)}
         for name in judged.others()
     }
-    return [
-        {"policy": found.first, "other": found.second}
-        | _interval(found.estimate, "no judgement holds both policies and the baseline")
-        | {"p": found.p, "p_adjusted": found.p_adjusted}
-        | {"smallest_difference": smallest_difference(found.estimate)}
-        for found in paired_differences(values)
-    ]
+    rows = []
+    for found in paired_differences(values):
+        row: Row = {"policy": found.first, "other": found.second}
+        row |= _interval(found.estimate, "no judgement holds both policies and the baseline")
+        rows.append(row | {"p": found.p, "p_adjusted": found.p_adjusted} | _smallest(found.smallest, row))
+    return rows
 
 
 def games(judged: Judged) -> list[Game]:
@@ -231,6 +236,12 @@ def _ratings(judged: Judged, name: str) -> list[Rating]:
     given = judged.given[name]
     group = judged.headline
     return [r for r in judged.ratings if given.get(r.prompt_id) == r.response_id and judged.group[r.labeler] == group]
+
+
+def _smallest(found: Smallest, row: Row) -> Row:
+    """With a reason where the row's own value has none to give."""
+    why = {"reason": f"smallest difference: {found.reason}"} if found.reason and "reason" not in row else {}
+    return {"smallest_difference": found.difference} | why
 
 
 def _interval(estimate: Estimate, none: str) -> Row:
