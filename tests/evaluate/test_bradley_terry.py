@@ -130,3 +130,15 @@ def test_wrong_input_is_named() -> None:
         bradley_terry([])
     with pytest.raises(InputError, match="'z'"):
         bradley_terry(pair(1, 1, 1), "z")
+
+
+@pytest.mark.parametrize("value", [0.7, float("nan"), -1.0, 2.0])
+def test_a_value_that_is_no_outcome_is_refused(value: float) -> None:
+    """It would be rounded to one."""
+    with pytest.raises(InputError, match=f"'a' and 'b' on prompt 'p' has the value {value}"):
+        bradley_terry([*pair(3, 1, 3), Game("p", "a", "b", value)])
+
+
+def test_a_model_against_itself_is_refused() -> None:
+    with pytest.raises(InputError, match="itself"):
+        bradley_terry([*pair(3, 1, 3), Game("p", "a", "a", 0.5)])

@@ -81,8 +81,11 @@ def bradley_terry(
     is no interval. Models that no chain of games links are compared through the prior alone, with intervals to match.
 
     Raises:
-        InputError: no game, or a reference that played none.
+        InputError: no game, a reference that played none, a model against itself, or a value that is not 1, ½ or 0: a
+            probability is none of the model's three outcomes.
     """
+    for game in games:
+        _check(game)
     models = sorted({name for game in games for name in (game.first, game.second)})
     if not models:
         raise InputError("Bradley-Terry: there is no judgement of two different models")
@@ -110,6 +113,14 @@ def bradley_terry(
     elo = {name: _scaled(estimate) for name, estimate in strength.items()}
     ties = sum(game.value == 0.5 for game in games)
     return BradleyTerry(strength, elo, float(log_nu[0]), reference, len(games), ties, num_prompts)
+
+
+def _check(game: Game) -> None:
+    where = f"Bradley-Terry: the judgement of {game.first!r} and {game.second!r} on prompt {game.prompt_id!r}"
+    if game.first == game.second:
+        raise InputError(f"{where} is of one model against itself; leave it out")
+    if game.value not in (0.0, 0.5, 1.0):
+        raise InputError(f"{where} has the value {game.value}; it must be 1 (first won), 0.5 (tie) or 0 (second won)")
 
 
 def _tabulate(games: Sequence[Game], models: Sequence[str]) -> tuple[_Design, sparse.csr_array, sparse.csr_array]:
