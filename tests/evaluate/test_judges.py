@@ -1,6 +1,7 @@
 """Every judge behind the same interface: what each says, and what each leaves unsaid."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,34 @@ def test_people_judge_through_the_store(tmp_path: Path) -> None:
     assert found.unscored == {"not ranked by this labeler": 1}
     given = {name: {prompt.id: response.id} for name, response in zip("abc", responses, strict=True)}
     assert win_rate(found.rankings[:1], given, "b", "a").wins == 1
+
+
+def test_a_recorded_judge_looks_at_the_rankings_of_a_prompt_alone() -> None:
+    """A thousand prompts would else be a million looks."""
+    looks = []
+
+    class Watched(Ranking):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "responses":
+                looks.append(name)
+            return super().__getattribute__(name)
+
+    rankings = [
+        Watched(id=f"k{n}{v}", prompt_id=f"p{n}", labeler="ann", responses=(f"a{n}", f"b{n}"), rank=rank)
+        for n in range(50)
+        for v, rank in enumerate([(2, 1), (1, 2)])
+    ]
+    asked = [
+        (
+            Prompt(id=f"p{n}", text="say", user="u"),
+            [Response(id=f"{name}{n}", prompt_id=f"p{n}", text=name) for name in "ba"],
+        )
+        for n in range(51)
+    ]
+    looks.clear()
+    found = RecordedJudge(Labeler(id="ann"), rankings).judge(asked)
+    assert [verdict.rank for verdict in found] == [(2, 1)] * 50 + [None]  # the last of the two counts
+    assert len(looks) == 50
 
 
 def people(store: Store) -> list[tuple[Prompt, list[Response]]]:

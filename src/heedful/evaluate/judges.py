@@ -157,12 +157,17 @@ class RecordedJudge:
     rankings: Sequence[Ranking]
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
-        own = [ranking for ranking in self.rankings if ranking.labeler == self.labeler.id]
-        return [self._verdict(own, prompt, responses) for prompt, responses in items]
+        by_prompt: dict[str, list[Ranking]] = {}
+        for ranking in self.rankings:
+            if ranking.labeler == self.labeler.id:
+                by_prompt.setdefault(ranking.prompt_id, []).append(ranking)
+        return [_recorded(by_prompt.get(prompt.id, ()), responses) for prompt, responses in items]
 
-    def _verdict(self, own: Sequence[Ranking], prompt: Prompt, responses: Sequence[Response]) -> Verdict:
-        for ranking in reversed(own):
-            rank = dict(zip(ranking.responses, ranking.rank, strict=True))
-            if ranking.prompt_id == prompt.id and all(response.id in rank for response in responses):
-                return by_score(-rank[response.id] for response in responses)
-        return Verdict(None, "not ranked by this labeler")
+
+def _recorded(own: Sequence[Ranking], responses: Sequence[Response]) -> Verdict:
+    """By the last of one labeler's rankings of a prompt that holds all the responses."""
+    for ranking in reversed(own):
+        rank = dict(zip(ranking.responses, ranking.rank, strict=True))
+        if all(response.id in rank for response in responses):
+            return by_score(-rank[response.id] for response in responses)
+    return Verdict(None, "not ranked by this labeler")
