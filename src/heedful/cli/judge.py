@@ -1,6 +1,7 @@
 """AI labelers on the command line: what they judge, and how they did."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +14,9 @@ from heedful.cli.results import with_interval
 from heedful.config import InputError
 
 if TYPE_CHECKING:
+    from heedful.feedback.ai.labeler import Ask
     from heedful.pipeline.ai_labels import Job
+    from heedful.pipeline.ai_served import ServerConfig
     from heedful.store.database import Store
 
 NAMES = {
@@ -34,7 +37,9 @@ Place = Annotated[
         show_default=False,
     ),
 ]
-Model = Annotated[str, typer.Option(help="The model that judges: a folder, or a hub name.", show_default=False)]
+Model = Annotated[
+    str, typer.Option(help="The model that judges: a folder, a hub name, or a server's address.", show_default=False)
+]
 TemplateName = Annotated[
     str, typer.Option(help="A shipped template, such as helpful.base.en, or a YAML file.", show_default=False)
 ]
@@ -56,6 +61,14 @@ OfRound = Annotated[int | None, typer.Option(help="The turn of the loop.", min=0
 Limit = Annotated[int | None, typer.Option(help="Most sets, drawn by the seed.", min=1, show_default="all")]
 Seed = Annotated[int, typer.Option(help="Draws sets and rationales.")]
 Only = Annotated[bool, typer.Option("--estimate", help="Say what it would take, and end.")]
+Server = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--server",
+        help="How a server is asked, such as key_from=MY_KEY, price=0.15/0.60, in_flight=8; may be given again.",
+        metavar="KEY=VALUE",
+    ),
+]
 
 judge = typer.Typer(help="Let a language model judge responses, and see how it did.", no_args_is_help=True)
 
@@ -81,6 +94,7 @@ def label_with_model(
     limit: Limit = None,
     seed: Seed = 0,
     estimate: Only = False,
+    server: Server = None,
 ) -> None:
     """Let a model rank responses as a labeler: probabilities of both orders of each pair, kept as soft labels.
 
@@ -88,7 +102,7 @@ def label_with_model(
     rankings go into the store (for a file, a store in --dir) beside people's, and the table shows how far they agree.
     The same command goes on where it was stopped.
     """
-    from heedful.pipeline import ai_labels
+    from heedful.pipeline import ai_labels, ai_served
     from heedful.store.database import open_store
 
     config = ai_labels.LabelConfig(
@@ -107,14 +121,37 @@ def label_with_model(
     )
     choice = ai_labels.Choice(pool, round, limit, seed)
     ai_labels.read_template(template, shots, think)  # before a model is loaded or a store made
-    asked = ai_labels.local_ask(labeler, style)
-    with open_store(store_with(place, folder)) as store:
-        who = (ai_labels.labeler_name(config, labeler), asked)
-        job = ai_labels.open_job(config, choice, who, ai_labels.identity_of(labeler), store, folder)
-        if not job.run.done:
-            say(ai_labels.cost(job, asked))
-        if not estimate:
-            show(ai_labels.judge_items(job, store), job, store)
+    settings = ai_served.read_settings(server or [])
+    with answering(labeler, style, settings, folder) as (asked, model, identity):
+        with open_store(store_with(place, folder)) as store:
+            who = (ai_labels.labeler_name(config, model), asked)
+            job = ai_labels.open_job(config, choice, who, identity, store, folder)
+            if not job.run.done:
+                say(ai_labels.cost(job, settings.prices))
+            if not estimate:
+                show(ai_labels.judge_items(job, store), job, store)
+            for line in ai_served.said_after(job.served, settings.prices) if job.served else ():
+                say(line)
+
+
+@contextmanager
+def answering(
+    labeler: str, style: Literal["auto", "plain", "chat"], settings: "ServerConfig", folder: Path
+) -> Iterator[tuple["Ask", str, str]]:
+    """Who answers, the model's name, and what it is known by.
+
+    Raises:
+        InputError: there is no such model or server, or settings of a server for a model that is here.
+    """
+    from heedful.pipeline import ai_labels, ai_served
+
+    if ai_served.is_address(labeler):
+        with ai_served.served_ask(labeler, style, settings, folder) as served:
+            yield served, served.model, f"{served.model}: {served.told}"
+    elif settings != ai_served.ServerConfig():
+        raise InputError(f"--server is for a labeler behind a server, and {labeler} is no http:// address")
+    else:
+        yield ai_labels.local_ask(labeler, style), labeler, ai_labels.identity_of(labeler)
 
 
 def store_with(place: str, folder: Path) -> str:

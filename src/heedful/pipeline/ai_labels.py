@@ -25,11 +25,14 @@ from heedful.config import Config, InputError
 from heedful.evaluate.judges import ask
 from heedful.evaluate.statistics import Estimate, cluster_bootstrap, clustered_mean, clustered_proportion
 from heedful.feedback.ai.labeler import AILabeler, Ask
+from heedful.feedback.ai.ledger import Prices
 from heedful.feedback.ai.local import AS_IT_IS, CHAT, LocalAsk
 from heedful.feedback.ai.report import calibration_error, compared, judged_pairs, of_longer, same_position
+from heedful.feedback.ai.server import ServedModel
 from heedful.feedback.ai.template import SCORES, read_template
 from heedful.feedback.verdict import Item
 from heedful.models.checkpoint import load_policy, weights_hash
+from heedful.pipeline.ai_served import said_before
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.store.database import Store
@@ -39,6 +42,7 @@ from heedful.store.pools import Pool
 from heedful.types import Labeler, LabelerGroup, Ranking, Response
 
 CHUNK = 64  # sets judged between two looks at the clock
+SERVED_CHUNK = 1024  # the same of a server, which runs empty at the end of each
 PEOPLE = ("person", "simulated")  # whose preferences an AI labeler's are held against
 Json = dict[str, Any]
 Key = tuple[str, frozenset[str]]  # of a set: its prompt and its responses
@@ -81,6 +85,11 @@ class Job(NamedTuple):
     @property
     def items(self) -> list[Item]:
         return items_of(self.snapshot)
+
+    @property
+    def served(self) -> ServedModel | None:
+        """Who answers, where that is a server."""
+        return self.labeler.ask if isinstance(self.labeler.ask, ServedModel) else None
 
 
 def local_ask(model: str, style: Literal["auto", "plain", "chat"] = "auto") -> LocalAsk:
@@ -213,6 +222,7 @@ def judge_items(job: Job, store: Store) -> Json:
         for reason, number in (*unscored.items(), *job.snapshot.dropped.items()):
             job.run.count(reason, number)
         told = {"labeler": job.labeler.labeler.id, "num_sets": len(job.items), "num_judged": len(rankings)}
+        told |= {"how": job.served.told} if job.served else {}
         estimates = {name: found._asdict() for name, found in figures(written, job.labeler.labeler.id).items()}
         job.run.finish(**told, asked=dict(+job.labeler.counts), figures=estimates)
     own = [r for r in read_snapshot(job.run.folder / "snapshot").rankings if r.labeler == job.labeler.labeler.id]
@@ -227,9 +237,12 @@ def _judged(job: Job) -> tuple[list[Ranking], Counter[str]]:
     unscored = Counter(kept.get("unscored", {}))
     job.labeler.counts.update(kept.get("asked", {}))
     items = job.items
-    steps = -(-len(items) // CHUNK)
+    chunk = SERVED_CHUNK if job.served else CHUNK
+    steps = -(-len(items) // chunk)
     for step in job.run.track(range(done, steps), steps, f"{job.labeler.labeler.id} judges"):
-        found = ask(job.labeler, items[step * CHUNK : (step + 1) * CHUNK], job.config.purpose)
+        found = ask(job.labeler, items[step * chunk : (step + 1) * chunk], job.config.purpose)
+        if job.served:
+            job.served.check()
         lines += [ranking.model_dump_json() for ranking in found.rankings]
         unscored += found.unscored
         job.run.save_if_due(step + 1, rankings=lines, unscored=dict(unscored), asked=dict(job.labeler.counts))
@@ -284,9 +297,13 @@ def report_of(snapshot: Snapshot) -> dict[str, dict[str, Estimate]]:
     return {one.id: figures(snapshot, one.id) for one in snapshot.labelers if one.kind == "ai"}
 
 
-def cost(job: Job, asked: LocalAsk) -> str:
+def cost(job: Job, prices: Prices | None = None) -> str:
     """What judging will take, in one line."""
     labeler, items = job.labeler, job.items
+    if job.served:
+        return said_before(labeler, job.served, items, prices)
+    asked = labeler.ask
+    assert isinstance(asked, LocalAsk)
     questions = labeler.questions(items)
     labels = SCORES if job.config.by == "scores" else labeler.template.labels
     estimate = asked.estimate(questions, labels, job.config.rationale_tokens if job.config.think else 0)

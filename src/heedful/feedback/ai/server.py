@@ -109,6 +109,13 @@ class ServedModel:
         """Calls of this object that were answered, and their tokens; what the ledger knew costs nothing."""
         return self.caller.spent
 
+    def check(self) -> None:
+        """Raises InputError where no more calls are made: going on would only count what was not asked."""
+        if self.caller.over is not None:
+            raise InputError(
+                f"{self.caller.address}: {self.caller.over}; what was answered is kept: run the same command again"
+            )
+
     def choose(self, prompts: Sequence[str], labels: Sequence[str]) -> list[Outcome]:
         """`labeler.Ask.choose`."""
         if self.able.way in ("forced", "votes"):
