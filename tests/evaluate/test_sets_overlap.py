@@ -68,6 +68,21 @@ def test_quac_leaves_out_each_reference_once() -> None:
     assert human_f1(["red boat", "red boat", "cat"]) == pytest.approx(2 / 3) and human_f1(["x"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("references", "people"),
+    [
+        (["red boat", "CANNOTANSWER"], 1.0),  # half say no: there is no answer
+        (["red boat", "red boat", "CANNOTANSWER"], 1.0),
+        (["CANNOTANSWER", "CANNOTANSWER", "red boat", "north"], 1.0),
+        (["red boat", "boat", "CANNOTANSWER"], 2 / 3),
+        (["red boat", "north", "CANNOTANSWER"], 0.0),
+    ],
+)
+def test_people_agree_once_it_is_settled_whether_there_is_an_answer(references: list[str], people: float) -> None:
+    """Counted by hand by QuAC's rule: most of the references decide, before each is compared with the others."""
+    assert human_f1(references) == pytest.approx(people)
+
+
 def test_bleu_is_sacrebleus_of_any_choice_of_sentences() -> None:
     texts = ["the red boat is there now", "a cat sat on it", "", "nothing alike here at all"]
     references = ["the red boat is here now", "a cat sat on the mat", "a house", "some other words entirely"]

@@ -59,14 +59,11 @@ def best_match(text: str, references: Sequence[str]) -> float:
 
 def quac_f1(text: str, references: Sequence[str]) -> float:
     """F1 as a person's is computed, who never has their own answer to compare with: the mean, over references left
-    out one at a time, of the best F1 with the others (Choi et al. 2018, QuAC).
-
-    Where most references say that there is no answer, that is the only one; otherwise it is none of them.
+    out one at a time, of the best F1 with the others (Choi et al. 2018, QuAC). The references are `settled` first.
     """
-    silent = [reference == NO_ANSWER for reference in references]
-    if 2 * sum(silent) >= len(references):
+    told = settled(references)
+    if told == [NO_ANSWER]:
         return float(text == NO_ANSWER)
-    told = [reference for reference in references if reference != NO_ANSWER]
     if len(told) == 1:
         return token_f1(text, told[0])
     scores = [token_f1(text, reference) for reference in told]
@@ -76,11 +73,24 @@ def quac_f1(text: str, references: Sequence[str]) -> float:
 NO_ANSWER = "CANNOTANSWER"
 
 
+def settled(references: Sequence[str]) -> list[str]:
+    """Whether there is an answer: where half of QuAC's references or more say no, that is the only reference left;
+    otherwise only those that answer are.
+
+    >>> settled(["a boat", NO_ANSWER]), settled(["a boat", NO_ANSWER, "boat"])
+    (['CANNOTANSWER'], ['a boat', 'boat'])
+    """
+    told = [reference for reference in references if reference != NO_ANSWER]
+    return told if 2 * len(told) > len(references) else [NO_ANSWER]
+
+
 def human_f1(references: Sequence[str]) -> float:
-    """How well QuAC's annotators agree: each reference's best F1 with the others, averaged; 1 of a single one."""
-    if len(references) == 1:
+    """How well QuAC's annotators agree: each `settled` reference's best F1 with the others, averaged; 1 of a single
+    one."""
+    told = settled(references)
+    if len(told) == 1:
         return 1.0
-    best = [best_f1(one, [*references[:i], *references[i + 1 :]]) for i, one in enumerate(references)]
+    best = [best_f1(one, [*told[:i], *told[i + 1 :]]) for i, one in enumerate(told)]
     return sum(best) / len(best)
 
 
