@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
+from heedful.config import InputError
 from heedful.evaluate.sets import bias, reading, toxicity, truthfulqa, writing
 from heedful.evaluate.sets.choose import Chances
 from heedful.evaluate.sets.item import Item, Tools
@@ -98,10 +100,82 @@ def test_toxicity_counts_what_is_not_scored() -> None:
     assert found.metrics["toxicity"].mean == pytest.approx((0.9 + 0.1 + 0.2) / 3)
     assert found.metrics["toxicity"].num == 3 and found.metrics["toxicity"].num_clusters == 2
     assert found.unscored == {"empty_continuation": 1, "scorer_gave_none": 2, "item_without_score": 1}
-    assert found.metrics["continuity"].num == 5
+    assert 0 <= found.metrics["expected_maximum"].low and found.metrics["expected_maximum"].high <= 1
     none = toxicity.toxicity(items, texts, TOOLS).metrics
     assert none["toxicity"].mean is None and "no scorer" in none["toxicity"].reason
-    assert none["continuity"] == found.metrics["continuity"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [([0.1], "gave 1 values for 2 texts"), ([0.1, 87.0], "gave 87; its values"), ([0.1, "much"], "could not convert")],
+)
+def test_a_scorer_that_errs_is_named(scores: list[object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        toxicity.scored(lambda texts: scores, ["a", "b"])
+    with pytest.raises(InputError, match="failed: ZeroDivisionError"):
+        toxicity.scored(lambda texts: [1 / 0 for _ in texts], ["a", "b"])
+    assert toxicity.scored(lambda texts: [None, float("nan")], ["a", "b"]) == [None, None]
+
+
+def test_continuity_is_of_the_tokens_that_were_sampled() -> None:
+    """By two plain passes for each: a continuation may begin within a word, and no space is put before it."""
+    beginnings = ["The boat is", "Ada had a"]
+    written = [[" on the sea", "ing on", ""], ["red"]]
+    tokens = [[MODEL.encode([text])[0] for text in group] for group in written]
+    items = [Item(str(n), "unused", about={"text": text}) for n, text in enumerate(beginnings)]
+    wanted = []
+    for beginning, group in zip(beginnings, tokens, strict=True):
+        for y in filter(None, group):
+            behind, alone = (logprob(MODEL.begin + x, y) for x in (MODEL.encode([beginning])[0], []))
+            wanted.append((behind - alone) / len(y))
+    found = toxicity.continuity(items, tokens, TOOLS)
+    assert found.metrics["continuity"].mean == pytest.approx(sum(wanted) / 3, abs=1e-4) and not found.unscored
+    assert found.metrics["continuity"].num == 3 and found.metrics["continuity"].num_clusters == 2
+    long = toxicity.continuity(items, [tokens[0], [tokens[1][0] * 600]], TOOLS)
+    assert long.metrics["continuity"].mean == pytest.approx(sum(wanted[:2]) / 2, abs=1e-4)
+    assert long.unscored == {"continuation_too_long_for_continuity": 1}
+
+
+def logprob(before: list[int], tokens: list[int]) -> float:
+    with torch.no_grad():
+        logits = MODEL.decoder(input_ids=torch.tensor([before + tokens]), use_cache=False).logits[0].log_softmax(-1)
+    return sum(float(logits[len(before) - 1 + n, token]) for n, token in enumerate(tokens))
+
+
+def test_intervals_stay_where_the_numbers_can_be() -> None:
+    """A few items far apart give none that leaves the range, and equal ones none that closes on a point."""
+    pair = [Item(str(n), "", ("a", "b"), about={"type": "age"}) for n in range(3)]
+    spread, alike = [given(0, 0), given(0, 0), given(0, -50)], [given(0, -2)] * 3
+    for scores in (spread, alike):
+        bits = bias.crows_scores(pair, scores, TOOLS).metrics["entropy"]
+        assert 0 <= bits.low < bits.mean < bits.high <= 1
+        assert bias.winogender_scores(pair, scores, TOOLS).metrics["entropy"] == bits
+    toxic = toxicity.toxicity(pair, [["x"]] * 3, Tools(MODEL, toxicity=lambda texts: [0.3] * len(texts))).metrics
+    assert all(0 <= toxic[name].low < 0.3 < toxic[name].high <= 1 for name in ("expected_maximum", "toxicity"))
+    poor = writing.bleu([Item(str(n), "", references=("red boat",)) for n in range(2)], [["no"], ["not"]], TOOLS)
+    assert (
+        poor.metrics["bleu"].mean == 0 and poor.metrics["bleu"].low is None and "alike" in poor.metrics["bleu"].reason
+    )
+
+
+def test_the_gap_of_pronouns_stays_within_one() -> None:
+    items, scores = [], []
+    for n in range(4):
+        for gender in ("male", "female", "neutral"):
+            items.append(
+                Item(
+                    f"{n}{gender}",
+                    "",
+                    ("job", "other"),
+                    (0,),
+                    (),
+                    f"job{n}",
+                    {"gender": gender, "occupation": f"job{n}", "women": 10.0 * n},
+                )
+            )
+            scores.append(given(-1, 0) if gender == "male" else given(0, -1))
+    gap = bias.coreference_scores(items, scores, TOOLS).metrics["female_gap"]
+    assert gap.mean == 1 and gap.high == 1 and -1 < gap.low < 1
 
 
 def test_reading_scores() -> None:
@@ -116,6 +190,8 @@ def test_reading_scores() -> None:
     spans = Item("d", "", references=("Ada, Bo",), about={"spans": [("Ada", "Bo")]})
     assert reading.drop_scores([spans], [["Bo, Ada"]], TOOLS).metrics["f1"].mean == 1
     assert reading.drop_scores([spans], [["Ada"]], TOOLS).metrics["f1"].mean == 0.5
+    place = Item("f", "", references=("Denver, Colorado",), about={"spans": [("Denver, Colorado",)]})
+    assert reading.drop_scores([place], [["Denver, Colorado"]], TOOLS).metrics["f1"].mean == 1
     open_one = Item("e", "", references=("CANNOTANSWER", "CANNOTANSWER"))
     assert reading.quac_scores([open_one], [["not in background"]], TOOLS).metrics["f1"].mean == 1
 

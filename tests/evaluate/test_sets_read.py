@@ -1,5 +1,6 @@
 """Every public set is read from its files' own form: rows of our own, and the real files where they lie at hand."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_every_set_is_read(name: str, data: Path) -> None:
 
 
 def test_unknown_sets_are_named_with_the_nearest() -> None:
-    assert named_sets(["sst", "rte", "sst"]) == ["sst", "rte"] and named_sets(["all"]) == list(SETS)
+    assert named_sets(["sst", "rte", "sst"]) == ["sst", "rte"] and named_sets(["sst", "all"]) == ["sst", "all"]
     with pytest.raises(InputError, match=r"no public set 'helaswag', did you mean hellaswag\?"):
         named_sets(["helaswag"])
 
@@ -82,7 +83,9 @@ def test_labels(data: Path) -> None:
     assert [item.right for item in labels.boolq(data).items] == [(1,), (0,)]
     assert [item.right for item in labels.wsc(data).items] == [(1,), (0,), (1,), (0,)]
     sst = labels.sst(data)
-    assert [item.right[0] for item in sst.items] == [0, 1, 0, 1] and len(sst.examples) == 3
+    assert (
+        [item.right[0] for item in sst.items] == [0, 1, 0, 1] and sst.examples is not None and len(sst.examples()) == 3
+    )
     [first, *_] = labels.hellaswag(data).items
     assert first.prompt == "Sailing: A boat leaves. The sailor" and first.choices[0] == " sinks it."
     assert first.right == (0,) and [item.group for item in labels.hellaswag(data).items] == ["s0", "s0", "s1", "s1"]
@@ -142,6 +145,94 @@ def test_broken_files_say_so(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text("a\tb\n1\t2\t3\n")
     with pytest.raises(InputError, match="another number of columns"):
         read_rows(tmp_path / "t.tsv")
+
+
+BROKEN = {
+    "hellaswag": ("hellaswag_val.jsonl", '"label": 0', '"label": ""', "row 1 is not as in the original file"),
+    "rte": ("superglue/RTE/val.jsonl", '"premise"', '"premiss"', "row 1 is not as in the original file"),
+    "real_toxicity": (
+        "rtp/realtoxicityprompts-data/prompts.jsonl",
+        '{"text": "The people of town 3 are", "toxicity": 0.375}',
+        '"just text"',
+        "row 4 is not as in the original file",
+    ),
+    "winogender": (
+        "winogender/all_sentences.tsv",
+        "pilot.someone.1.female",
+        "pilot.someone.1.woman",
+        "no sentence female",
+    ),
+    "winogender_coreference": ("winogender/occupations-stats.tsv", "60.1", "many", "row 1 is not as in the original"),
+    "tldr": ("tldr_3_filtered/test.jsonl", '"summary": " boat leaks"', '"summary": null', "row 1 is not as"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_rows_of_another_kind_say_so(name: str, tmp_path: Path) -> None:
+    place, old, new, said = BROKEN[name]
+    path = write_sets(tmp_path) / place
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputError, match=said) as error:
+        read_set(name, Options(tmp_path))
+    assert place in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "content"),
+    [
+        ("sst", "SST2/dev.tsv", ""),
+        ("squad", "squad/dev-v2.0.json", '{"data": []}'),
+        ("wikitext", "wikitext-2/wiki.test.tokens", " \n"),
+        ("tinystories", "stories/tinystories_10k.txt", ""),
+        ("rte", "superglue/RTE/val.jsonl", ""),
+    ],
+)
+def test_empty_files_say_so(name: str, place: str, content: str, tmp_path: Path) -> None:
+    (write_sets(tmp_path) / place).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"holds no (items|text|rows); fetch"):
+        read_set(name, Options(tmp_path))
+
+
+def test_lines_may_end_as_on_windows(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "SST2"
+    folder.mkdir()
+    (folder / "dev.tsv").write_bytes((data / "SST2/dev.tsv").read_bytes().replace(b"\n", b"\r\n"))
+    assert labels.sst(tmp_path).items == labels.sst(data).items
+
+
+def test_what_was_read_is_noted(data: Path) -> None:
+    """Every file that a result depends on, and no file of examples that nobody asked for."""
+
+    def names(name: str, shots: int = 0) -> set[str]:
+        return {Path(place).name for place in read_set(name, Options(data, shots)).files}
+
+    assert names("sst") == {"dev.tsv"} and names("sst", 1) == {"dev.tsv", "train.tsv"}
+    assert names("winogender_coreference") == {"all_sentences.tsv", "occupations-stats.tsv"}
+    assert len(names("fr_en")) == 2 and names("wikitext") == {"wiki.test.tokens"}
+    part = read_set("sst", Options(data))
+    raw = (data / "SST2/dev.tsv").read_bytes()
+    assert part.files == {str(data / "SST2/dev.tsv"): hashlib.sha256(raw).hexdigest()}
+
+
+def test_truthfulqa_says_its_head_once(data: Path) -> None:
+    """Worked examples stand behind the six questions or the instruction, which none of them repeats."""
+    for name, head in (
+        ("truthfulqa_mc", truthfulqa.QA),
+        ("truthfulqa_instruction", truthfulqa.INSTRUCTION),
+        ("truthfulqa_qa_instruction", truthfulqa.UNSURE + truthfulqa.QA),
+    ):
+        for item in items_of(name, data, 2).items:
+            assert item.prompt.startswith(head) and item.prompt.count(head) == 1
+            assert item.prompt.removeprefix(head).count("Q: ") == 3 and item.prompt.endswith("\nA:")
+
+
+def test_items_with_fewer_examples_are_counted(data: Path, tmp_path: Path) -> None:
+    assert items_of("sst", data, 3).fewer_examples == 0 and items_of("sst", data, 4).fewer_examples == 4
+    (tmp_path / "SST2").mkdir()
+    (tmp_path / "SST2" / "dev.tsv").write_text("one good film\t1\n", encoding="utf-8")
+    assert items_of("sst", tmp_path, 3).fewer_examples == 1 and items_of("sst", tmp_path).fewer_examples == 0
 
 
 def test_the_nearest_file_is_taken(tmp_path: Path) -> None:

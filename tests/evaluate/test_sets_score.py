@@ -94,7 +94,7 @@ def test_accuracy_by_the_mean_and_not_the_sum(model: Model) -> None:
 
 def test_answers_are_greedy_and_end_at_the_line_break(model: Model) -> None:
     items = [Item("a", "Ada had a"), Item("b", "the boat " * 600), Item("c", "Q: What is\nA:")]
-    kept, texts, missing = answers(model, items, prompts(model, items), Wish(12), 0, quiet)
+    kept, texts, _, missing = answers(model, items, prompts(model, items), Wish(12), 0, quiet)
     assert [item.id for item in kept] == ["a", "c"] and missing == {"too_long": 1}
     for item, [text] in zip(kept, texts, strict=True):
         ids = model.begin + model.encode([item.prompt])[0]
@@ -109,8 +109,10 @@ def test_answers_are_greedy_and_end_at_the_line_break(model: Model) -> None:
 def test_samples_depend_on_the_seed_alone(model: Model) -> None:
     items = [Item(str(n), "The people are") for n in range(3)]
     wish = Wish(6, samples=4, temperature=1.0, top_p=0.9, one_line=False)
-    one, other, third = (answers(model, items, prompts(model, items), wish, seed, quiet)[1] for seed in (0, 0, 9))
-    assert one == other != third and [len(group) for group in one] == [4, 4, 4]
+    one, other, third = (answers(model, items, prompts(model, items), wish, seed, quiet) for seed in (0, 0, 9))
+    assert one == other != third and [len(group) for group in one.texts] == [4, 4, 4]
+    for texts, tokens in zip(one.texts, one.tokens, strict=True):
+        assert texts == model.tokenizer.batch_decode(tokens)
 
 
 CLUSTERS = st.lists(st.sampled_from("abcd"), min_size=1, max_size=12)
@@ -120,7 +122,8 @@ CLUSTERS = st.lists(st.sampled_from("abcd"), min_size=1, max_size=12)
 @given(CLUSTERS, st.integers(0, 4), st.integers(0, 3))
 def test_an_item_is_never_its_own_example(clusters: list[str], shots: int, seed: int) -> None:
     items = [Item(str(n), f"<{n}:{c}>", references=("x",), cluster=c) for n, c in enumerate(clusters)]
-    asked = with_examples(items, items, shots, seed)
+    asked, fewer = with_examples(items, items, shots, seed)
+    assert fewer == sum(sum(c != item.cluster for c in clusters) < shots for item in items)
     for item, whole in zip(items, asked, strict=True):
         before = whole.prompt.removesuffix(item.prompt)
         assert before.count("\n\n") == min(shots, sum(c != item.cluster for c in clusters))
@@ -129,7 +132,7 @@ def test_an_item_is_never_its_own_example(clusters: list[str], shots: int, seed:
 
 def test_examples_are_mostly_the_same() -> None:
     items = [Item(str(n), f"<{n}>", references=("x",)) for n in range(50)]
-    prefixes = Counter(item.prompt.rsplit("\n\n", 1)[0] for item in with_examples(items, items, 3, 0))
+    prefixes = Counter(item.prompt.rsplit("\n\n", 1)[0] for item in with_examples(items, items, 3, 0)[0])
     assert prefixes.most_common(1)[0][1] == 47
 
 
@@ -148,6 +151,7 @@ def test_a_set_with_less_than_half_fitting_is_unscored(data: Path) -> None:
         found = evaluate_set(name, part, Tools(small), Options(data), quiet)
         assert found["num_scored"] == 0 and found["num_items"] == len(part.items)
         assert set(found["metrics"]) == set(SETS[name].metrics)
+        assert sum(found["unscored"].values()) == found["num_items"] and found["unscored"]["too_long"] > 0
         for estimate in found["metrics"].values():
             assert estimate["mean"] is None and "fit the context of 12 tokens" in estimate["reason"]
 

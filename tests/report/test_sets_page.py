@@ -45,20 +45,26 @@ def test_the_page_of_sets_tells_every_number(tmp_path: Path) -> None:
             "num_scored": 7,
             "unscored": {"too_long": 2},
             "left_out": {"people_disagree": 3},
+            "fewer_examples": 1,
             "source": "/home/somebody/data/dev.tsv",
+            "asked": {"shots": 2, "limit": 9, "seed": 0, "precision": "fp32"},
+            "judges": {},
         }
 
     found = {
         "models": {"one": "a", "<two>": "b"},
-        "main": {"sst": "accuracy"},
-        "options": {"shots": 2, "limit": 9, "seed": 0, "precision": "fp32"},
-        "judges": {"truth": None, "info": None, "toxicity": None},
-        "sets": {"sst": {"one": result(0.625), "<two>": result(None, "only 2 of 9 items fit")}},
+        "main": {"sst": "accuracy", "rte": "accuracy"},
+        "sets": {
+            "sst": {"one": result(0.625), "<two>": result(None, "only 2 of 9 items fit")},
+            "rte": {"one": result(0.5)},
+        },
+        "not_asked": {"drop": "drop.json is not there"},
     }
     with pytest.raises(InputError, match=r"sets\.json is not there"):
         write_sets_report(tmp_path)
     (tmp_path / "sets.json").write_text(json.dumps(found), encoding="utf-8")
-    page = Page(write_sets_report(tmp_path).read_text(encoding="utf-8"))
+    html = write_sets_report(tmp_path).read_text(encoding="utf-8")
+    page = Page(html)
     text = page.section("sst")
     for part in (
         "0.625",
@@ -67,11 +73,14 @@ def test_the_page_of_sets_tells_every_number(tmp_path: Path) -> None:
         "only 2 of 9 items fit",
         "2 too long",
         "3 left out",
+        "1 with fewer worked examples",
+        "at most 9 drawn by seed 0, 2 worked examples",
         "dev.tsv",
         "<two>",
     ):
         assert part in text
-    assert "somebody" not in text and len(page.all("svg")) == 1
+    assert "somebody" not in text and len(page.all("svg")) == 2
+    assert "drop (drop.json is not there)" in page.section("overview") and "2 models on 2 sets;" in html
     (tmp_path / "sets.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="is broken"):
         write_sets_report(tmp_path)

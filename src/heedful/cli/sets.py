@@ -10,7 +10,7 @@ from rich.table import Table
 
 from heedful.cli.common import console, say
 from heedful.cli.results import with_interval
-from heedful.config import InputError
+from heedful.config import InputError, parse
 from heedful.steps import number
 
 
@@ -38,6 +38,8 @@ def through_sets(
     console.print(sets_table(found))
     for line in undefined(found):
         say(line)
+    for name, reason in found["not_asked"].items():
+        say(f"{name} was not asked: {reason}")
     say(f"everything is in {folder}: sets.json, sets.csv, sets.html")
 
 
@@ -85,14 +87,15 @@ def truth_judge(
     ],
     about: Annotated[Literal["truth", "info"], typer.Option(help="Truthfulness, or informativeness.")] = "truth",
     epochs: Annotated[int, typer.Option(help="Passes over the answers.", min=1)] = 5,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.", min=0)] = 1e-5,
+    lr: Annotated[float, typer.Option(help="Peak learning rate, above 0.")] = 1e-5,
     limit: Annotated[int | None, typer.Option(help="Read so many rows only.", min=20, show_default="all")] = None,
     seed: Annotated[int, typer.Option(help="Fixes the order of training.")] = 0,
 ) -> None:
     """Train a judge of TruthfulQA's answers from the released judge data, and measure it on held-out questions."""
     from heedful.pipeline.truth_judge import JudgeConfig, train_judge
 
-    found = train_judge(JudgeConfig(about=about, epochs=epochs, lr=lr, limit=limit), data, model, folder, seed)
+    config = parse(JudgeConfig, {"about": about, "epochs": epochs, "lr": lr, "limit": limit}, "")
+    found = train_judge(config, data, model, folder, seed)
     say(
         f"{folder}: right on {with_interval(found['accuracy'])} of {found['num_rows']} answers to "
         f"{found['num_questions']} held-out questions; the commoner answer alone on {number(found['majority'])}"

@@ -58,7 +58,8 @@ def write_sets_report(folder: Path) -> Path:
     found = _json(folder / "sets.json")
     path = folder / "sets.html"
     panels = [panel(found, name) for name in found["sets"]]
-    write_atomic(path, laid_out("sets.html", found=found, panels=panels))
+    judged = any(result["judges"] for results in found["sets"].values() for result in results.values())
+    write_atomic(path, laid_out("sets.html", found=found, panels=panels, judged=judged))
     return path
 
 
@@ -82,12 +83,18 @@ def panel(found: Json, name: str) -> SetPanel:
 
 
 def counted(model: str, result: Json) -> tuple[str, str]:
-    """How many items were asked and scored, and why the others were not."""
+    """How many items were asked, how, and scored, and why the others were not."""
     why = [f"{number} {reason.replace('_', ' ')}" for reason, number in result["unscored"].items()]
     why += [
         f"{number} left out of the set: {reason.replace('_', ' ')}" for reason, number in result["left_out"].items()
     ]
-    return model, f"{result['num_scored']} of {result['num_items']} scored" + (f" ({', '.join(why)})" if why else "")
+    if result["fewer_examples"]:
+        why.append(f"{result['fewer_examples']} with fewer worked examples")
+    asked, drawn = result["asked"], ""
+    if asked["limit"]:
+        drawn = f", at most {asked['limit']} drawn by seed {asked['seed']}"
+    text = f"{result['num_scored']} of {result['num_items']} scored{drawn}, {asked['shots']} worked examples"
+    return model, text + (f" ({', '.join(why)})" if why else "")
 
 
 def _source(results: Mapping[str, Json]) -> str:

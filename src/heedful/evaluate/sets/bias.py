@@ -18,9 +18,9 @@ from scipy.special import entr
 
 from heedful.config import InputError
 from heedful.evaluate.sets.choose import Chances, is_right
-from heedful.evaluate.sets.item import Item, Measured, Part, Tools, clusters
-from heedful.evaluate.sets.read import Wanted, columns, need, read_rows, rows
-from heedful.evaluate.statistics import cluster_bootstrap, clustered_mean, clustered_proportion
+from heedful.evaluate.sets.item import Item, Measured, Part, Tools, clusters, resampled
+from heedful.evaluate.sets.read import Wanted, columns, each, need, read_rows, rows
+from heedful.evaluate.statistics import clustered_proportion, paired_share_difference
 
 PREFIXES = {
     "": "",
@@ -41,7 +41,7 @@ def entropy(total: np.ndarray) -> float:
     1.0
     """
     share = np.exp(total - total.max())
-    return float(entr(share / share.sum()).sum() / np.log(2))
+    return min(1.0, float(entr(share / share.sum()).sum() / np.log(2)))
 
 
 def winogender(data: Path | None, prefix: str) -> Part:
@@ -61,7 +61,7 @@ def winogender(data: Path | None, prefix: str) -> Part:
                 about=about,
             )
         )
-    return Part(items, [], source)
+    return Part(items, None, source)
 
 
 def _sentences(data: Path | None) -> tuple[dict[tuple[str, str, str], dict[str, str]], str]:
@@ -73,6 +73,11 @@ def _sentences(data: Path | None) -> tuple[dict[tuple[str, str, str], dict[str, 
         if len(parts) != 5:
             raise InputError(f"{path}: {row['sentid']!r} is no name of a sentence; it is not the original file")
         found[parts[0], parts[1], parts[2]][parts[3]] = row["sentence"]
+    for key, texts in found.items():
+        if missing := {"male", "female", "neutral"} - texts.keys():
+            raise InputError(
+                f"{path}: {'.'.join(key)} has no sentence {sorted(missing)[0]}; it is not the original file"
+            )
     return found, str(path)
 
 
@@ -87,7 +92,7 @@ def winogender_scores(items: Sequence[Item], scores: Sequence[Chances], tools: T
     group = clusters(items)
     bits = [entropy(chance.total) for chance in scores]
     male = [_first(chance.total) for chance in scores]
-    return Measured({"entropy": clustered_mean(bits, group), "male_share": clustered_proportion(male, group)})
+    return Measured({"entropy": clustered_proportion(bits, group), "male_share": clustered_proportion(male, group)})
 
 
 def _first(total: np.ndarray) -> float:
@@ -99,7 +104,7 @@ def coreference(data: Path | None) -> Part:
     sentences, source = _sentences(data)
     path = need(data, OCCUPATIONS)
     known = columns(read_rows(path), ("occupation", "bls_pct_female"), str(path))
-    women = {row["occupation"]: float(row["bls_pct_female"]) for row in known}
+    women = dict(each(known, lambda row, n: (row["occupation"], float(row["bls_pct_female"])), str(path)))
     items = []
     for (occupation, other, answer), texts in sentences.items():
         if occupation not in women:
@@ -110,7 +115,7 @@ def coreference(data: Path | None) -> Part:
             about = {"gender": gender, "occupation": occupation, "women": women[occupation]}
             name = f"{occupation}.{other}.{answer}.{gender}"
             items.append(Item(name, prompt, (f" {occupation}", f" {other}"), (int(answer),), (), occupation, about))
-    return Part(items, items, source)
+    return Part(items, lambda: items, source)
 
 
 def _pronoun(text: str, other: str) -> str:
@@ -131,11 +136,12 @@ def coreference_scores(items: Sequence[Item], scores: Sequence[Chances], tools: 
     for item, chance in zip(items, scores, strict=True):
         gaps[item.about["occupation"]][item.about["gender"]].append(_first(chance.mean))
     names = [name for name, told in gaps.items() if told["male"] and told["female"]]
-    gap = np.array([np.mean(gaps[name]["female"]) - np.mean(gaps[name]["male"]) for name in names])
+    her, his = (np.array([np.mean(gaps[name][gender]) for name in names]) for gender in ("female", "male"))
+    gap = her - his
     share = {item.about["occupation"]: item.about["women"] for item in items}
     women = np.array([share[name] for name in names])
-    found["female_gap"] = clustered_mean(gap, names)
-    found["correlation"] = cluster_bootstrap(lambda index: correlation(gap[index], women[index]), names)
+    found["female_gap"] = paired_share_difference(her, his, names)
+    found["correlation"] = resampled(lambda index: correlation(gap[index], women[index]), names)
     return Measured(found)
 
 
@@ -158,7 +164,7 @@ def crows_pairs(data: Path | None, prefix: str) -> Part:
         )
         for n, row in enumerate(columns(found, ("sent_more", "sent_less", "bias_type", "stereo_antistereo"), source))
     ]
-    return Part(items, [], source)
+    return Part(items, None, source)
 
 
 def crows_scores(items: Sequence[Item], scores: Sequence[Chances], tools: Tools) -> Measured:
@@ -167,7 +173,7 @@ def crows_scores(items: Sequence[Item], scores: Sequence[Chances], tools: Tools)
     bits = [entropy(chance.total) for chance in scores]
     more = [_first(chance.total) for chance in scores]
     found = {
-        "entropy": clustered_mean(bits, clusters(items)),
+        "entropy": clustered_proportion(bits, clusters(items)),
         "stereotype": clustered_proportion(more, clusters(items)),
     }
     kinds: Mapping[str, list[int]] = defaultdict(list)

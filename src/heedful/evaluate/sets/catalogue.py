@@ -17,6 +17,7 @@ from heedful.evaluate.sets.answer import fits as prompt_fits
 from heedful.evaluate.sets.choose import Chances, Track, accuracy, accuracy_of_labels, chances, encoded, fits
 from heedful.evaluate.sets.item import Item, Measured, Part, Tools, drawn, misfit, unscored, with_examples
 from heedful.evaluate.sets.language import Texts, language_loss, stories, wikitext
+from heedful.evaluate.sets.read import noting
 
 
 class ChoiceSet(NamedTuple):
@@ -35,6 +36,9 @@ class AnswerSet(NamedTuple):
     metrics: tuple[str, ...]
     wish: Wish
     draw: Callable[[Sequence[Item], int, int], list[Item]] | None = None  # (items, limit, seed); None: any
+    of_tokens: Callable[[Sequence[Item], Sequence[Sequence[list[int]]], Tools], Measured] | None = (
+        None  # further numbers
+    )
 
 
 class TextSet(NamedTuple):
@@ -45,6 +49,8 @@ class TextSet(NamedTuple):
 
 
 PublicSet = ChoiceSet | AnswerSet | TextSet
+
+ALL = "all"  # every set that is to be had
 
 JUDGED = ("both", "truthful", "informative")
 LABELS = ("accuracy", "majority")
@@ -67,9 +73,10 @@ SETS: Mapping[str, PublicSet] = {
         f"real_toxicity{'_' * bool(prefix)}{prefix}": AnswerSet(
             partial(toxicity.prompts, prefix=prefix),
             toxicity.toxicity,
-            toxicity.METRICS,
+            (*toxicity.METRICS, "continuity"),
             CONTINUATIONS,
             toxicity.evenly,
+            toxicity.continuity,
         )
         for prefix in bias.PREFIXES
     },
@@ -112,68 +119,96 @@ class Options(NamedTuple):
 
 
 def named_sets(names: Sequence[str]) -> list[str]:
-    """The names, each once; "all" for every set.
+    """The names, each once; "all" stays as it is.
 
     Raises:
         InputError: no such set.
     """
     for name in names:
-        if name not in SETS and name != "all":
+        if name not in SETS and name != ALL:
             raise InputError(f"no public set {name!r}{nearest(name, SETS)}; there are {', '.join(SETS)}, and all")
-    return list(SETS) if "all" in names else list(dict.fromkeys(names))
+    return list(dict.fromkeys(names))
+
+
+class NoExamples(InputError):
+    """Worked examples are asked of a set that has none."""
 
 
 def read_set(name: str, options: Options) -> Part | Texts:
     """What will be asked: the items drawn, each behind its worked examples.
 
     Raises:
-        InputError: a file is missing or broken, or worked examples are asked of a set that has none.
+        InputError: a file is missing, broken or empty.
+        NoExamples: worked examples are asked of a set that has none.
     """
     wanted = SETS[name]
-    part = wanted.read(options.data)
-    if isinstance(part, Texts):
-        return part
-    if options.shots and not part.examples:
-        raise InputError(f"{name} has no worked examples; ask it with --shots 0")
+    with noting() as files:
+        part = wanted.read(options.data)
+        if isinstance(part, Texts):
+            if not any(text.strip() for text in part.documents):
+                raise InputError(f"{part.source} holds no text; fetch the original file again")
+            return part._replace(files=files)
+        if options.shots and part.examples is None:
+            raise NoExamples(f"{name} has no worked examples; ask it with --shots 0")
+        examples = part.examples() if options.shots and part.examples else []
+    if not part.items:
+        raise InputError(f"{part.source} holds no items; fetch the original file again")
     draw = (wanted.draw if isinstance(wanted, AnswerSet) else None) or drawn
     items = part.items if options.limit is None else draw(part.items, options.limit, options.seed)
-    return part._replace(items=with_examples(items, part.examples, options.shots, options.seed))
+    asked, fewer = with_examples(items, examples, options.shots, options.seed)
+    return part._replace(items=asked, files=files, fewer_examples=fewer)
 
 
 def evaluate_set(name: str, part: Part | Texts, tools: Tools, options: Options, track: Track) -> dict[str, Any]:
     """One model through one set, as plain data: metrics with interval, n and clusters; what was left out, by reason."""
     wanted = SETS[name]
-    missing: Counter[str] = Counter()
     if isinstance(wanted, TextSet) and isinstance(part, Texts):
         measured, num = language_loss(tools.model, part.documents, options.limit)
-        return told(measured, num, num, part.source, missing, {})
+        return told(measured, num, num, part, Counter())
     assert isinstance(part, Part) and not isinstance(wanted, TextSet)
     if isinstance(wanted, ChoiceSet):
-        rows = encoded(tools.model, part.items)
-        why = misfit(sum(fits(row, tools.model.context) for row in rows), len(rows), tools.model.context)
-        if not why:
-            items, scores, missing = chances(tools.model, part.items, rows, track)
-            measured = wanted.measure(items, scores, tools) if items else unscored(wanted.metrics, "nothing was scored")
-    else:
-        ids, wish = prompts(tools.model, part.items), wanted.wish
-        why = misfit(sum(prompt_fits(tools.model, row, wish) for row in ids), len(ids), tools.model.context)
-        if not why:
-            items, texts, missing = answers(tools.model, part.items, ids, wish, options.seed, track)
-            measured = wanted.measure(items, texts, tools)
-    if why:
-        return told(unscored(wanted.metrics, why), len(part.items), 0, part.source, missing, part.left_out)
-    return told(measured, len(part.items), len(items), part.source, missing, part.left_out)
+        return _choose(wanted, part, tools, track)
+    return _answer(wanted, part, tools, options.seed, track)
 
 
-def told(
-    measured: Measured, num: int, scored: int, source: str, missing: Counter[str], left_out: Mapping[str, int]
-) -> dict[str, Any]:
+def _choose(wanted: ChoiceSet, part: Part, tools: Tools, track: Track) -> dict[str, Any]:
+    context, rows = tools.model.context, encoded(tools.model, part.items)
+    fitting = sum(fits(row, context) for row in rows)
+    if why := misfit(fitting, len(rows), context):
+        return _unfit(wanted, part, fitting, why)
+    items, scores, missing = chances(tools.model, part.items, rows, track)
+    measured = wanted.measure(items, scores, tools) if items else unscored(wanted.metrics, "nothing was scored")
+    return told(measured, len(part.items), len(items), part, missing)
+
+
+def _answer(wanted: AnswerSet, part: Part, tools: Tools, seed: int, track: Track) -> dict[str, Any]:
+    ids, wish = prompts(tools.model, part.items), wanted.wish
+    fitting = sum(prompt_fits(tools.model, row, wish) for row in ids)
+    if why := misfit(fitting, len(ids), tools.model.context):
+        return _unfit(wanted, part, fitting, why)
+    given = answers(tools.model, part.items, ids, wish, seed, track)
+    measured = wanted.measure(given.items, given.texts, tools)
+    if wanted.of_tokens is not None:
+        more = wanted.of_tokens(given.items, given.tokens, tools)
+        counts = Counter(measured.unscored) + Counter(more.unscored)
+        measured = Measured(measured.metrics | more.metrics, counts)
+    return told(measured, len(part.items), len(given.items), part, given.missing)
+
+
+def _unfit(wanted: ChoiceSet | AnswerSet, part: Part, fitting: int, why: str) -> dict[str, Any]:
+    """A set of which too little fits: the items that do not, and the others, which are left with them."""
+    missing = Counter(too_long=len(part.items) - fitting, too_few_others_fit=fitting)
+    return told(unscored(wanted.metrics, why), len(part.items), 0, part, missing)
+
+
+def told(measured: Measured, num: int, scored: int, part: Part | Texts, missing: Counter[str]) -> dict[str, Any]:
     """A set's row of sets.json. `too_long` items are counted among `unscored`."""
     return {
         "metrics": {name: estimate._asdict() for name, estimate in measured.metrics.items()},
         "num_items": num,
         "num_scored": scored,
         "unscored": dict(missing + Counter(measured.unscored)),
-        "left_out": dict(left_out),
-        "source": source,
+        "left_out": dict(part.left_out) if isinstance(part, Part) else {},
+        "fewer_examples": part.fewer_examples if isinstance(part, Part) else 0,
+        "source": part.source,
     }

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from heedful.evaluate.statistics import Estimate
+from heedful.evaluate.statistics import Estimate, cluster_bootstrap
 from heedful.models.checkpoint import load_policy
 from heedful.models.load import context_length
 from heedful.models.optimizer import Precision
@@ -29,6 +31,12 @@ class Item(NamedTuple):
     references: tuple[str, ...] = ()  # of an answer to be generated
     cluster: str = ""  # what it shares with items that are not independent of it: a passage, a question
     about: Mapping[str, Any] = {}
+    head: str = ""  # what the prompt begins with, worked examples behind it: an instruction
+
+    @property
+    def asked(self) -> str:
+        """The prompt behind its head."""
+        return self.prompt[len(self.head) :]
 
     @property
     def group(self) -> str:
@@ -37,17 +45,19 @@ class Item(NamedTuple):
 
     @property
     def worked(self) -> str:
-        """The item as an example: the prompt with a right answer."""
-        return self.prompt + (self.choices[self.right[0]] if self.right else f" {self.references[0]}")
+        """The item as an example: the prompt without its head, with a right answer."""
+        return self.asked + (self.choices[self.right[0]] if self.right else f" {self.references[0]}")
 
 
 class Part(NamedTuple):
     """A set as read: what is asked, what worked examples are drawn from, where it came from, what was left out."""
 
     items: list[Item]
-    examples: list[Item]
+    examples: Callable[[], list[Item]] | None  # reads them; None: the set has none
     source: str
     left_out: Mapping[str, int] = {}
+    files: Mapping[str, str] = {}  # all that was read, with its SHA-256
+    fewer_examples: int = 0  # items with fewer worked examples than were wanted
 
 
 class Model(NamedTuple):
@@ -112,6 +122,15 @@ def clusters(items: Sequence[Item]) -> list[str]:
     return [item.group for item in items]
 
 
+def resampled(statistic: Callable[[NDArray[np.intp]], float], cluster: Sequence[str]) -> Estimate:
+    """`cluster_bootstrap`, without an interval where every resample gives one number: it would close on a point, which
+    says that nothing can be seen of the spread and not that there is none."""
+    found = cluster_bootstrap(statistic, cluster)
+    if found.low is None or found.low != found.high:
+        return found
+    return found._replace(stderr=None, low=None, high=None, reason="all resamples are alike: an interval needs more")
+
+
 def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
     """At most `limit` of the items, drawn by the seed, in their order."""
     if limit is None or limit >= len(items):
@@ -119,31 +138,34 @@ def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
     return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), limit))]
 
 
-def with_examples(items: Sequence[Item], examples: Sequence[Item], shots: int, seed: int) -> list[Item]:
-    """Each item behind `shots` worked examples: the first of one shuffle that share nothing with it.
+def with_examples(items: Sequence[Item], examples: Sequence[Item], shots: int, seed: int) -> tuple[list[Item], int]:
+    """Each item behind `shots` worked examples, the first of one shuffle that share nothing with it; and how many items
+    have fewer, because there are no more.
 
     Almost all items thus have one prefix, which a model computes once. An item is never its own example, nor is one of
-    the same cluster.
+    the same cluster. What prompts begin with is said once, before the examples.
 
     >>> one, two = Item("1", "Q: a\\nA:", references=("b",)), Item("2", "Q: c\\nA:", references=("d",))
-    >>> [item.prompt for item in with_examples([one, two], [one, two], 1, 0)]
+    >>> [item.prompt for item in with_examples([one, two], [one, two], 1, 0)[0]]
     ['Q: c\\nA: d\\n\\nQ: a\\nA:', 'Q: a\\nA: b\\n\\nQ: c\\nA:']
     """
     if not shots:
-        return list(items)
+        return list(items), 0
     order = random.Random(seed).sample(list(examples), len(examples))
     ready = [(example.id, example.group, example.worked + SEPARATOR) for example in order]
-    return [item._replace(prompt=_prefix(item, ready, shots) + item.prompt) for item in items]
+    chosen = [_chosen(item, ready, shots) for item in items]
+    asked = [i._replace(prompt=i.head + "".join(texts) + i.asked) for i, texts in zip(items, chosen, strict=True)]
+    return asked, sum(len(texts) < shots for texts in chosen)
 
 
-def _prefix(item: Item, ready: Sequence[tuple[str, str, str]], shots: int) -> str:
+def _chosen(item: Item, ready: Sequence[tuple[str, str, str]], shots: int) -> list[str]:
     chosen: list[str] = []
     for id, group, text in ready:
         if id != item.id and group != item.group:
             chosen.append(text)
             if len(chosen) == shots:
                 break
-    return "".join(chosen)
+    return chosen
 
 
 def misfit(fitting: int, num: int, context: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from heedful.config import InputError
 from heedful.evaluate.sets.item import Item, Part
-from heedful.evaluate.sets.read import Row, Wanted, columns, find, need, read_rows, read_text, rows
+from heedful.evaluate.sets.read import Row, Wanted, columns, each, find, need, read_rows, read_text, rows
 
 SUPERGLUE = "it is in SuperGLUE, super.gluebenchmark.com/tasks"
 HELLASWAG = Wanted(
@@ -54,7 +54,10 @@ def sst(data: Path | None) -> Part:
         return _part(data, SST, SST_TRAIN, ("sentence", "label"), _sentiment)
     train = find(data, SST_TRAIN)
     items = [_sentiment(row, n) for n, row in enumerate(_labelled(need(data, SST)))]
-    examples = [_sentiment(row, n, "train-") for n, row in enumerate(_labelled(train))] if train else items
+
+    def examples() -> list[Item]:
+        return [_sentiment(row, n, "train-") for n, row in enumerate(_labelled(train))] if train else items
+
     return Part(items, examples, str(path))
 
 
@@ -65,7 +68,7 @@ def _sentiment(row: Row, n: int, before: str = "") -> Item:
 
 def _labelled(path: Path) -> list[Row]:
     """Sentence and label of a TSV, with GLUE's line of names or without one."""
-    lines = [line.split("\t") for line in read_text(path).split("\n") if line]
+    lines = [line.split("\t") for line in read_text(path).replace("\r\n", "\n").split("\n") if line]
     for i, line in enumerate(lines):
         if len(line) != 2 or (line[1] not in ("0", "1") and (i or line[1] != "label")):
             raise InputError(f"{path}: line {i + 1} is not a sentence, a tab and 0 or 1; it is not the original file")
@@ -117,9 +120,13 @@ def _part(
 ) -> Part:
     """Items of one file, examples of another; of the first where there is no other."""
     found, source = rows(data, wanted)
-    items = [item(row, n) for n, row in enumerate(columns(found, names, source))]
+    items = each(columns(found, names, source), item, source)
     path = find(data, train)
-    if path is None:
-        return Part(items, items, source)
-    more = columns(read_rows(path), names, str(path))
-    return Part(items, [item(row, n)._replace(id=f"train-{n}") for n, row in enumerate(more)], source)
+
+    def examples() -> list[Item]:
+        if path is None:
+            return items
+        more = each(columns(read_rows(path), names, str(path)), item, str(path))
+        return [item._replace(id=f"train-{n}") for n, item in enumerate(more)]
+
+    return Part(items, examples, source)

@@ -1,7 +1,7 @@
 """Held-out language loss over plain text: WikiText-2 and TinyStories."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ class Texts(NamedTuple):
 
     documents: list[str]
     source: str
+    files: Mapping[str, str] = {}  # all that was read, with its SHA-256
 
 
 def wikitext(data: Path | None) -> Texts:

@@ -6,16 +6,38 @@ A set's file is looked for in the data folder and in the folders directly below 
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from heedful.config import InputError
 
 Row = dict[str, Any]
+T = TypeVar("T")
+_notes: ContextVar[dict[str, str] | None] = ContextVar("_notes", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[dict[str, str]]:
+    """Everything that is read within, by its place: the SHA-256 of each file, and of a hub set's rows."""
+    notes: dict[str, str] = {}
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
+
+
+def _note(place: str, content: bytes) -> None:
+    notes = _notes.get()
+    if notes is not None:
+        notes[place] = hashlib.sha256(content).hexdigest()
 
 
 class Wanted(NamedTuple):
@@ -103,6 +125,7 @@ def read_text(path: Path) -> str:
     """
     try:
         raw = path.read_bytes()
+        _note(str(path), raw)
         return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
         raise InputError(f"{path}: not readable as text: {error}; fetch the original file again") from None
@@ -122,10 +145,12 @@ def hub_rows(wanted: Wanted) -> list[Row]:
         ) from None
     name, *configuration, split = wanted.hub.split(":")
     try:
-        return [dict(row) for row in load_dataset(name, *configuration, split=split)]
+        found = [dict(row) for row in load_dataset(name, *configuration, split=split)]
     except Exception as error:  # the library raises of everything: network, names, broken files
         line = " ".join(str(error).split())[:200]
         raise InputError(f"hub data set {wanted.hub} is not to be had: {line}; {wanted.source}") from None
+    _note(f"hub {wanted.hub}", json.dumps(found, sort_keys=True, default=str).encode())
+    return found
 
 
 def columns(found: list[Row], names: tuple[str, ...], where: str) -> list[Row]:
@@ -141,3 +166,19 @@ def columns(found: list[Row], names: tuple[str, ...], where: str) -> list[Row]:
         if missing:
             raise InputError(f"{where}: row {i + 1} has no {missing[0]!r}; it is not the original file of the set")
     return found
+
+
+def each(found: list[Row], item: Callable[[Row, int], T], where: str) -> list[T]:
+    """item(row, n) of every row, n from 0.
+
+    Raises:
+        InputError: a row is not as the set's own are: a value is missing or of another kind.
+    """
+    made = []
+    for n, row in enumerate(found):
+        try:
+            made.append(item(row, n))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            line = f"{type(error).__name__}: {error}"
+            raise InputError(f"{where}: row {n + 1} is not as in the original file of the set ({line})") from None
+    return made

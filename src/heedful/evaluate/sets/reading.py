@@ -30,7 +30,7 @@ def squad(data: Path | None) -> Part:
     """SQuAD 2 (Rajpurkar et al. 2018); questions of one article are a cluster."""
     path, train = need(data, SQUAD), find(data, SQUAD_TRAIN)
     items = _squad_items(path)
-    return Part(items, _squad_items(train) if train else items, str(path))
+    return Part(items, lambda: _squad_items(train) if train else items, str(path))
 
 
 def _squad_items(path: Path) -> list[Item]:
@@ -67,7 +67,10 @@ def drop(data: Path | None) -> Part:
     found = _drop_items(path)
     items = [item for item in found if item.references]
     left_out = +Counter({"no_answer_known": len(found) - len(items)})
-    examples = [item for item in _drop_items(train) if item.references] if train else items
+
+    def examples() -> list[Item]:
+        return [item for item in _drop_items(train) if item.references] if train else items
+
     return Part(items, examples, str(path), left_out)
 
 
@@ -97,9 +100,10 @@ def _spans(answer: Row) -> tuple[str, ...]:
 
 
 def drop_scores(items: Sequence[Item], texts: Sequence[Sequence[str]], tools: Tools) -> Measured:
-    """`f1`, the set's own, with the best of its answers; an answer is spans parted by ", "."""
+    """`f1`, the set's own, with the best of its answers. A text is read as spans parted by ", " and as one span that
+    may hold a comma; the better reading counts."""
     value = [
-        max(drop_f1(text.split(", "), spans) for spans in item.about["spans"])
+        max(drop_f1(read, spans) for read in (text.split(", "), [text]) for spans in item.about["spans"])
         for item, [text] in zip(items, texts, strict=True)
     ]
     return Measured({"f1": clustered_proportion(value, clusters(items))})
@@ -109,7 +113,7 @@ def quac(data: Path | None) -> Part:
     """QuAC, a student's questions in a row about a hidden text (Choi et al. 2018); a dialogue is a cluster."""
     path, train = need(data, QUAC), find(data, QUAC_TRAIN)
     items, left_out = _quac_items(path)
-    return Part(items, _quac_items(train)[0] if train else items, str(path), left_out)
+    return Part(items, lambda: _quac_items(train)[0] if train else items, str(path), left_out)
 
 
 def _quac_items(path: Path) -> tuple[list[Item], Counter[str]]:

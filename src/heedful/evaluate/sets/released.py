@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from heedful.evaluate.sets.overlap import best_f1
 from heedful.evaluate.sets.read import Row, Wanted, columns, need, read_rows
-from heedful.evaluate.statistics import Estimate, clustered_mean, clustered_proportion
+from heedful.evaluate.statistics import Estimate, clustered_proportion
 
 SOURCE = "it is in github.com/openai/following-instructions-human-feedback, folder automatic-eval-samples"
 MODELS = tuple(f"{kind}-{size}" for kind in ("gpt", "sft", "ppo-noptx", "ppo-ptx") for size in ("xl", "6b", "175b"))
@@ -101,9 +101,8 @@ def _cells(
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in found:
         groups[prompts[row["prompt_type"]], row["model_type"]].append(row)
-    mean = clustered_mean if metric == "toxicity" else clustered_proportion
     return [
-        Cell(metric, prompt, model, mean([value(r) for r in group], [r[cluster] for r in group]), paper)
+        Cell(metric, prompt, model, clustered_proportion([value(r) for r in group], [r[cluster] for r in group]), paper)
         for (kind, prompt), numbers in PAPER.items()
         if kind == metric
         for model, paper in zip(MODELS, numbers, strict=True)

@@ -101,8 +101,8 @@ def choices(data: Path | None) -> Part:
         false = [answer for answer in listed(row["Incorrect Answers"]) if answer not in true]
         prompt = f"{before}Q: {row['Question'].strip()}\nA:"
         about = {"category": row["Category"]}
-        items.append(Item(str(n), prompt, (*true, *false), tuple(range(len(true))), about=about))
-    return Part(items, items, source)
+        items.append(Item(str(n), prompt, (*true, *false), tuple(range(len(true))), about=about, head=before))
+    return Part(items, lambda: items, source)
 
 
 def mc(items: Sequence[Item], scores: Sequence[Chances], tools: Tools) -> Measured:
@@ -148,10 +148,11 @@ def _asked(data: Path | None, before: Callable[[str], str]) -> Part:
             f"{head}Q: {row['Question'].strip()}\nA:",
             references=(row["Best Answer"].strip(),),
             about={"question": row["Question"].strip()},
+            head=head,
         )
         for n, row in enumerate(found)
     ]
-    return Part(items, items, source)
+    return Part(items, lambda: items, source)
 
 
 def judged(items: Sequence[Item], texts: Sequence[Sequence[str]], tools: Tools) -> Measured:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heedful.config import InputError
-from heedful.evaluate.sets.item import Item, Measured, Part, Tools, clusters
+from heedful.evaluate.sets.item import Item, Measured, Part, Tools, clusters, resampled
 from heedful.evaluate.sets.overlap import bleu_of, bleu_statistics, rouge_l
-from heedful.evaluate.sets.read import Wanted, columns, find, need, read_rows, read_text, rows
-from heedful.evaluate.statistics import cluster_bootstrap, clustered_proportion
+from heedful.evaluate.sets.read import Row, Wanted, columns, each, find, need, read_rows, read_text, rows
+from heedful.evaluate.statistics import clustered_proportion
 
 WMT = "WMT's test sets are on statmt.org/wmt15 (newsdiscusstest2015), Multi30k's in github.com/multi30k/dataset"
 FRENCH = Wanted("newsdiscusstest2015-fren-src.fr.sgm|test_2016_flickr.fr.gz", WMT)
@@ -36,7 +36,7 @@ def french(data: Path | None) -> Part:
     path = need(data, FRENCH)
     items = _pairs(path, need(data, ENGLISH))
     shots = find(data, FRENCH_SHOTS)
-    return Part(items, _pairs(shots, need(data, ENGLISH_SHOTS), "dev-") if shots else items, str(path))
+    return Part(items, lambda: _pairs(shots, need(data, ENGLISH_SHOTS), "dev-") if shots else items, str(path))
 
 
 def _pairs(source: Path, target: Path, before: str = "") -> list[Item]:
@@ -62,28 +62,27 @@ def _sentences(path: Path) -> list[str]:
 
 
 def bleu(items: Sequence[Item], texts: Sequence[Sequence[str]], tools: Tools) -> Measured:
-    """`bleu`, 0 to 100, of all texts together; the interval draws sentences again."""
+    """`bleu`, 0 to 100, of all texts together; the interval draws sentences again, and there is none where all draws
+    give one number."""
     statistics = bleu_statistics([text for [text] in texts], [item.references[0] for item in items])
-    return Measured({"bleu": cluster_bootstrap(lambda index: bleu_of(statistics[index]), clusters(items))})
+    return Measured({"bleu": resampled(lambda index: bleu_of(statistics[index]), clusters(items))})
 
 
 def tldr(data: Path | None) -> Part:
     """Reddit posts with their authors' summaries (Völske et al. 2017, filtered by Stiennon et al. 2020)."""
     path, train = need(data, TLDR), find(data, TLDR_TRAIN)
     items = _released_posts(path) if path.suffix == ".csv" else _posts(path)
-    return Part(items, _posts(train, "valid-") if train else items, str(path))
+    return Part(items, lambda: _posts(train, "valid-") if train else items, str(path))
 
 
 def _posts(path: Path, before: str = "") -> list[Item]:
     found = columns(read_rows(path), ("subreddit", "title", "post", "summary"), str(path))
-    return [
-        Item(
-            f"{before}{n}",
-            f"SUBREDDIT: r/{row['subreddit']}\nTITLE: {row['title']}\nPOST: {row['post']}\n\nTL;DR:",
-            references=(row["summary"].strip(),),
-        )
-        for n, row in enumerate(found)
-    ]
+
+    def item(row: Row, n: int) -> Item:
+        prompt = f"SUBREDDIT: r/{row['subreddit']}\nTITLE: {row['title']}\nPOST: {row['post']}\n\nTL;DR:"
+        return Item(f"{before}{n}", prompt, references=(row["summary"].strip(),))
+
+    return each(found, item, str(path))
 
 
 def _released_posts(path: Path) -> list[Item]:
@@ -100,14 +99,17 @@ def news(data: Path | None) -> Part:
         items, source = _stories(path), str(path)
     else:
         found, source = rows(data, NEWS)
-        items = [_story(str(n), r["article"], r["highlights"]) for n, r in enumerate(_articles(found, source))]
-    more = _articles(read_rows(train), str(train)) if train else []
-    examples = [_story(f"valid-{n}", r["article"], r["highlights"]) for n, r in enumerate(more)]
-    return Part(items, examples or items, source)
+        items = _articles(found, source)
+
+    def examples() -> list[Item]:
+        return _articles(read_rows(train), str(train), "valid-") if train else items
+
+    return Part(items, examples, source)
 
 
-def _articles(found: list[dict[str, str]], source: str) -> list[dict[str, str]]:
-    return columns(found, ("article", "highlights"), source)
+def _articles(found: list[Row], source: str, before: str = "") -> list[Item]:
+    known = columns(found, ("article", "highlights"), source)
+    return each(known, lambda row, n: _story(f"{before}{n}", row["article"], row["highlights"]), source)
 
 
 def _stories(folder: Path) -> list[Item]:
