@@ -14,10 +14,10 @@ import torch
 
 from heedful.batch import Rows, pad_to
 from heedful.config import InputError
-from heedful.engine.sample import Sampled
+from heedful.engine.sample import Sampled, score_rows
 from heedful.losses.masked import masked_whiten
 from heedful.losses.ppo import gae, kl_penalized_reward
-from heedful.models.heads import Policy, ValueModel
+from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.lora import Reference
 from heedful.models.optimizer import Precision, autocast
 from heedful.run import Run, read_jsonl, write_atomic
@@ -28,6 +28,11 @@ from heedful.types import Prompt, Response
 
 TRACE = "trace.json"
 Score = Callable[[list[Prompt], Sampled], torch.Tensor]  # N prompts with their N responses → (N,), on any device
+
+
+def by_reward_model(model: RewardModel, max_tokens: int, precision: Precision) -> Score:
+    """What the reward model gives a response, in passes of at most max_tokens."""
+    return lambda prompts, sampled: score_rows(model, sampled.rows, max_tokens, precision)
 
 
 def scored(score: Score, prompts: list[Prompt], sampled: Sampled, device: torch.device) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Responses, scores and language losses in bulk: what stages ask of models without training them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -139,6 +139,19 @@ def prompt_order(num_prompts: int, first: int, number: int, seed: int, each: int
         shuffled = torch.randperm(num_prompts, generator=torch.Generator().manual_seed(seed * 1000 + round)).tolist()
         order += shuffled[place : place + number - len(order)]
     return [index for index in order for _ in range(each)]
+
+
+Generate = Callable[[Sequence[int], int], Sampled]  # prompt indices, number of the first episode
+
+
+def responses_by(sampler: Sampler, tokens: Sequence[list[int]], each: int, seed: int) -> Generate:
+    """Samples `each` responses to every prompt (token ids) side by side; an episode's number decides its draws."""
+
+    def generate(index: Sequence[int], first: int) -> Sampled:
+        seeds = [(seed << 32) + first + n for n in range(0, len(index), each)]
+        return sampler([tokens[i] for i in index[::each]], seeds, [each] * len(seeds))
+
+    return generate
 
 
 def score_rows(model: RewardModel, rows: Rows, max_tokens: int, precision: Precision) -> torch.Tensor:

@@ -15,7 +15,7 @@ Command: heedful ppo RECIPE --dir DIR
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -24,8 +24,8 @@ from pydantic import Field, model_validator
 
 from heedful.batch import Rows, Texts, pad_to
 from heedful.config import Config, InputError
-from heedful.engine.follow import Score, by_token, scored, write_trace
-from heedful.engine.sample import Sampled, Sampler, prompt_order, score_rows
+from heedful.engine.follow import Score, by_reward_model, by_token, scored, write_trace
+from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by, score_rows
 from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
 from heedful.losses.masked import explained_variance, masked_mean, masked_whiten
 from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
@@ -111,7 +111,6 @@ class Rollout(NamedTuple):
 
 
 MicroBatch = tuple[Rows, tuple[slice, slice]]  # rows, and their places in the rollout's (N, R)
-Generate = Callable[[Sequence[int], int], Sampled]  # prompt indices, number of the first episode
 
 
 @torch.no_grad()
@@ -330,16 +329,6 @@ def check_start(iteration: int, stats: dict[str, float], first: dict[str, float]
         )
 
 
-def responses_by(sampler: Sampler, tokens: Sequence[list[int]], each: int, seed: int) -> Generate:
-    """Samples `each` responses to every prompt (token ids) side by side; an episode's number decides its draws."""
-
-    def generate(index: Sequence[int], first: int) -> Sampled:
-        seeds = [(seed << 32) + first + n for n in range(0, len(index), each)]
-        return sampler([tokens[i] for i in index[::each]], seeds, [each] * len(seeds))
-
-    return generate
-
-
 def main(
     config: PPOConfig,
     run: Run,
@@ -384,11 +373,7 @@ def main(
         if config.activation_checkpointing:
             checkpoint_activations(each)
     ref_policy: Reference = BasePolicy(policy) if config.lora_rank else load_policy(policy_folder)[0]
-
-    def by_reward_model(prompts: Sequence[Prompt], sampled: Sampled) -> torch.Tensor:
-        return score_rows(reward_model, sampled.rows, config.max_tokens, config.precision)
-
-    score = score or by_reward_model
+    score = score or by_reward_model(reward_model, config.max_tokens, config.precision)
     train(config, policy, ref_policy, value_model, kept, generate, score, pretraining, run)
     if followed is not None:
         write_trace(run, followed, Encoder(tokenizer, format), policy, ref_policy, value_model, score, config)
