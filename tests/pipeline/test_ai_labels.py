@@ -159,7 +159,7 @@ def test_real_comparisons_are_judged_and_what_is_too_long_is_counted(
     assert results["num_judged"] > 5 and counts["long"] > 5 and "exceed the model's context" in said
     assert results["asked"]["long"] >= counts["long"]  # a set is too long in one order or in both
     alignment = results["figures"]["alignment"]
-    assert alignment["num"] >= results["num_judged"] and alignment["low"] < 0.5 < alignment["high"]  # chance
+    assert alignment["num"] >= results["num_judged"] and alignment["low"] < 0.5  # it knows stories alone
     assert (tmp_path / "judged" / "store.db").exists() and "read as hh" in said
 
 
