@@ -209,7 +209,7 @@ def test_the_walk_names_enough() -> None:
     assert len(set(named(DOCS / "data_flow.md"))) > 40
 
 
-@pytest.mark.parametrize("call", [("losses.ppo.gea", ""), ("losses.ppo.gae", "reward, no_such"), ("stages.dpo", "")])
+@pytest.mark.parametrize("call", [("losses.ppo.gea", ""), ("losses.ppo.gae", "reward, no_such"), ("stages.dqn", "")])
 def test_wrong_names_are_noticed(call: tuple[str, str]) -> None:
     with pytest.raises((AttributeError, AssertionError)):
         check_name(*call)

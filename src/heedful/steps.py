@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the store takes a while to load, and every command knows of
     from heedful.store.progress import Work
 
 State = Literal["done", "running", "waiting", "stopped", "not begun"]
+# Stages that make a policy better by what is preferred, as recipes name them.
+OPTIMISERS = ("ppo", "reinforce", "rloo", "grpo", "dpo")
 DEEPEST = 4  # folders between a run's own and a step's, counted with the step's
 MOST_ENTRIES = 50_000  # files and folders that are looked at in search of steps
 MOST_BYTES = 2**22  # of a log that are read, from its end
@@ -60,9 +62,14 @@ def existing_run(folder: Path) -> dict[str, Any]:
     return found
 
 
+def optimised_in(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The policies that a recipe optimises: each one's name and settings, in the order of `OPTIMISERS`."""
+    return {name: config for stage in OPTIMISERS for name, config in recipe.get(stage, {}).items()}
+
+
 def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     """The folders of a recipe's steps, in the order in which they are begun."""
-    sft, multitask, ppo = list(recipe["sft"]), list(recipe.get("multitask", {})), list(recipe["ppo"])
+    sft, multitask, optimised = list(recipe["sft"]), list(recipe.get("multitask", {})), list(optimised_in(recipe))
     start, wanted = recipe["start_name"], recipe["evaluate"]
     steps = ["data"]
     steps += ["pretrain"] if recipe["pretrain"] else []
@@ -79,12 +86,12 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
             folds = range(1, 1 + recipe["reward_model_folds"] * last)
             names += ["folds"] if folds else []
             names += [*(f"folds/model-{fold}" for fold in folds), *(f"folds/scores-{fold}" for fold in folds)]
-        steps += [f"round-{n}/{name}" if name[0] != "." else name[3:] for name in [*names, *ppo]]
+        steps += [f"round-{n}/{name}" if name[0] != "." else name[3:] for name in [*names, *optimised]]
     steps += [f"evaluation/best_of_{wanted['best_of']}"] if wanted["best_of"] else []
     steps.append(f"evaluation/{start}")
     steps += [f"evaluation/{start}_prompted"] if wanted["prompted"] else []
-    begun = ["ppo_start"] if ppo and recipe["ppo_start"] == wanted["baseline"] != start else []
-    tuned = [*sft, *multitask, *begun, *ppo]
+    begun = ["ppo_start"] if optimised and recipe["ppo_start"] == wanted["baseline"] != start else []
+    tuned = [*sft, *multitask, *begun, *optimised]
     steps += [f"evaluation/{name}" for name in tuned]
     for name in [start, *tuned]:
         steps += [f"{suite}/{name}" for suite in ("classic", "qualitative") if wanted.get(suite)]
@@ -200,9 +207,10 @@ def headline(folder: Path, results: Mapping[str, Any]) -> str:
         if folder.name != "choose_prefix":
             return f"epoch {results['best_policy'] + 1} of {len(epochs)}, by score"
         return f"prefix {results['best_prefix'] + 1} of {len(epochs[0])}, by score"
-    if stage == "ppo":
+    if stage in OPTIMISERS:
         rows, _ = tail(folder / "metrics.jsonl", END_BYTES)
-        return f"score {number(rows[-1]['score'])}, KL {number(rows[-1]['kl_k1'])}" if rows else ""
+        words = {"score": "score", "kl_k1": "KL", "accuracy": "accuracy"}
+        return ", ".join(f"{word} {number(rows[-1][key])}" for key, word in words.items() if rows and key in rows[-1])
     if stage == "measure":
         keys = {"score": "score", "kl": "KL", "distinct_2": "distinct-2"}
         return ", ".join(f"{word} {number(results[key])}" for key, word in keys.items() if results[key] is not None)

@@ -217,7 +217,7 @@ def test_the_followed_episode_is_the_last_one_of_the_last_variant(tiny_run: Path
         ("round-1/scores", "Fewer than two scored comparisons"),
         ("round-1/rankings", "No rankings were collected yet"),
         ("round-1/ppo_ptx/samples.jsonl", "One judgement followed"),
-        ("round-1", "No PPO in this run yet"),
+        ("round-1", "No policy was optimised in this run yet"),
         ("evaluation/judgements", "there are no responses to compare"),
         ("evaluation/ppo/samples.jsonl", "evaluation/ppo/samples.jsonl: not there"),
         ("data/ppo", "the prompt is not in data/ppo"),

@@ -22,7 +22,11 @@ from heedful.pipeline.measure import ChooseConfig
 from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
 from heedful.pipeline.start import source_of
+from heedful.stages.dpo import DPOConfig
+from heedful.stages.grpo import GRPOConfig
 from heedful.stages.ppo import PPOConfig
+from heedful.stages.reinforce import ReinforceConfig
+from heedful.stages.rloo import RLOOConfig
 from heedful.stages.sft import SFTConfig
 from heedful.steps import planned_steps
 from heedful.text.collate import Encoder
@@ -148,7 +152,8 @@ def measure_sizes(
     prefixes = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in source.prefixes()]
     total = sum(p.numel() for p in model.parameters())
     document, heldout, marks = measure_documents(recipe, tokenizer)
-    ranks = [config.lora_rank for config in recipe.sft.values()] + [config.lora_rank for config in recipe.ppo.values()]
+    adapted = [*recipe.sft.values(), *(config for _, config in recipe.optimised().values())]
+    ranks = [config.lora_rank for config in adapted]
     check_rank(model, max([recipe.reward_model.lora_rank if recipe.reward_model else 0, *ranks]))
     of_texts = (demonstration, len(prefixes), mean(prefixes), document, heldout, marks)
     return Sizes(counts, lengths, *of_texts, total, trunk, kept, parameters_per_rank(model))
@@ -258,6 +263,11 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
             yield f"{here}/choose_epoch", choosing(epochs, "epoch", new, sizes)
     for name, ppo in recipe.ppo.items():
         yield f"{here}/{name}", optimising(ppo, sizes, text_row(recipe, sizes, ppo.window))
+    for name, (stage, optimiser) in recipe.optimised().items():
+        if isinstance(optimiser, DPOConfig):
+            yield f"{here}/{name}", preferring(optimiser, sizes, round * number, k, row + new)
+        elif not isinstance(optimiser, PPOConfig):
+            yield f"{here}/{name}", reinforcing(optimiser, sizes, has_value=stage == "reinforce")
 
 
 def choosing(candidates: int, what: str, new: int, sizes: Sizes, prefix: float = 0) -> Work:
@@ -288,6 +298,32 @@ def optimising(config: PPOConfig, sizes: Sizes, text: float) -> Work:
     size += WEIGHT * (rank * sizes.adapters if rank else 2 * sizes.parameters)
     what = f"{several(episodes, 'episode')}, {several(updates, 'update')}"
     return Work(what, forward, trained, episodes * config.max_new_tokens, size)
+
+
+def reinforcing(config: ReinforceConfig | RLOOConfig | GRPOConfig, sizes: Sizes, has_value: bool) -> Work:
+    """Each episode is sampled; read by the reward model, the reference and a value model where there is one; trained
+    on."""
+    episodes = config.iterations * config.batch_size
+    row = sizes.prompt["ppo"] + config.max_new_tokens
+    rank, epochs, batch = config.lora_rank, 1, config.batch_size
+    if isinstance(config, GRPOConfig):
+        epochs, batch = config.inner_epochs, config.minibatch_size
+    updates = config.iterations * epochs * -(-config.batch_size // batch)
+    kept = sizes.kept * min(config.max_tokens, batch * row)
+    size = sizes.training(rank, sizes.parameters, kept) + WEIGHT * sizes.trunk  # policy, reward model
+    size += held(rank, sizes.trunk, sizes.adapters) * has_value + WEIGHT * sizes.parameters * (not rank)  # reference
+    what = f"{several(episodes, 'episode')}, {several(updates, 'update')}"
+    forward = episodes * (sizes.prompt["ppo"] + (2 + has_value) * row)
+    return Work(what, forward, (1 + has_value) * epochs * episodes * row, episodes * config.max_new_tokens, size)
+
+
+def preferring(config: DPOConfig, sizes: Sizes, number: float, k: float, row: float) -> Work:
+    """`number` rankings of `k` responses each, read once by the reference and trained on."""
+    tokens = number * k * row
+    steps = config.epochs * -(-int(number) // config.batch_size)
+    kept = sizes.kept * min(config.max_tokens, config.batch_size * k * row)
+    size = sizes.training(config.lora_rank, sizes.parameters, kept)
+    return Work(epochs_and_steps(config.epochs, steps), tokens, config.epochs * tokens, size=size)
 
 
 def evaluation_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:

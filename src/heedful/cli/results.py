@@ -36,16 +36,16 @@ def show_results(results: Mapping[str, Any], folder: Path) -> None:
 
 
 def over_start(results: Mapping[str, Any], start: str) -> str | None:
-    """What each PPO policy wins against the model it began from, where that is not the baseline of the table."""
+    """What each optimised policy wins against the model it began from, where that is not the baseline of the table."""
     names = [name for name in results["alignment_tax"]["policies"] if start in results["pairwise"].get(name, {})]
     if start == results["baseline"] or not names:
         return None
     said = [f"{name} {with_interval(results['pairwise'][name][start])}" for name in names]
-    return f"win rate against {start}, which PPO began from: {', '.join(said)}"
+    return f"win rate against {start}, where they began: {', '.join(said)}"
 
 
 def tax_line(tax: Mapping[str, Any]) -> str:
-    """What each PPO policy cost in language loss, and how much of that the pretraining mix undid."""
+    """What each optimised policy cost in language loss, and how much of that the pretraining mix undid."""
     begun = tax["start_lm_loss"]
     if begun is None:
         return f"alignment tax: not measured, {tax['reason']['start_lm_loss']}"

@@ -115,7 +115,7 @@ def reward(recipe: Recipe, folder: Into = Path("runs/run"), overrides: Overrides
 
 
 def ppo(recipe: Recipe, folder: Into = Path("runs/run"), overrides: Overrides = None, cores: Cores = None) -> None:
-    """Run up to and including PPO (of the last round), without the evaluation."""
+    """Run up to and including PPO, and whatever else optimises (of the last round), without the evaluation."""
     run_until("ppo", recipe, folder, overrides, cores)
 
 
@@ -127,8 +127,9 @@ def run_until(stage: str, recipe: str, folder: Path, overrides: list[str] | None
     """
     settings = built(read_recipe(recipe, overrides or []))
     block = BLOCK_OF[stage]
-    if not getattr(settings, block):
-        has = [other for other, key in BLOCK_OF.items() if getattr(settings, key)]
+    given = {other: getattr(settings, key) for other, key in BLOCK_OF.items()} | {"ppo": settings.optimised()}
+    if not given[stage]:
+        has = [other for other, blocks in given.items() if blocks]
         raise InputError(f"recipe {recipe} has no {block} block; add one, or run one of: {', '.join(has)}")
     with working(settings, folder, cores) as loop:
         loop.run(until=stage)

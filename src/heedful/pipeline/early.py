@@ -85,8 +85,10 @@ def needs(recipe: Recipe, reached: Sequence[str]) -> Iterator[Need]:
             yield Need("reward_model", "valid", "choosing an epoch of multitask by score")
         elif recipe.evaluate.prompted:
             yield Need("reward_model", "valid", "evaluate.prompted")
-    if "ppo" in reached and recipe.ppo:
+    if "ppo" in reached and recipe.sampling():
         yield Need("ppo", "train", "ppo")
+    if "ppo" in reached and recipe.dpo:
+        yield Need("reward_model", "train", "dpo")
     if "evaluate" in reached:
         yield Need("evaluation", None, "evaluate")
 
@@ -100,8 +102,8 @@ def samplings(recipe: Recipe, reached: Sequence[str], prefix: int) -> Iterator[S
     if "reward" in reached and prompted:
         yield Sampling("reward_model", "valid", "rankings.max_new_tokens", ranked, prefix)
     if "ppo" in reached:
-        for name, config in recipe.ppo.items():
-            yield Sampling("ppo", "train", f"ppo.max_new_tokens (of {name})", config.max_new_tokens)
+        for name, (stage, config) in recipe.sampling().items():
+            yield Sampling("ppo", "train", f"{stage}.max_new_tokens (of {name})", config.max_new_tokens)
     if "evaluate" in reached:
         yield Sampling("evaluation", None, "evaluate.max_new_tokens", judged, prefix if prompted else 0)
 

@@ -31,13 +31,14 @@ from heedful.pipeline.measure import (
     sample,
     score_snapshot,
 )
+from heedful.pipeline.optimise import optimising
 from heedful.pipeline.recipe import POOLS, Recipe
 from heedful.pipeline.renew import RENEWED, NewPromptsConfig, renew
 from heedful.pipeline.reuse import content_hash, finished, take_over
 from heedful.pipeline.source import Source
 from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
-from heedful.stages import ppo, pretrain, reward_model, sft
+from heedful.stages import pretrain, reward_model, sft
 from heedful.store.database import Store
 from heedful.store.pools import Pool, add_prompt
 
@@ -126,9 +127,9 @@ class Loop:
 
     def newest_policy(self, round: int) -> Path:
         """Whose responses are ranked: the SFT policy first, the newest PPO policy (the recipe's last) afterwards."""
-        if round == 1 or not self.recipe.ppo:
+        if round == 1 or not self.recipe.optimised():
             return self.fine_tuned(self.recipe.rankings.policy)
-        return self.round_folder(round - 1) / list(self.recipe.ppo)[-1] / "model"
+        return self.round_folder(round - 1) / list(self.recipe.optimised())[-1] / "model"
 
     # Steps.
 
@@ -298,18 +299,8 @@ class Loop:
         return self.job(name, "choose", choose, config, inputs)
 
     def optimise(self, round: int) -> None:
-        """PPO, every variant side by side."""
-        followed = self.round_folder(round) / "reward_model" / "followed"
-        inputs = {
-            "policy_folder": self.ppo_start(),
-            "reward_model_folder": self.reward_model(round),
-            "prompts": self.prompts("ppo", round),
-            "format": self.recipe.format,
-            "documents": self.documents(),
-            "followed": followed if followed.exists() else None,
-        }
-        jobs = [self.job(f"round-{round}/{name}", "ppo", ppo.main, c, inputs) for name, c in self.recipe.ppo.items()]
-        self.workers.run(jobs)
+        """Every variant of every optimiser, side by side."""
+        self.workers.run(optimising(self, round))
 
     def evaluate(self) -> None:
         """Measure every policy on the evaluation prompts, then have the held-out labelers judge them."""
@@ -338,9 +329,9 @@ class Loop:
         for name in recipe.sft:
             found[name] = self.fine_tuned(name, self.best_epoch(name, round))
         found |= baselines.tuned(self, round)
-        if recipe.ppo:
+        if recipe.optimised():
             found[recipe.start_row()] = self.ppo_start()
-        return found | {name: self.round_folder(round) / name / "model" for name in recipe.ppo}
+        return found | {name: self.round_folder(round) / name / "model" for name in recipe.optimised()}
 
     def best_epoch(self, name: str, round: int) -> int | None:
         if name != self.recipe.rankings.policy or self.recipe.reward_model is None:

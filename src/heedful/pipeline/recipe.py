@@ -8,10 +8,15 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from heedful.config import Config, InputError, parse
+from heedful.stages.dpo import DPOConfig
+from heedful.stages.grpo import GRPOConfig
 from heedful.stages.ppo import PPOConfig
 from heedful.stages.pretrain import PretrainConfig
+from heedful.stages.reinforce import ReinforceConfig
 from heedful.stages.reward_model import RewardModelConfig
+from heedful.stages.rloo import RLOOConfig
 from heedful.stages.sft import SFTConfig
+from heedful.steps import OPTIMISERS
 from heedful.store.intake import IntakeConfig
 from heedful.text.format import PromptFormat
 
@@ -24,8 +29,8 @@ TAKEN = {
     "start_name": JUDGED,
     "sft.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
     "multitask.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
-    "ppo.variants": f"{JUDGED}|{IN_ROUND}",
-}
+} | {f"{stage}.variants": f"{JUDGED}|{IN_ROUND}" for stage in OPTIMISERS}
+OptimiserConfig = PPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig | DPOConfig
 
 
 class PoolSizes(Config):
@@ -139,6 +144,10 @@ class Recipe(Config):
     reward_model_folds: int = Field(default=0, ge=0)  # cross-validation over groups of labelers; InstructGPT: 5; 0: off
     ppo_start: str = "sft"  # which SFT variant (or "start", the given model) PPO begins from and is compared with
     ppo: Mapping[str, PPOConfig] = {}
+    reinforce: Mapping[str, ReinforceConfig] = {}
+    rloo: Mapping[str, RLOOConfig] = {}
+    grpo: Mapping[str, GRPOConfig] = {}
+    dpo: Mapping[str, DPOConfig] = {}
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
@@ -152,10 +161,11 @@ class Recipe(Config):
             raise ValueError("give either model (a hub name or a folder) or a pretrain block, not neither")
         starts = {self.start_name, *self.sft}
         for key, value in (("ppo_start", self.ppo_start), ("rankings.policy", self.rankings.policy)):
-            if value not in starts and (self.ppo or self.reward_model):
+            if value not in starts and (self.optimised() or self.reward_model):
                 raise ValueError(f"{key} is {value!r}, which is none of {', '.join(sorted(starts))}")
-        if self.ppo and self.reward_model is None:
-            raise ValueError("ppo needs a reward_model block")
+        for stage in OPTIMISERS:
+            if getattr(self, stage) and self.reward_model is None and stage != "dpo":
+                raise ValueError(f"{stage} needs a reward_model block")
         if self.new_prompts and (self.rounds == 1 or self.prompts == "world"):
             raise ValueError("new_prompts are for rounds: 2 or more and prompts from a file, not prompts: world")
         self._names()
@@ -173,7 +183,8 @@ class Recipe(Config):
 
     def _names(self) -> None:
         """Every policy has a folder and a row of results of its own, so no two may have one name."""
-        blocks = {"sft.variants": self.sft, "multitask.variants": self.multitask, "ppo.variants": self.ppo}
+        blocks: dict[str, Mapping[str, Config]] = {"sft.variants": self.sft, "multitask.variants": self.multitask}
+        blocks |= {f"{stage}.variants": getattr(self, stage) for stage in OPTIMISERS}
         named = [("start_name", self.start_name), *((block, name) for block in blocks for name in blocks[block])]
         for block, name in named:
             if not re.fullmatch(r"\w[\w .+-]*", name):
@@ -182,7 +193,8 @@ class Recipe(Config):
                 raise ValueError(f"{block}: {name!r} is what a run's own folder is called; choose another name")
         rows = [*named, ("evaluate.prompted", f"{self.start_name}_prompted")]
         rows += [("evaluate.best_of", f"best_of_{self.evaluate.best_of}")] if self.evaluate.best_of else []
-        rows += [("the last epoch of ppo_start", "ppo_start")] if self.ppo and self.start_row() == "ppo_start" else []
+        begun = self.optimised() and self.start_row() == "ppo_start"
+        rows += [("the last epoch of ppo_start", "ppo_start")] if begun else []
         for name, number in Counter(name for _, name in rows).items():
             if number > 1:
                 where = " and ".join(block for block, other in rows if other == name)
@@ -220,7 +232,7 @@ class Recipe(Config):
             self.start_name,
             *self.sft,
             *self.multitask,
-            *self.ppo,
+            *self.optimised(),
             *(name for name, asked in extra.items() if asked),
         ]
         if wanted.baseline not in known:
@@ -247,8 +259,17 @@ class Recipe(Config):
         if needs:
             raise ValueError(f"{needs[0]} needs pretraining text; name a file in documents, or set it to 0")
 
+    def optimised(self) -> dict[str, tuple[str, OptimiserConfig]]:
+        """Every policy that a stage of `OPTIMISERS` makes: its name, the stage and its settings there."""
+        return {name: (stage, config) for stage in OPTIMISERS for name, config in getattr(self, stage).items()}
+
+    def sampling(self) -> dict[str, tuple[str, PPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig]]:
+        """Those of them whose stage samples responses and has them scored."""
+        found = self.optimised().items()
+        return {name: (stage, config) for name, (stage, config) in found if not isinstance(config, DPOConfig)}
+
     def start_row(self) -> str:
-        """What results call the model PPO begins from: its name, unless that row is the epoch of the best score."""
+        """What results call the model that is optimised: its name, unless that row is the epoch of the best score."""
         return "ppo_start" if self.ppo_start == self.evaluate.baseline != self.start_name else self.ppo_start
 
     def plain_of(self) -> dict[str, str | None]:
@@ -276,6 +297,17 @@ class DataConfig(Config):
     stories: StoriesConfig | None
 
 
+BLOCKS: tuple[tuple[str, type[Config]], ...] = (
+    ("sft", SFTConfig),
+    ("multitask", MultitaskConfig),
+    ("ppo", PPOConfig),
+    ("reinforce", ReinforceConfig),
+    ("rloo", RLOOConfig),
+    ("grpo", GRPOConfig),
+    ("dpo", DPOConfig),
+)  # that may list variants
+
+
 def build(raw: Mapping[str, Any]) -> Recipe:
     """A validated recipe from a raw mapping; a stage block may list `variants`, each laid over the block.
 
@@ -288,7 +320,7 @@ def build(raw: Mapping[str, Any]) -> Recipe:
     if "matrix" in raw:
         raise InputError("matrix: heedful run RECIPE sweeps a recipe's matrix; this runs one recipe, so take it out")
     values = dict(raw)
-    for stage, model in (("sft", SFTConfig), ("multitask", MultitaskConfig), ("ppo", PPOConfig)):
+    for stage, model in BLOCKS:
         if stage in values:
             values[stage] = _variants(stage, values[stage], model)
     for stage, block in (("pretrain", PretrainConfig), ("reward_model", RewardModelConfig)):

@@ -37,6 +37,7 @@ from heedful.pipeline.results import write_results
 from heedful.pipeline.start import at_work, locked
 from heedful.report import write_report, write_sweep_report
 from heedful.run import Diverged, read_done, read_jsonl, write_atomic
+from heedful.steps import OPTIMISERS
 
 Json = dict[str, Any]
 Until = Literal["pretrain", "sft", "reward", "ppo", "evaluate"]
@@ -250,10 +251,10 @@ def finished_cells(sweep: Sweep, folder: Path) -> list[FinishedCell]:
 
 
 def own_variants(sweep: Sweep) -> set[str]:
-    """PPO variants that only a preset brings in: the points of a sweep along a coefficient."""
-    block = sweep.base.get("ppo", {})
-    common = set(block.get("variants", {"ppo": {}}))
-    return {name for cell in sweep.cells for name in cell.recipe.ppo} - common
+    """Optimised policies that only a preset brings in: the points of a sweep along a coefficient."""
+    blocks = {stage: sweep.base[stage] for stage in OPTIMISERS if stage in sweep.base}
+    common = {name for stage, block in blocks.items() for name in block.get("variants", {stage: {}})}
+    return {name for cell in sweep.cells for name in cell.recipe.optimised()} - common
 
 
 def prepare(cell: Cell, folder: Path, own: Path) -> None:
@@ -304,7 +305,7 @@ def is_done(folder: Path, until: Until, recipe: Recipe) -> bool:
         "pretrain": ["pretrain"],
         "sft": list(recipe.sft),
         "reward": [f"round-{recipe.rounds}/scores"],
-        "ppo": [f"round-{recipe.rounds}/{name}" for name in recipe.ppo],
+        "ppo": [f"round-{recipe.rounds}/{name}" for name in recipe.optimised()],
         "evaluate": ["evaluation/judgements"],
     }[until]
     written = until != "evaluate" or (folder / "results.json").exists()  # a kill can come between the two
@@ -315,7 +316,7 @@ def default_by(recipe: Recipe, until: Until) -> str:
     """The result one looks at first after the step."""
     last = f"round-{recipe.rounds}"
     fine_tuned = recipe.rankings.policy if recipe.rankings.policy in recipe.sft else next(iter(recipe.sft), "sft")
-    best = list(recipe.ppo)[-1] if recipe.ppo else fine_tuned
+    best = next(reversed(recipe.optimised()), fine_tuned)
     return {
         "pretrain": "pretrain.valid_loss",
         "sft": f"{fine_tuned}.valid_loss",

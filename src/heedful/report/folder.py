@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from heedful.config import InputError
 from heedful.run import read_jsonl
 from heedful.snapshot import Snapshot, read_snapshot
+from heedful.steps import optimised_in
 
 Json = dict[str, Any]
 
@@ -85,9 +86,15 @@ class RunFolder:
 
     @cached_property
     def variants(self) -> list[str]:
-        """The PPO variants; those that pay nothing for KL, controls, stand first, so that the last one matters most."""
-        ppo = self.recipe.get("ppo", {})
-        return sorted(ppo, key=lambda name: ppo[name].get("kl_coef") != 0)
+        """The optimised policies; those that pay nothing for KL, controls, stand first: the last one matters most."""
+        found = optimised_in(self.recipe)
+        return sorted(found, key=lambda name: found[name].get("kl_coef") != 0)
+
+    @cached_property
+    def by_token(self) -> list[str]:
+        """Those whose episodes are logged token by token, values included: PPO's, without any REINFORCE's."""
+        names = self.recipe.get("ppo") or self.recipe.get("reinforce") or {}
+        return [name for name in self.variants if name in names]
 
     @cached_property
     def rounds(self) -> list[int]:
@@ -133,7 +140,7 @@ class RunFolder:
 
     def colour(self, name: str) -> int:
         """A policy's colour, the same in every figure."""
-        known = list(dict.fromkeys([*self.policies, *self.recipe.get("sft", {}), *self.recipe.get("ppo", {})]))
+        known = list(dict.fromkeys([*self.policies, *self.recipe.get("sft", {}), *optimised_in(self.recipe)]))
         return known.index(name) % 8 if name in known else 7
 
 

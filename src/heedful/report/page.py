@@ -18,6 +18,7 @@ from heedful.report.samples import samples
 from heedful.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from heedful.report.trace import ranking_trace
 from heedful.run import write_atomic
+from heedful.steps import optimised_in
 
 PAPER = "https://arxiv.org/abs/2203.02155"
 
@@ -58,7 +59,7 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "judge": evaluation.judge_name(run),
         "results": run.results,
         "baseline": run.results.get("baseline"),
-        "recipe_ppo": run.recipe.get("ppo", {}),
+        "optimised": optimised_in(run.recipe),
         "figure_1": evaluation.figure_1(run, show),
         "pairwise": evaluation.pairwise(run),
         "wins": evaluation.wins_and_losses(run, show),
@@ -78,7 +79,7 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "reward_curves": training.reward_model_curves(run),
         "reward_legend": legend([("training", MUTED), ("validation", ACCENT)]),
         "ppo": [(round, training.ppo_curves(run, round)) for round in run.rounds],
-        "ppo_legend": legend([(name, run.colour(name)) for name in run.recipe.get("ppo", {})]),
+        "ppo_legend": legend([(name, run.colour(name)) for name in optimised_in(run.recipe)]),
         "frontier": [
             panel
             for panel in (*(training.reward_and_kl(run, round) for round in run.rounds), training.gold_and_kl(run))

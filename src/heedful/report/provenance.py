@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from heedful.report.folder import RunFolder
 from heedful.report.numbers import plain
+from heedful.steps import optimised_in
 
 
 class Count(NamedTuple):
@@ -101,6 +102,6 @@ def sizes(run: RunFolder) -> list[str]:
     add(results("demonstrations").get("num_demonstrations"), "demonstrations")
     add(sum(results(f"round-{round}/responses").get("num_responses", 0) for round in run.rounds), "responses to rank")
     add(results(f"{run.last_round}/rankings").get("num_rankings"), "rankings")
-    for name in run.recipe.get("ppo", {}):
+    for name in optimised_in(run.recipe):
         add(sum(results(f"round-{round}/{name}").get("episodes", 0) for round in run.rounds), f"episodes of {name}")
     return found

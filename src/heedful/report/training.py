@@ -6,6 +6,7 @@ from math import sqrt
 from heedful.report.charts import ACCENT, MUTED, Mark, Series, line_chart
 from heedful.report.evaluation import Panel
 from heedful.report.folder import Json, RunFolder, pointer
+from heedful.steps import optimised_in
 
 # Logged by PPO in every iteration: key, heading, what it tells.
 PPO_PANELS = (
@@ -27,6 +28,8 @@ PPO_PANELS = (
     ("engine_mismatch", "Engine mismatch", "Largest gap between log-probabilities as sampled and as recomputed."),
     ("score_sd", "Spread of scores", "Standard deviation of the score within a rollout."),
     ("gradient_norm", "Gradient norm", "Of the policy, before clipping."),
+    ("accuracy", "Accuracy (DPO)", "Share of untied pairs that the implied reward has in the labelers' order."),
+    ("best_logratio", "Log-ratio of the best (DPO)", "Nats: log π − log π_ref of the responses ranked first."),
 )
 
 
@@ -126,8 +129,8 @@ def reward_model_curves(run: RunFolder) -> list[Panel]:
 
 
 def ppo_logs(run: RunFolder, round: int) -> dict[str, list[Json]]:
-    """The metrics of every PPO variant of the round."""
-    names = [name for name in run.recipe.get("ppo", {}) if run.has(f"round-{round}/{name}")]
+    """The metrics of every optimised policy of the round."""
+    names = [name for name in optimised_in(run.recipe) if run.has(f"round-{round}/{name}")]
     return {name: run.rows(f"round-{round}/{name}/metrics.jsonl") for name in names}
 
 

@@ -1,0 +1,39 @@
+"""The policies that a round makes better by what is preferred: a job for each, by the stage that its recipe names."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heedful.pipeline.jobs import Job
+from heedful.stages import dpo, grpo, ppo, reinforce, rloo
+
+if TYPE_CHECKING:
+    from heedful.pipeline.loop import Loop
+
+BODIES: dict[str, Callable[..., None]] = {
+    "ppo": ppo.main,
+    "reinforce": reinforce.main,
+    "rloo": rloo.main,
+    "grpo": grpo.main,
+    "dpo": dpo.main,
+}
+
+
+def optimising(loop: "Loop", round: int) -> list[Job]:
+    """Jobs that begin from one policy and learn from one round's rankings, most of them by its reward model."""
+    return [
+        loop.job(f"round-{round}/{name}", stage, BODIES[stage], config, inputs_of(loop, round, stage))
+        for name, (stage, config) in loop.recipe.optimised().items()
+    ]
+
+
+def inputs_of(loop: "Loop", round: int, stage: str) -> dict[str, Any]:
+    """What the stage reads."""
+    inputs: dict[str, Any] = {"policy_folder": loop.ppo_start(), "format": loop.recipe.format}
+    if stage == "dpo":
+        return inputs | {"rankings": loop.round_folder(round) / "rankings" / "snapshot"}
+    inputs |= {"reward_model_folder": loop.reward_model(round), "prompts": loop.prompts("ppo", round)}
+    if stage == "ppo":
+        followed: Path = loop.round_folder(round) / "reward_model" / "followed"
+        inputs |= {"documents": loop.documents(), "followed": followed if followed.exists() else None}
+    return inputs

@@ -1,0 +1,181 @@
+"""Every way to optimise a policy side by side in one run: planned, run, begun again in a second round, reported."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heedful.config import InputError, read_recipe
+from heedful.models.checkpoint import weights_hash
+from heedful.pipeline.recipe import build
+from heedful.run import read_jsonl
+from heedful.snapshot import read_snapshot
+from heedful.steps import OPTIMISERS, planned_steps
+from report.page import Element, Page
+from tiny import TINY, refuse, succeed
+
+SMALL = "iterations: 2, batch_size: 8, max_new_tokens: 12, lr: 1.0e-3, warmup_iterations: 0"
+ALONE = ("evaluate.prompted=false", "world.document_tokens=6000")
+BLOCKS = (
+    "ppo.variants={ppo: {ptx_coef: 0}}",
+    f"reinforce={{{SMALL}}}",
+    f"rloo={{{SMALL}, responses_per_prompt: 2}}",
+    f"grpo={{{SMALL}, responses_per_prompt: 4, minibatch_size: 4, inner_epochs: 2}}",
+    "dpo={batch_size: 8, epochs: 2, lr: 1.0e-3, warmup_steps: 0, soft: true}",
+)
+SETTINGS = ("rounds=2", *ALONE, *BLOCKS)
+
+
+def overrides(settings: tuple[str, ...]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def shown_and_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp("optimisers") / "run"
+    return succeed("run", TINY, "--dir", folder, *overrides(SETTINGS), "--cores", "1"), folder
+
+
+@pytest.fixture(scope="module")
+def five(shown_and_run: tuple[str, Path]) -> Path:
+    return shown_and_run[1]
+
+
+def test_every_optimiser_is_a_step_of_each_round_in_the_planned_order(five: Path) -> None:
+    begun = {str(p.parent.relative_to(five)): p.stat().st_mtime_ns for p in five.rglob("manifest.json")}
+    assert planned_steps(read(five / "recipe.json")) == sorted(begun, key=begun.__getitem__)
+    for place in [f"round-{n}/{name}" for n in (1, 2) for name in OPTIMISERS]:
+        assert read(five / place / "manifest.json")["stage"] == place.partition("/")[2]
+        assert (five / place / "done.json").exists()
+
+
+def test_all_begin_from_one_policy_and_each_ends_elsewhere(five: Path) -> None:
+    start = weights_hash(five / "ppo_init" / "epoch-01")
+    for n in (1, 2):
+        made = {name: read(five / f"round-{n}" / name / "manifest.json")["parents"] for name in OPTIMISERS}
+        assert {parents["policy_folder"] for parents in made.values()} == {start}
+        ends = {weights_hash(five / f"round-{n}" / name / "model") for name in OPTIMISERS}
+        assert len({start, *ends}) == 6
+        scored = weights_hash(five / f"round-{n}" / "reward_model" / "model")
+        pool = read_snapshot(five / (f"round-{n}/prompts/ppo" if n > 1 else "data/ppo")).hash
+        rankings = read_snapshot(five / f"round-{n}" / "rankings" / "snapshot").hash
+        for name in OPTIMISERS[:-1]:
+            assert made[name]["reward_model_folder"] == scored and made[name]["prompts"] == pool, name
+        assert "reward_model_folder" not in made["dpo"] and made["dpo"]["rankings"] == rankings
+
+
+def test_the_next_round_ranks_the_last_ones_responses(five: Path) -> None:
+    made = [read(five / f"round-{n}" / "responses" / "manifest.json")["parents"]["policy"] for n in (1, 2)]
+    assert made[1] == weights_hash(five / "round-1" / "dpo" / "model")
+    assert made[0] in {weights_hash(place) for place in (five / "sft").glob("epoch-*")}
+    learned = [read(five / f"round-{n}" / "dpo" / "done.json")["results"]["num_rankings"] for n in (1, 2)]
+    assert 0 < learned[0] < learned[1]
+
+
+def test_logs_begin_where_the_policy_is_its_reference(five: Path) -> None:
+    for name in OPTIMISERS[:-1]:
+        rows = read_jsonl(five / "round-2" / name / "metrics.jsonl")
+        assert len(rows) == 2 and rows[0]["kl_k1"] == pytest.approx(0, abs=1e-4), name
+        assert abs(rows[1]["kl_k1"]) > 10 * abs(rows[0]["kl_k1"]), name
+        assert {row["prompt_id"] for row in read_jsonl(five / "round-2" / name / "samples.jsonl")}
+    first = read_jsonl(five / "round-2" / "dpo" / "metrics.jsonl")[0]
+    assert first["loss"] == pytest.approx(0.6931, abs=1e-3) and first["best_logratio"] == pytest.approx(0, abs=1e-3)
+
+
+def test_all_are_evaluated_and_compared_with_where_they_began(
+    shown_and_run: tuple[str, Path],
+) -> None:
+    shown, folder = shown_and_run
+    results = read(folder / "results.json")
+    assert list(results["policies"]) == ["gpt", "sft", "ppo_init", *OPTIMISERS]
+    for name in OPTIMISERS:
+        measured = read(folder / "evaluation" / name / "manifest.json")["parents"]
+        assert measured["policy"] == weights_hash(folder / "round-2" / name / "model")
+        assert re.search(rf"^{name} .*{results['policies'][name]['win_rate']['mean']:.3f}", shown, re.MULTILINE)
+        assert results["policies"][name]["kl"] != 0
+    assert list(results["alignment_tax"]["policies"]) == list(OPTIMISERS)
+    assert all(f"{name} " in shown.split("alignment tax over ppo_init")[1] for name in OPTIMISERS)
+
+
+# Seen from outside.
+
+
+def test_status_tells_each_optimisers_result(five: Path) -> None:
+    lines = {line.split()[0]: " ".join(line.split()) for line in succeed("status", five).splitlines() if line.strip()}
+    for name in OPTIMISERS[:-1]:
+        last = read_jsonl(five / "round-1" / name / "metrics.jsonl")[-1]
+        assert f"score {last['score']:.3f}, KL" in lines[f"round-1/{name}"].replace("−", "-"), name
+    assert re.search(r"done .*accuracy \d", lines["round-1/dpo"])
+
+
+def drawn(page: Page, caption: str) -> list[Element]:
+    """What stands between the figure of the caption and the next."""
+    figures = [n for n, e in enumerate(page.elements) if e.tag == "figure"]
+    place = next(n for n in figures if caption in page.elements[n].text)
+    return page.elements[place : next((n for n in figures if n > place), None)]
+
+
+def test_the_report_shows_each(five: Path) -> None:
+    page = Page((five / "report.html").read_text(encoding="utf-8"))
+    for section in ("results", "curves", "frontier", "tax"):
+        assert all(name in page.section(section) for name in OPTIMISERS), section
+    for n in (1, 2):
+        lines = drawn(page, f"Score against √KL, training, round {n}")
+        assert [e.attributes["data-name"] for e in lines if e.tag == "polyline"] == list(OPTIMISERS[:-1])
+    points = [e.attributes["class"] for e in drawn(page, "Utility against √KL, evaluation") if e.tag == "circle"]
+    names = read(five / "results.json")["policies"]
+    assert len(points) == len(set(points)) == sum(policy["kl"] is not None for policy in names.values()) >= 6
+    tiles = " ".join(e.text for e in page.all("div") if e.attributes.get("class") == "tile")
+    assert all(f"{name} against sft" in tiles for name in OPTIMISERS)
+
+
+def test_a_dry_run_counts_each_optimisers_work(tmp_path: Path) -> None:
+    shown = succeed("run", TINY, "--dir", tmp_path / "run", *overrides(SETTINGS), "--dry-run")
+    rows = {line.split()[0]: " ".join(line.split()) for line in shown.splitlines() if line.strip()}
+    expected = {"ppo": "16 episodes, 4 updates", "reinforce": "16 episodes, 2 updates"}
+    expected |= {"rloo": "16 episodes, 2 updates", "grpo": "16 episodes, 8 updates", "dpo": "2 epochs, "}
+    for name, words in expected.items():
+        assert f"round-1/{name} {words}" in rows[f"round-1/{name}"]
+        assert "MiB" in rows[f"round-2/{name}"]
+
+
+# Without a reward model, and what cannot be.
+
+
+def test_dpo_needs_no_reward_model(tmp_path: Path) -> None:
+    settings = overrides((*ALONE, "reward_model=null", "ppo.variants={}", BLOCKS[-1], "dpo.soft=false"))
+    folder = tmp_path / "run"
+    assert "round-1/dpo" in succeed("ppo", TINY, "--dir", folder, *settings, "--cores", "1")
+    begun = {path.parent.name for path in (folder / "round-1").glob("*/done.json")}
+    assert begun == {"responses", "rankings", "dpo"} and not (folder / "evaluation").exists()
+    succeed("run", TINY, "--dir", folder, *settings, "--cores", "1")
+    policies = read(folder / "results.json")["policies"]
+    assert list(policies) == ["gpt", "sft", "ppo_init", "dpo"]
+    assert policies["dpo"]["score"] is None and policies["dpo"]["win_rate"]["mean"] is not None
+
+
+@pytest.mark.parametrize("stage", OPTIMISERS[:-1])
+def test_whatever_maximises_a_score_needs_a_reward_model(stage: str) -> None:
+    with pytest.raises(InputError, match=rf"{stage} needs a reward_model block"):
+        build(read_recipe(str(TINY), [*ALONE, "reward_model=null", "ppo.variants={}", f"{stage}={{}}"]))
+
+
+@pytest.mark.parametrize("stage", OPTIMISERS[1:])
+def test_no_two_policies_have_one_name(stage: str) -> None:
+    words = rf"two policies have one name: ppo, of ppo.variants and {stage}.variants"
+    with pytest.raises(InputError, match=words):
+        build(read_recipe(str(TINY), [*ALONE, BLOCKS[0], f"{stage}.variants={{ppo: {{}}}}"]))
+    with pytest.raises(InputError, match=rf"{stage}.variants: 'rankings' is what a run's own folder is called"):
+        build(read_recipe(str(TINY), [*ALONE, BLOCKS[0], f"{stage}.variants={{rankings: {{}}}}"]))
+
+
+def test_the_command_up_to_ppo_needs_something_to_optimise(tmp_path: Path) -> None:
+    settings = (*ALONE, "reward_model=null", "ppo.variants={}")
+    line = refuse("ppo", TINY, "--dir", tmp_path / "run", *overrides(settings))
+    assert "has no ppo block" in line and not (tmp_path / "run").exists()
