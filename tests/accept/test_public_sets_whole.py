@@ -22,6 +22,11 @@ from set_files import random_model, write_sets
 pytestmark = pytest.mark.accept
 MODELS = ("stories260K", "gpt2", "qwen3")
 NOT_AT_HAND = ("drop", "quac", "cnn_dm")
+SCORED = {
+    "stories260K": "and all but those too long for it are scored",
+    "gpt2": "and all are scored",
+    "qwen3": "and all are scored",
+}
 TIMED = (("truthfulqa_mc", 0), ("sst", 4), ("sst", 0), ("hellaswag", 0), ("boolq", 0))  # with worked examples
 CORES, REPEATS = 2, 3
 
@@ -30,14 +35,17 @@ def model_of(name: str) -> Model:
     return load_model(stories_model()) if name == "stories260K" else random_model(name)
 
 
+CONTEXT = 2048  # holds SQuAD's passages and TL;DR's posts; that of stories260K is 512
+
+
 def quiet(done: int) -> None:
     pass
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_set(name: str, tmp_path: Path, record_property: Any) -> None:
-    record_property("claim", f"{name} goes through every public set, 40 items of each, without an error")
-    model = model_of(name)
+    record_property("claim", f"{name} goes through every public set, 40 items of each, {SCORED[name]}")
+    model = model_of(name) if name == "stories260K" else random_model(name, CONTEXT)
     judge = judge_of(model, "truth")
     tools = Tools(model, judge, judge, lambda texts: [min(1.0, len(text) / 200) for text in texts])
     own, scored, short = write_sets(tmp_path), 0, []
@@ -49,7 +57,7 @@ def test_every_set(name: str, tmp_path: Path, record_property: Any) -> None:
             short.append(set_name)
     said = f"; too few items fit its context of {model.context} in {', '.join(short)}" if short else ""
     record_property("measured", f"{len(SETS)} sets, {scored} items scored{said}")
-    assert len(short) < len(SETS) / 2
+    assert set(short) <= ({"squad", "tldr"} if name == "stories260K" else set())
 
 
 @pytest.mark.parametrize("name", MODELS)

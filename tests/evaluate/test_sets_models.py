@@ -45,6 +45,13 @@ def test_our_own_rows(tools: Tools, tmp_path: Path, shots: int) -> None:
             check(name, Options(folder, shots), tools, complete=not shots and not name.startswith("truthfulqa"))
 
 
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+@pytest.mark.parametrize("name", ["squad", "tldr"])
+def test_long_real_rows_are_scored(name: str, family: str) -> None:
+    """Passages and posts that fit no context of 512."""
+    check(name, Options(data(), limit=2), with_judges(random_model(family, context=2048)), complete=True)
+
+
 @pytest.mark.parametrize("name", sorted(set(SETS) - NOT_AT_HAND))
 def test_real_rows(name: str, tools: Tools) -> None:
     check(name, Options(data(), limit=2), tools, complete=False)

@@ -70,6 +70,8 @@ def test_the_command_and_its_refusals(tmp_path: Path) -> None:
     assert "finetune_truth.jsonl is not there" in refuse(
         "truth-judge", tmp_path / "start", "--data", tmp_path, "--dir", tmp_path / "j2"
     )
+    refused = refuse(*asked, "--dir", tmp_path / "j4", "--lr", 0)
+    assert "lr: " in refused and "greater than 0 (found 0.0)" in refused
     (tmp_path / "finetune_truth.jsonl").write_text('{"prompt": "Q: a\\nA: b\\nTrue:", "completion": "perhaps"}\n')
     assert "line 1: the completion is 'perhaps'" in refuse(
         "truth-judge", tmp_path / "start", "--data", tmp_path, "--dir", tmp_path / "j3"
