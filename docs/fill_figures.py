@@ -60,13 +60,17 @@ def wins(figures: Json, figure: str, **place: Any) -> str:
 def boxes(figures: Json) -> str:
     rows = rows_of(figures, "4")
     flags = list(dict.fromkeys(row["measure"] for row in rows))
-    found = {(row["policy"], row["measure"]): number(row["mean"]) for row in rows}
+    found = {(row["policy"], row["measure"]): with_interval(row) for row in rows}
     return markdown(["policy", *flags], [[name, *(found[name, flag] for flag in flags)] for name in policies(figures)])
 
 
 def classic(figures: Json) -> str:
     table = table_14(figures)
-    return markdown(["task", *table.head], [[name, *cells] for name, cells in table.rows])
+    rows = [
+        [row.measure, row.size, *(number(None if cell is None else cell["mean"]) for cell in row.cells)]
+        for row in table.rows
+    ]
+    return markdown(["task", "size", *table.policies], rows)
 
 
 def along(figures: Json, figure: str) -> str:
@@ -82,13 +86,19 @@ def along(figures: Json, figure: str) -> str:
 def mistakes(figures: Json) -> str:
     rows = rows_of(figures, "qualitative")
     kinds = [row["measure"] for row in rows if row["measure"].endswith(" mistake")]
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[tuple[str, str], list[float | None]] = {}
     for row in rows:
         found.setdefault((row["policy"], row["measure"]), []).append(row["mean"])
     kinds = list(dict.fromkeys(kinds))
     names = [name for name in policies(figures) if name != "gpt_prompted"]
-    cells = [[name, *(number(sum(v) / len(v)) for kind in kinds for v in [found[name, kind]])] for name in names]
+    cells = [[name, *(number(average(found[name, kind])) for kind in kinds)] for name in names]
     return markdown(["policy", *kinds], cells)
+
+
+def average(values: Sequence[float | None]) -> float | None:
+    """None as soon as one is missing: a mean over fewer sizes would not say so."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def tables(figures: Json) -> dict[str, str]:

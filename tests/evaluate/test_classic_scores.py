@@ -29,18 +29,20 @@ def item(task: str, *answers: str, choices: tuple[str, ...] = ()) -> Item:
     ],
 )
 def test_closed_forms(task: str, answer: str, text: str, value: float) -> None:
-    assert score(task, [text], [item(task, answer)]) == pytest.approx(value, abs=1e-6)
+    assert score(task, [text], [item(task, answer)]).mean == pytest.approx(value, abs=1e-6)
 
 
 def test_the_best_answer_counts_and_scores_are_means() -> None:
     two = [item("closed_qa", "ada", "the baker"), item("closed_qa", "ben")]
-    assert score("closed_qa", ["the baker", "cleo"], two) == 0.5
-    assert score("closed_qa", [], []) is None
+    assert score("closed_qa", ["the baker", "cleo"], two).mean == 0.5
+    for task in ("closed_qa", "translation"):
+        nothing = score(task, [], [])
+        assert (nothing.mean, nothing.low, nothing.num, nothing.reason) == (None, None, 0, "no values")
 
 
 def test_bleu_is_of_the_corpus() -> None:
     items = [item("translation", "ada ate soup ."), item("translation", "ben ran to the mill .")]
-    found = score("translation", ["ada ate soup .", "cleo sat"], items)
+    found = score("translation", ["ada ate soup .", "cleo sat"], items).mean
     # counts 4 3 2 1 of 6 4 2 1 n-grams; brevity exp(1 − 10/6)
     assert found == pytest.approx(math.exp(1 - 10 / 6) * (4 / 6 * 3 / 4 * 1 * 1) ** 0.25, abs=1e-6)
 
@@ -49,7 +51,21 @@ def test_right_answers_score_one() -> None:
     world = World(0)
     for task in ("closed_qa", "counting", "classification", "inference", "continuation", "translation", "summary"):
         items = world.classic(task, 12)
-        assert score(task, [one.answers[0] for one in items], items) == pytest.approx(1.0)
+        found = score(task, [one.answers[0] for one in items], items)
+        assert found.mean == pytest.approx(1.0) and found.num == 12
+
+
+def test_intervals_are_by_text_stay_in_range_and_never_close_on_a_point() -> None:
+    texts = [item("closed_qa", "ada")._replace(text=f"text {n // 2} .") for n in range(12)]
+    found = score("closed_qa", ["ada"] * 12, texts)
+    assert (found.num, found.num_clusters, found.high) == (12, 6, 1.0)
+    assert found.low is not None and 0.3 < found.low < 0.7  # six texts, not twelve items
+    same = [item("translation", "ada ate soup .")._replace(text=f"text {n}") for n in range(4)]
+    bleu = score("translation", ["ada ate soup ."] * 4, same)
+    assert bleu.mean == pytest.approx(1.0) and bleu.low is None and "same BLEU" in bleu.reason
+    mixed = score("translation", ["ada ate soup .", "cleo sat", "ada ate soup .", "ada"], same)
+    assert mixed.low is not None and mixed.high is not None and mixed.mean is not None
+    assert 0 <= mixed.low < mixed.mean < mixed.high <= 1
 
 
 def test_worked_items_stand_before() -> None:

@@ -11,7 +11,8 @@ import pytest
 from heedful.config import InputError, read_recipe
 from heedful.evaluate.statistics import Estimate
 from heedful.evaluate.win_rate import win_rate
-from heedful.pipeline.figure_rows import COLUMNS, exact, on_the_line, over_seeds
+from heedful.pipeline.classic import told
+from heedful.pipeline.figure_rows import COLUMNS, LIKERT, RATE, Found, Measured, exact, gain, on_the_line, over_seeds
 from heedful.pipeline.figures import parameters
 from heedful.pipeline.sweep import read_sweep, run_sweep
 from heedful.report import write_sweep_report
@@ -127,7 +128,7 @@ def test_what_each_cell_measured_is_told(drawn: Path, figures: Any) -> None:
             for task, found in classic.items():
                 for shots, value in found.items():
                     [row] = rows(figures, "14", size=size, policy=name, measure=f"{task} {shots}")
-                    assert row["mean"] == value
+                    assert {key: row[key] for key in value} == value
             [loss] = rows(figures, "14", size=size, policy=name, measure="lm_loss")
             assert loss["mean"] == read(cell / "results.json")["policies"][name]["lm_loss"]
             suite = read(cell / "qualitative" / name / "done.json")["results"]
@@ -151,15 +152,91 @@ def test_on_the_line() -> None:
     assert on_the_line(settings, "kl", "a") == ["d", "a", "c"] and on_the_line(settings, "ptx", "a") == ["a", "b"]
 
 
+def test_every_number_says_what_it_rests_on(figures: Any) -> None:
+    """A win rate has its ties; where there is no value or no interval, the reason stands in the row."""
+    for row in figures["rows"]:
+        assert (row["mean"] is not None and row["low"] is not None) or row["reason"], row
+        assert row["num"] is None or row["num"] >= (row["num_clusters"] or 0)
+    for row in (*rows(figures, "1"), *rows(figures, "3")):
+        if (row["size"], row["policy"]) != ("large", "sft"):
+            assert row["num"] > 1 and row["num_clusters"] > 1 and row["ties"] >= 0 and row["unscored"] >= 0
+    for row in (*rows(figures, "4"), *rows(figures, "5")):
+        assert row["num"] > 1 and row["unscored"] is not None
+    for row in rows(figures, "14") + rows(figures, "qualitative"):
+        assert row["measure"] == "lm_loss" or row["num"] + row["unscored"] > 1
+    for score in rows(figures, "33", measure="score") + rows(figures, "34", measure="score"):  # prompt by prompt
+        assert score["num"] == score["num_clusters"] > 1
+        assert score["low"] is None or score["low"] < score["mean"] < score["high"]
+
+
+def test_a_gain_is_measured_prompt_by_prompt() -> None:
+    scores = {
+        "start": {"a": 1.0, "b": 5.0, "c": 9.0},
+        "ppo": {"a": 2.0, "b": 6.5, "c": 10.5},
+        "same": {"a": 2.0, "b": 6.0},
+    }
+    own = {name: {"score": 1.0} for name in scores}
+    cell = Measured(0, "small", "start", {}, own, scores, {}, {})
+    found = gain(cell, "ppo").estimate
+    half = 4.302653 * (1 / 36) ** 0.5  # gains of 1, 1.5 and 1.5: a standard error of 1/6
+    assert (found.mean, found.low, found.high) == pytest.approx((4 / 3, 4 / 3 - half, 4 / 3 + half), rel=1e-5)
+    same = gain(cell, "same").estimate
+    assert (same.mean, same.low, same.num) == (1, None, 2) and "same on every prompt" in same.reason
+
+
+def test_a_run_tells_its_classic_tasks_and_its_suite(drawn: Path) -> None:
+    cell = drawn / "cells" / SMALL
+    results = read(cell / "results.json")
+    page = Page((cell / "report.html").read_text(encoding="utf-8")).section("results")
+    assert "Classic tasks (table 14)" in page and "Qualitative suite" in page
+    for suite, keys in (("classic", ("task", "shots")), ("qualitative", ("kind", "measure"))):
+        assert {row["policy"] for row in results[suite]} == set(results["policies"]) - {"gpt_prompted"}
+        for row in results[suite]:
+            done = read(cell / suite / row["policy"] / "done.json")["results"]
+            assert {k: v for k, v in row.items() if k not in ("policy", *keys)} == done[row[keys[0]]][row[keys[1]]]
+        with (cell / "tables" / f"{suite}.csv").open(encoding="utf-8") as file:
+            assert len(list(csv.DictReader(file))) == len(results[suite])
+
+
+def some(value: float | None, low: float | None = None, high: float | None = None, **more: Any) -> Found:
+    return Found(Estimate(value, None, low, high, 10, 5, "" if low is not None else "no interval"), **more)
+
+
 def test_over_seeds() -> None:
-    one = over_seeds([Estimate(0.6, 0.1, 0.4, 0.8, 10, 5)], figure="1")
-    assert (one["mean"], one["low"], one["high"], one["num"]) == (0.6, 0.4, 0.8, 10)
-    three = over_seeds([exact(1.0), exact(2.0), exact(3.0)], figure="1")
+    one = over_seeds([some(0.6, 0.4, 0.8, ties=3, unscored=1)], RATE, figure="1")
+    assert (one["mean"], one["low"], one["high"], one["num"], one["num_clusters"]) == (0.6, 0.4, 0.8, 10, 5)
+    assert (one["ties"], one["unscored"], one["reason"]) == (3, 1, "")
+    three = over_seeds([some(1.0), some(2.0), some(3.0)], figure="1")
     half = 4.302653 / 3**0.5  # Student's quantile at two degrees of freedom, times the standard error
     assert (three["mean"], three["low"], three["high"]) == pytest.approx((2, 2 - half, 2 + half), rel=1e-5)
-    gap = over_seeds([exact(1.0), exact(None)], figure="1")
+    assert (three["num"], three["ties"], three["reason"]) == (30, None, "")
+    gap = over_seeds([some(1.0), Found(exact(None, "nobody asked"))], figure="1")
     assert gap["mean"] == 1.0 and gap["seeds"] == [1.0, None]
-    assert over_seeds([exact(None)], figure="1")["mean"] is None
+    assert gap["reason"] == "1 of 2 seeds have no value: nobody asked; no interval"
+    assert over_seeds([Found(exact(None, "nobody asked"))], figure="1")["reason"] == "nobody asked"
+    uncounted = over_seeds([Found(exact(1.5, "one number"))], figure="14")
+    assert (uncounted["mean"], uncounted["num"], uncounted["reason"]) == (1.5, None, "one number")
+
+
+def test_intervals_over_seeds_stay_in_range_and_do_not_close_on_a_point() -> None:
+    rate = over_seeds([some(0.0, 0.0, 0.02), some(0.01, 0.0, 0.04), some(0.04, 0.01, 0.09)], RATE)
+    assert 0 <= rate["low"] < rate["mean"] < rate["high"] < 0.3
+    none = over_seeds([some(0.0, 0.0, 0.02), some(0.0, 0.0, 0.05), some(0.0, 0.0, 0.03)], RATE)
+    assert (none["mean"], none["low"], none["high"]) == (0, 0, 0.05) and "the same value" in none["reason"]
+    blank = over_seeds([some(1.0), some(1.0)], RATE)
+    assert (blank["mean"], blank["low"]) == (1, None) and "none has an interval" in blank["reason"]
+    high = over_seeds([some(6.9, 6.5, 7.0), some(7.0, 6.7, 7.0), some(6.8, 6.3, 7.0)], LIKERT)
+    assert high["mean"] == pytest.approx(6.9) and 1 <= high["low"] < 6.9 < high["high"] <= 7
+    half = over_seeds([some(0.5, 0.5, 0.5)] * 3, RATE)  # the baseline against itself
+    assert (half["low"], half["high"]) == (0.5, 0.5) and "widest" not in half["reason"]
+
+
+def test_a_task_that_hardly_fits_is_none_with_a_reason() -> None:
+    found = told(Estimate(0.5, 0.1, 0.2, 0.8, 4, 4), 4, 9)
+    assert found["mean"] is None and found["low"] is None and found["unscored"] == 5
+    assert found["reason"] == "only 4 of 9 items fit the model's context"
+    half = told(Estimate(0.5, 0.1, 0.2, 0.8, 5, 5), 5, 9)
+    assert (half["mean"], half["unscored"], half["reason"]) == (0.5, 4, "")
 
 
 def test_the_csv_holds_every_row(drawn: Path, figures: Any) -> None:
@@ -208,8 +285,14 @@ def test_the_page_draws_every_figure(drawn: Path, figures: Any) -> None:
     ids = {part.attributes.get("id") for part in page.all("section")}
     assert {"figure-1", "figure-3", "figure-4", "figure-5", "table-14", "figure-33", "figure-34", "qualitative"} <= ids
     assert "large sft" in page.section("figure-1") and len(page.all("svg")) >= 1 + 4 + 4 + 1 + 4 + 4
+    # "results" is a fixed width of 760 px: numbers of many columns lie on top of each other there
+    assert not [table for table in page.all("table") if "results" in str(table.attributes.get("class")).split()]
     text = page.section("table-14")
     assert all(row["measure"] in text for row in rows(figures, "14"))
+    for number, part in (("1", "figure-1"), ("3", "figure-3"), ("4", "figure-4"), ("33", "figure-33")):
+        rest = page.section(part)
+        assert "Every number, and what it rests on" in rest and "clusters" in rest and "unscored" in rest
+        assert all(row["reason"] in rest for row in rows(figures, number))
 
 
 def test_a_dry_run_tells_the_time_of_every_cell() -> None:

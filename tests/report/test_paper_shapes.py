@@ -46,7 +46,7 @@ def numbers(sizes: tuple[str, ...] = SIZES) -> Json:
         for measure, means in measures.items():
             for at, value in zip(COEFFICIENTS, means, strict=True):
                 policy = "ppo_ptx" if (figure, at) == ("33", 4.0) else f"at_{at}"
-                rows.append(row(figure, value, measure=measure, policy=policy, coefficient=at))
+                rows.append(row(figure, value, measure=measure, policy=policy, coefficient=at, size=sizes[0]))
     return {"sizes": dict.fromkeys(sizes, 1000), "rows": rows}
 
 
@@ -67,6 +67,8 @@ SPOILED = [
     ({"figure": "14", "measure": "squad", "policy": "ppo"}, 0.75, "PPO loses on classic tasks"),
     ({"figure": "14", "measure": "squad", "policy": "ppo_ptx"}, 0.55, "PPO-ptx undoes most"),
     ({"figure": "14", "measure": "lm_loss", "policy": "ppo_ptx"}, 1.3, "held-out LM loss"),
+    ({"figure": "33", "measure": "classic", "coefficient": 4.0}, 0.55, "a larger pretraining coefficient restores"),
+    ({"figure": "33", "measure": "score", "coefficient": 1.0}, 0.6, "at little cost in score"),
     ({"figure": "33", "measure": "lm_loss", "coefficient": 4.0}, 1.3, "and language loss falls"),
     ({"figure": "34", "measure": "score", "coefficient": 4.0}, 0.9, "a large KL coefficient costs score"),
     ({"figure": "34", "measure": "classic", "coefficient": 0.0}, 0.7, "no KL coefficient that keeps half"),
@@ -88,6 +90,40 @@ def test_each_claim_falls_with_its_number_and_is_not_said_without_it(
             r["mean"] = value
     assert [shape.holds for shape in shapes(spoiled) if shape.claim.startswith(claim)] == [False]
     assert True not in [shape.holds for shape in shapes(lacking) if shape.claim.startswith(claim)]
+
+
+WITHOUT = [
+    ("PPO loses nothing", {"figure": "14", "policy": "ppo", "measure": "squad"}, 0.72, ["PPO-ptx undoes most"]),
+    ("plain PPO keeps more than GPT had", {"figure": "33", "coefficient": 0.0, "measure": "classic"}, 0.75,
+     ["a larger pretraining coefficient restores", "no KL coefficient that keeps half"]),
+    ("the mix mends no loss", {"figure": "33", "coefficient": 0.0, "measure": "lm_loss"}, 1.0, ["nor language loss"]),
+    ("PPO gains no score", {"figure": "33", "measure": "score"}, -0.2, ["at little cost in score"]),
+    ("no KL coefficient gains score", {"figure": "34", "measure": "score"}, -0.2,
+     ["a large KL coefficient costs", "no KL coefficient that keeps half", "nor language loss"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "mean", "claims"), [case[1:] for case in WITHOUT], ids=[case[0] for case in WITHOUT])
+def test_nothing_is_said_of_what_was_not_lost_or_gained(place: dict[str, Any], mean: float, claims: list[str]) -> None:
+    figures = numbers()
+    for r in figures["rows"]:
+        if all(r[key] == wanted for key, wanted in place.items()):
+            r["mean"] = mean
+    for claim in claims:
+        assert [shape.holds for shape in shapes(figures) if shape.claim.startswith(claim)] == [None], claim
+
+
+def test_one_of_several_noisy_points_is_no_trend() -> None:
+    figures = numbers()
+    curves = {"classic": (0.5, 0.51, 0.4), "score": (0.8, 0.79, 0.78)}
+    for r in figures["rows"]:
+        if r["figure"] == "33" and r["measure"] in curves:
+            r["mean"] = curves[r["measure"]][COEFFICIENTS.index(r["coefficient"])]
+        if r["figure"] == "34" and r["measure"] == "score":
+            r["mean"] = (0.8, 0.79, 0.78)[COEFFICIENTS.index(r["coefficient"])]
+    found = {shape.claim: shape.holds for shape in shapes(figures) if shape.figure in ("33", "34")}
+    assert found["a larger pretraining coefficient restores classic tasks"] is False
+    assert found["a large KL coefficient costs score"] is False
 
 
 def test_one_size_grows_nowhere_and_an_order_needs_all_of_it() -> None:

@@ -138,7 +138,13 @@ def measured(cell: FinishedCell) -> Measured:
     found = {name: results_of(cell.folder / "evaluation" / name) for name in evaluated(cell.folder)}
     classic = {path.name: results_of(path) for path in finished_in(cell.folder / "classic")}
     qualitative = {path.name: results_of(path) for path in finished_in(cell.folder / "qualitative")}
-    return Measured(cell.recipe.seed, cell.size, cell.recipe.start_row(), settings, found, classic, qualitative)
+    scores = {name: scores_of(cell.folder / "evaluation" / name) for name in found}
+    return Measured(cell.recipe.seed, cell.size, cell.recipe.start_row(), settings, found, scores, classic, qualitative)
+
+
+def scores_of(step: Path) -> dict[str, float]:
+    """The reward model's score of the policy's response to each prompt."""
+    return {row["prompt_id"]: row["score"] for row in read_jsonl(step / "samples.jsonl") if row["score"] is not None}
 
 
 def evaluated(folder: Path) -> list[str]:

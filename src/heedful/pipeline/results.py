@@ -1,6 +1,7 @@
 """results.json: what a finished run showed, from its folders alone; what cannot be computed is null with a reason.
 
-The folder tables/ beside it holds the preference tables, each as JSON and as CSV.
+The folder tables/ beside it holds the tables of preference, classic tasks and the qualitative suite, each as JSON and
+as CSV.
 """
 
 import json
@@ -50,13 +51,16 @@ WHY_NULL = {
     "demonstration_score_mean": "there are no demonstrations to centre the scores on",
     "cross_validation": "reward_model_folds is 0: none was asked for",
     "alignment_tax": "there is no PPO policy",
+    "classic": "evaluate.classic is 0: none was asked for",
+    "qualitative": "evaluate.qualitative is 0: none was asked for",
 }
 
 
 def write_results(recipe: Recipe, folder: Path) -> Json:
     """Gather the results and write them into the run's folder."""
     results = gather(recipe, folder)
-    write_tables(folder / "tables", results["preference"])
+    suites = {name: results[name] for name in ("classic", "qualitative") if results[name] is not None}
+    write_tables(folder / "tables", results["preference"] | suites)
     write_atomic(folder / "results.json", json.dumps(results, indent=2) + "\n")
     return results
 
@@ -102,6 +106,8 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         },
         "preference": tables(preference, two_way=True, num_resamples=RESAMPLES),
         "alignment_tax": tax(recipe, policies),
+        "classic": suite(folder / "classic", list(given), ("task", "shots")),
+        "qualitative": suite(folder / "qualitative", list(given), ("kind", "measure")),
     }
     return with_reasons(found)
 
@@ -130,10 +136,8 @@ def by_scorer(
 
 
 def tax(recipe: Recipe, policies: Mapping[str, Json]) -> Json | None:
-    if not recipe.optimised():
-        return None
     loss = {name: found["lm_loss"] for name, found in policies.items()}
-    return alignment_tax(recipe.start_row(), loss, list(recipe.optimised()), recipe.plain_of())
+    return alignment_tax(recipe.start_row(), loss, list(recipe.ppo), recipe.plain_of()) if recipe.ppo else None
 
 
 def stage_seconds(folder: Path) -> dict[str, float]:
@@ -142,6 +146,18 @@ def stage_seconds(folder: Path) -> dict[str, float]:
     for path in sorted(folder.rglob("done.json")):
         found[str(path.parent.relative_to(folder))] = read_done(path.parent)["seconds"]
     return found
+
+
+def suite(place: Path, policies: Sequence[str], names: tuple[str, str]) -> list[Json] | None:
+    """What a suite found of every policy, a row for each number, in the policies' order; None where it never ran."""
+    done = {name: place / name for name in policies if (place / name / "done.json").exists()}
+    rows = [
+        {"policy": policy, names[0]: outer, names[1]: inner} | found
+        for policy, step in done.items()
+        for outer, parts in read_done(step)["results"].items()
+        for inner, found in parts.items()
+    ]
+    return rows or None
 
 
 def agreement(round_folder: Path) -> Json:

@@ -29,11 +29,22 @@ MEASURES = {
 COEFFICIENT = {"33": "pretraining loss coefficient", "34": "KL coefficient"}
 
 
-class Table(NamedTuple):
-    """Rows of (name, cells); `head` names the cells' columns."""
+class TableRow(NamedTuple):
+    """One measure of one size: a number for each policy, None where it has none; what they rest on together."""
 
-    head: list[str]
-    rows: list[tuple[str, list[str]]]
+    measure: str
+    size: str
+    cells: list[Row | None]
+    num: str
+    unscored: str
+
+
+class Table(NamedTuple):
+    """A column for each policy, a row for each measure and size; `reasons` say why numbers or intervals are missing."""
+
+    policies: list[str]
+    rows: list[TableRow]
+    reasons: list[str]
 
 
 class Line(NamedTuple):
@@ -68,6 +79,7 @@ def sections(figures: Json) -> Json:
         "table_14": table_14(figures),
         "coefficients": {figure: coefficients(figures, figure) for figure in COEFFICIENT},
         "qualitative": qualitative(figures),
+        "numbers": {figure: numbers(figures, figure) for figure in dict.fromkeys(r["figure"] for r in figures["rows"])},
         "legend": legend([(name, colour(name)) for name in policies(figures)]),
         "seconds": sum(figures["seconds"].values()),
     }
@@ -108,7 +120,7 @@ def over_sizes(figures: Json, rows: Sequence[Row], title: str, y_label: str, rul
         ]
         lines.append(Line(name, colour(name), sorted(points)))
     names = [(at[size], f"{millions(number)}") for size, number in figures["sizes"].items()]
-    return chart(lines, title, f"parameters ({y_label} above)", names, rule)
+    return chart(lines, title, "parameters", names, rule, y_label)
 
 
 def millions(number: int) -> str:
@@ -116,7 +128,12 @@ def millions(number: int) -> str:
 
 
 def chart(
-    lines: Sequence[Line], title: str, x_label: str, x_names: Sequence[tuple[float, str]], rule: float | None = None
+    lines: Sequence[Line],
+    title: str,
+    x_label: str,
+    x_names: Sequence[tuple[float, str]],
+    rule: float | None = None,
+    y_label: str = "",
 ) -> Markup:
     """Lines with whiskers; points of different lines at one place stand a little apart."""
     lines = [one for one in lines if one.points]
@@ -127,7 +144,7 @@ def chart(
     x_low, x_high = span([x for x, _ in x_names])
     room = 0.12 * (x_high - x_low)
     place = Frame(x_low - room, x_high + room, low, high)
-    parts = axes(place, x_label, x_names)
+    parts = axes(place, x_label, x_names, y_label=y_label)
     if rule is not None:
         parts.append(line("rule", place.x(x_low - room), place.y(rule), place.x(x_high + room), place.y(rule)))
     for n, one in enumerate(lines):
@@ -160,18 +177,45 @@ def boxes(figures: Json) -> list[Panel]:
 
 
 def table_14(figures: Json) -> Table:
-    """A row for each task and number of shots, a column for each policy and size."""
+    """A row for each task, number of shots and size, a column for each policy."""
     return table(figures, rows_of(figures, "14"), [name for name in policies(figures) if name != "gpt_prompted"])
 
 
 def table(figures: Json, rows: Sequence[Row], names: Sequence[str]) -> Table:
-    value = {(row["measure"], row["policy"], row["size"]): row["mean"] for row in rows}
-    columns = [(name, size) for name in names for size in figures["sizes"] if any(k[1:] == (name, size) for k in value)]
-    measures = dict.fromkeys(row["measure"] for row in rows)
-    return Table(
-        [f"{name} {size}" for name, size in columns],
-        [(measure, [plain(value.get((measure, *column)), 3) for column in columns]) for measure in measures],
-    )
+    found = {(row["measure"], row["size"], row["policy"]): row for row in rows}
+    columns = [name for name in names if any(row["policy"] == name for row in rows)]
+    lines = []
+    for measure in dict.fromkeys(row["measure"] for row in rows):
+        for size in figures["sizes"]:
+            cells = [found.get((measure, size, name)) for name in columns]
+            there = [cell for cell in cells if cell is not None]
+            if there:
+                lines.append(TableRow(measure, size, cells, spread(there, "num"), spread(there, "unscored")))
+    return Table(columns, lines, reasons(rows))
+
+
+def spread(rows: Sequence[Row], key: str) -> str:
+    """The count of several numbers: one where all agree, else from the least to the most."""
+    known = [row[key] for row in rows if row.get(key) is not None]
+    if not known:
+        return "–"
+    least, most = plain(min(known)), plain(max(known))
+    return least if least == most else f"{least} to {most}"
+
+
+def reasons(rows: Sequence[Row]) -> list[str]:
+    """Why numbers or intervals are missing, each reason once, with where it holds."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("reason") and (row["mean"] is None or row["low"] is None):
+            found.setdefault(row["reason"], []).append(f"{row['measure']} of {row['size']} {row['policy']}")
+    return [f"{reason}: {', '.join(places)}" for reason, places in found.items()]
+
+
+def numbers(figures: Json, figure: str) -> list[Row]:
+    """Every number of a figure with what it rests on; a file of before those were kept has none of that."""
+    rests = dict.fromkeys(("num", "num_clusters", "ties", "unscored")) | {"reason": ""}
+    return [rests | row for row in rows_of(figures, figure)]
 
 
 def coefficients(figures: Json, figure: str) -> list[Panel]:

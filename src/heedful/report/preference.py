@@ -18,6 +18,7 @@ TITLES = {
     "metadata": "Metadata",
 }
 REWARD_TITLES = {"by_margin": "Accuracy by size of the margin", "by_length": "Accuracy by how much longer is preferred"}
+SUITE_TITLES = {"classic": "Classic tasks (table 14)", "qualitative": "Qualitative suite: marks and plain mistakes"}
 GROUP_NAMES = {"train": "training labelers", "heldout": "held-out labelers"}
 KIND_NAMES = {"all": "all prompts", "base": "prompts for a base model", "instruct": "instructions"}
 
@@ -34,6 +35,11 @@ def tables(run: RunFolder, show: Show) -> list[Table]:
     """Every preference table of results.json; those without a row are left out."""
     found = run.at("/preference") or {}
     return [table(run, show, TITLES.get(name, name), "preference", name) for name, rows in found.items() if rows]
+
+
+def suite_tables(run: RunFolder, show: Show) -> list[Table]:
+    """Classic tasks and the qualitative suite; those that were not asked for are left out."""
+    return [table(run, show, title, name) for name, title in SUITE_TITLES.items() if run.at(pointer(name))]
 
 
 def reward_tables(run: RunFolder, show: Show) -> list[Table]:

@@ -53,8 +53,10 @@ def rectangle(kind: str, x: float, y: float, width: float, height: float, title:
     return form.format(kind, x, y, width, height, title)
 
 
-def axes(place: Frame, x_label: str, x_names: Sequence[tuple[float, str]] = (), whole: bool = False) -> list[Markup]:
-    """Grid lines, numbers beside and below, and what lies along the bottom.
+def axes(
+    place: Frame, x_label: str, x_names: Sequence[tuple[float, str]] = (), whole: bool = False, y_label: str = ""
+) -> list[Markup]:
+    """Grid lines, numbers beside and below, and what lies along the bottom and the left.
 
     `x_names` replace the numbers below; with `whole` only whole numbers stand there: nothing has a step 0.2.
     """
@@ -67,6 +69,9 @@ def axes(place: Frame, x_label: str, x_names: Sequence[tuple[float, str]] = (), 
     numbers = [v for v in ticks(place.x_low, place.x_high, 5, (1, 2, 5, 10)) if not whole or v == int(v)]
     for value, name in x_names or [(v, tick_text(v, size)) for v in numbers]:
         parts.append(words("tick", place.x(value), HEIGHT - BOTTOM + 16, name))
+    if y_label:
+        turned = Markup('<text class="axis" transform="translate(10 {:g}) rotate(-90)">{}</text>')
+        parts.append(turned.format((TOP + HEIGHT - BOTTOM) / 2, y_label))
     return [*parts, words("axis", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, x_label)]
 
 
