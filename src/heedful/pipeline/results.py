@@ -136,8 +136,10 @@ def by_scorer(
 
 
 def tax(recipe: Recipe, policies: Mapping[str, Json]) -> Json | None:
+    if not recipe.optimised():
+        return None
     loss = {name: found["lm_loss"] for name, found in policies.items()}
-    return alignment_tax(recipe.start_row(), loss, list(recipe.ppo), recipe.plain_of()) if recipe.ppo else None
+    return alignment_tax(recipe.start_row(), loss, list(recipe.optimised()), recipe.plain_of())
 
 
 def stage_seconds(folder: Path) -> dict[str, float]:
