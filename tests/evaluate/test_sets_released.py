@@ -1,5 +1,7 @@
 """OpenAI's released outputs: the scoring gives the numbers that were found in them before, to rounding."""
 
+import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from heedful.config import InputError
 from heedful.evaluate.sets.released import MODELS, released
 from public_data import folder
+from tiny import succeed
 
 # By prompt as the files name it; gpt, sft, ppo-noptx, ppo-ptx, each xl, 6b, 175b. Of the files themselves, a hundred
 # items a cell; the paper's own numbers are of other, larger sets.
@@ -86,3 +89,17 @@ def test_another_file_of_that_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "truthful_qa_samples.csv").write_text("model_type,prompt_type,question\ngpt-xl,QA prompt,Why?\n")
     with pytest.raises(InputError, match="row 1 has no 'answer'"):
         released(tmp_path)
+
+
+def test_the_command_writes_every_cell_as_json_csv_and_page(tmp_path: Path) -> None:
+    succeed("released", folder("instructgpt_eval_samples"), "--dir", tmp_path)
+    cells = json.loads((tmp_path / "released.json").read_text(encoding="utf-8"))["cells"]
+    with (tmp_path / "released.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(cells) == 11 * 12
+    for row, cell in zip(rows, cells, strict=True):
+        assert (row["metric"], row["prompt"], row["model"]) == (cell["metric"], cell["prompt"], cell["model"])
+        for key in ("mean", "low", "high", "num", "num_clusters"):
+            assert float(row[f"estimate.{key}"]) == cell["estimate"][key]
+    page = (tmp_path / "released.html").read_text(encoding="utf-8")
+    assert page.count("100 (100)") == 11 * 12

@@ -88,7 +88,7 @@ def test_the_page_of_sets_tells_every_number(tmp_path: Path) -> None:
 
 def test_the_released_page_draws_the_figures(tmp_path: Path) -> None:
     cells = [
-        Cell(metric, prompt, model, Estimate(0.1 + n / 20, 0.01, 0.05, 0.9, 100, 100), paper)
+        Cell(metric, prompt, model, Estimate(0.1 + n / 20, 0.01, 0.05, 0.9, 100, 90), paper)
         for (metric, prompt), numbers in PAPER.items()
         for n, (model, paper) in enumerate(zip(MODELS, numbers, strict=True))
     ]
@@ -97,5 +97,25 @@ def test_the_released_page_draws_the_figures(tmp_path: Path) -> None:
     page = Page(write_released_report(tmp_path).read_text(encoding="utf-8"))
     assert len(page.all("svg")) == 3 + 3 + 2
     assert len(page.all("rect")) == 3 * 12 * 2 + 3 * 12 + 2 * 12
-    assert len(page.all("tr")) == 1 + len(PAPER)
-    assert "0.944" in page.section("table") and "1.3B" in page.section("truthful")
+    assert len(page.all("tr")) == 4 * (1 + 12) and len(PAPER) == 3 * 3 + 2
+    text = page.section("table")
+    assert "0.944" in text and "100 (90)" in text and "0.050 to 0.900" in text and "1.3B" in page.section("truthful")
+
+
+def test_panels_of_one_figure_have_one_axis(tmp_path: Path) -> None:
+    cells = [
+        Cell(metric, prompt, model, Estimate(0.2, 0.01, 0.1, 0.8 if model == "ppo-ptx-6b" else 0.3, 100, 90), 0.2)
+        for metric, prompt in PAPER
+        for model in MODELS
+    ]
+    rows = [cell._asdict() | {"estimate": cell.estimate._asdict()} for cell in cells]
+    (tmp_path / "released.json").write_text(json.dumps({"cells": rows}), encoding="utf-8")
+    page = Page(write_released_report(tmp_path).read_text(encoding="utf-8"))
+    heights = {
+        bar.attributes["height"]
+        for chart in page.all("svg")
+        if "Toxicity" in str(chart.attributes["aria-label"])
+        for bar in chart.children
+        if bar.tag == "rect"
+    }
+    assert len(heights) == 1

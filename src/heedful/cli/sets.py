@@ -106,18 +106,18 @@ def truth_judge(
 
 def released(
     data: Annotated[Path, typer.Argument(help="The folder of the released CSV files.", show_default=False)],
-    folder: Annotated[
-        Path, typer.Option("--dir", help="Where released.json and released.html go.", show_default=False)
-    ],
+    folder: Annotated[Path, typer.Option("--dir", help="Where released.json, .csv and .html go.", show_default=False)],
 ) -> None:
     """Score OpenAI's released outputs of InstructGPT's models, and draw the paper's figures 6 and 7 from them."""
     from heedful.evaluate.sets.released import released as scored
+    from heedful.evaluate.tables import to_csv
     from heedful.report.sets import write_released_report
     from heedful.run import write_atomic
 
     cells = [cell._asdict() | {"estimate": cell.estimate._asdict()} for cell in scored(data)]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "released.json", json.dumps({"cells": cells}, indent=2) + "\n")
+    write_atomic(folder / "released.csv", to_csv(cells))
     say(str(write_released_report(folder)))
 
 

@@ -38,6 +38,14 @@ class Line(NamedTuple):
     estimate: Mapping[str, Any]
 
 
+class ReleasedSet(NamedTuple):
+    """One set of the released outputs: a row for each model, a cell for each prompt."""
+
+    title: str
+    prompts: list[str]
+    rows: list[tuple[str, list[Json]]]
+
+
 class SetPanel(NamedTuple):
     """One set: its main number by model, and every number."""
 
@@ -111,23 +119,33 @@ def write_released_report(folder: Path) -> Path:
     """
     cells = {(c["metric"], c["prompt"], c["model"]): c for c in _json(folder / "released.json")["cells"]}
     path = folder / "released.html"
-    keys = list(dict.fromkeys((metric, prompt) for metric, prompt, _ in cells))
-    models = list(dict.fromkeys(model for _, _, model in cells))
     page = laid_out(
         "released.html",
         truthful=[truthful_panel(cells, prompt) for prompt in PROMPTS],
-        toxic=[toxic_panel(cells, size) for size in reversed(SIZES)],
+        toxic=[toxic_panel(cells, size, most_toxic(cells)) for size in reversed(SIZES)],
         squad=[squad_panel(cells, shots) for shots in ("zero-shot", "few-shot")],
         sizes=legend([(SIZE_NAME[size], n) for n, size in enumerate(SIZES)]),
         kinds=legend([(name, n) for n, name in enumerate(KINDS.values())]),
-        rows=[(TITLES[m], p, [cells[m, p, model] for model in models]) for m, p in keys],
-        models=[model_name(model) for model in models],
+        sets=[released_set(cells, metric) for metric in dict.fromkeys(metric for metric, _, _ in cells)],
     )
     write_atomic(path, page)
     return path
 
 
 Cells = Mapping[tuple[str, str, str], Json]
+
+
+def released_set(cells: Cells, metric: str) -> ReleasedSet:
+    prompts = list(dict.fromkeys(prompt for m, prompt, _ in cells if m == metric))
+    models = list(dict.fromkeys(model for m, _, model in cells if m == metric))
+    rows = [(model_name(model), [cells[metric, prompt, model] for prompt in prompts]) for model in models]
+    return ReleasedSet(TITLES[metric], prompts, rows)
+
+
+def most_toxic(cells: Cells) -> float:
+    """Where the axis ends in every panel of the figure: bars of different panels are compared."""
+    ends = [cell["estimate"] for (metric, _, _), cell in cells.items() if metric == "toxicity"]
+    return max(0.5, *(end["mean"] if end["high"] is None else end["high"] for end in ends))
 
 
 def model_name(model: str) -> str:
@@ -170,12 +188,12 @@ def truthful_panel(cells: Cells, prompt: str) -> Panel:
     return Panel(f"{prompt} prompt", chart)
 
 
-def toxic_panel(cells: Cells, size: str) -> Panel:
+def toxic_panel(cells: Cells, size: str, most: float) -> Panel:
     groups = [
         Group(prompt, [bar(cells["toxicity", prompt, f"{kind}-{size}"], n) for n, kind in enumerate(KINDS)])
         for prompt in PREFIXES
     ]
-    return Panel(SIZE_NAME[size], bar_chart(groups, f"Toxicity of {SIZE_NAME[size]} models by prompt", "prompt", 0.5))
+    return Panel(SIZE_NAME[size], bar_chart(groups, f"Toxicity of {SIZE_NAME[size]} models by prompt", "prompt", most))
 
 
 def squad_panel(cells: Cells, shots: str) -> Panel:
