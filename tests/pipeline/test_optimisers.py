@@ -9,6 +9,7 @@ import pytest
 
 from heedful.config import InputError, read_recipe
 from heedful.models.checkpoint import weights_hash
+from heedful.pipeline.early import needs
 from heedful.pipeline.recipe import build
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
@@ -128,6 +129,7 @@ def test_the_report_shows_each(five: Path) -> None:
     for n in (1, 2):
         lines = drawn(page, f"Score against √KL, training, round {n}")
         assert [e.attributes["data-name"] for e in lines if e.tag == "polyline"] == list(OPTIMISERS[:-1])
+    assert "the last iteration (1) of ppo" in page.section("traced")
     points = [e.attributes["class"] for e in drawn(page, "Utility against √KL, evaluation") if e.tag == "circle"]
     names = read(five / "results.json")["policies"]
     assert len(points) == len(set(points)) == sum(policy["kl"] is not None for policy in names.values()) >= 6
@@ -158,6 +160,14 @@ def test_dpo_needs_no_reward_model(tmp_path: Path) -> None:
     policies = read(folder / "results.json")["policies"]
     assert list(policies) == ["gpt", "sft", "ppo_init", "dpo"]
     assert policies["dpo"]["score"] is None and policies["dpo"]["win_rate"]["mean"] is not None
+    followed = Page((folder / "report.html").read_text(encoding="utf-8")).section("traced")
+    assert "This recipe optimises without PPO" in followed and "No PPO episode was logged" in followed
+
+
+def test_each_needs_the_prompts_it_learns_from() -> None:
+    rankings, samples = (build(read_recipe(str(TINY), [*ALONE, "ppo.variants={}", block])) for block in BLOCKS[4:1:-2])
+    assert [(need.pool, need.split) for need in needs(rankings, ["ppo"])] == [("reward_model", "train")]
+    assert [(need.pool, need.split) for need in needs(samples, ["ppo"])] == [("ppo", "train")]
 
 
 @pytest.mark.parametrize("stage", OPTIMISERS[:-1])

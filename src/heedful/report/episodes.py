@@ -87,9 +87,9 @@ class Outcome(NamedTuple):
 
 def outcome(run: RunFolder, ranking: RankingTrace) -> Outcome:
     """The ranking's responses under the models that the round's PPO ended with, from its trace.json."""
-    variants = [name for name in run.by_token if run.has(f"{run.last_round}/{name}")]
-    if run.variants and not run.by_token:
-        return Outcome("No policy of this recipe has a value model, so no token has an advantage of its own.")
+    variants = [name for name in run.ppo_variants if run.has(f"{run.last_round}/{name}")]
+    if run.variants and not run.ppo_variants:
+        return Outcome("This recipe optimises without PPO, whose arithmetic is what is followed here.")
     if not variants:
         return Outcome("PPO has not begun in this round, so what it makes of this ranking is not known yet.")
     variant = variants[-1]
@@ -164,8 +164,8 @@ def paths(chosen: Sequence[tuple[Judged, int]]) -> list[Panel]:
 
 
 def episode_trace(run: RunFolder) -> EpisodeTrace | None:
-    """The episode that the followed variant logged in its last iteration; None when it logged none."""
-    names = [name for name in run.by_token if run.has(f"{run.last_round}/{name}/samples.jsonl")]
+    """The episode that the followed PPO variant logged in its last iteration; None when it logged none."""
+    names = [name for name in run.ppo_variants if run.has(f"{run.last_round}/{name}/samples.jsonl")]
     if not names:
         return None
     place = f"{run.last_round}/{names[-1]}"

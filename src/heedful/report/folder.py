@@ -91,10 +91,9 @@ class RunFolder:
         return sorted(found, key=lambda name: found[name].get("kl_coef") != 0)
 
     @cached_property
-    def by_token(self) -> list[str]:
-        """Those whose episodes are logged token by token, values included: PPO's, without any REINFORCE's."""
-        names = self.recipe.get("ppo") or self.recipe.get("reinforce") or {}
-        return [name for name in self.variants if name in names]
+    def ppo_variants(self) -> list[str]:
+        """Those of them that PPO made: a judgement and an episode are followed through its arithmetic."""
+        return [name for name in self.variants if name in self.recipe.get("ppo", {})]
 
     @cached_property
     def rounds(self) -> list[int]:
