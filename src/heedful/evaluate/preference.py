@@ -7,7 +7,7 @@ Figure 3 of the paper has four cells: training and held-out labelers × prompts 
 to the instruct model. Which prompt is which is asked of a function, `world.sent_to` where nobody gives another.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from heedful.evaluate.statistics import Estimate, clustered_proportion
 from heedful.evaluate.two_way import two_way_proportion
 from heedful.evaluate.win_rate import NOBODY, Given, Outcome, counted, outcomes
 from heedful.snapshot import Snapshot
-from heedful.types import LabelerGroup, Prompt, Ranking, Rating
+from heedful.types import LabelerGroup, Prompt, Ranking, Rating, Response
 from heedful.world import sent_to
 
 Row = dict[str, Any]
@@ -84,6 +84,24 @@ class Judged:
 
     def others(self) -> list[str]:
         return [name for name in self.given if name != self.baseline]
+
+
+def by_model(responses: Iterable[Response]) -> dict[str, dict[str, str]]:
+    """Whose response is whose, by the model each one names; those that name none are left out.
+
+    Raises:
+        InputError: a model with two responses to one prompt: which of them is compared must then be said by hand.
+    """
+    given: dict[str, dict[str, str]] = {}
+    for response in responses:
+        own = given.setdefault(response.model, {})
+        if response.model and response.prompt_id in own:
+            raise InputError(
+                f"{response.model} gave several responses to prompt {response.prompt_id}; a comparison takes one of "
+                "each model: leave the others out"
+            )
+        own[response.prompt_id] = response.id
+    return {name: own for name, own in given.items() if name}
 
 
 def tables(judged: Judged, two_way: bool = False, style: bool = False, num_resamples: int = 1000) -> Tables:
