@@ -191,17 +191,24 @@ def label_all(folder: Path) -> None:
                 add_ranking(store, Ranking(id=id, prompt_id=prompt.id, labeler=name, responses=ids, rank=rank))
 
 
-def test_rankings_without_an_order_are_told_before_they_are_frozen(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "learner"),
+    [([], "reward_model"), (["reward_model=null", "ppo.variants={}", "dpo={batch_size: 4}"], "dpo")],
+)
+def test_rankings_without_an_order_are_told_before_they_are_frozen(
+    settings: list[str], learner: str, tmp_path: Path
+) -> None:
     recipe, folder, out = write_recipe(tmp_path), tmp_path / "run", tmp_path / "labels.jsonl"
+    whole = ("run", recipe, "--dir", folder, "--cores", 1, *(part for one in settings for part in ("--set", one)))
     for _ in range(2):  # demonstrations, rankings
-        assert cli("run", recipe, "--dir", folder, "--cores", 1).exit_code == 3
+        assert cli(*whole).exit_code == 3
         label_all(folder)
-    line = refuse("run", recipe, "--dir", folder, "--cores", 1)
+    line = refuse(*whole)
     assert "rankings of training prompts all are tied throughout" in line and not list(
         folder.glob("round-1/rankings/[ds]*")
     )
     assert f"heedful label edit FILE --store {folder / 'store.db'}" in line
-    assert refuse("run", recipe, "--dir", folder, "--cores", 1) == line
+    assert refuse(*whole) == line
     # The mend that it names.
     assert cli("label", "export", out, "--store", folder / "store.db").exit_code == 0
     rows = [json.loads(row) for row in out.read_text(encoding="utf-8").splitlines()]
@@ -210,8 +217,8 @@ def test_rankings_without_an_order_are_told_before_they_are_frozen(tmp_path: Pat
         row["ranking"]["rank"] = [1, 2, 2][: len(row["ranking"]["rank"])]
     out.write_text("".join(json.dumps(row) + "\n" for row in mended), encoding="utf-8")
     assert cli("label", "edit", out, "--store", folder / "store.db").exit_code == 0
-    assert cli("run", recipe, "--dir", folder, "--cores", 1).exit_code in (0, 3)
-    assert (folder / "round-1/reward_model/done.json").exists()
+    assert cli(*whole).exit_code in (0, 3)
+    assert (folder / f"round-1/{learner}/done.json").exists()
     assert len(read_snapshot(folder / "round-1/rankings/snapshot").rankings) == len(mended)
 
 

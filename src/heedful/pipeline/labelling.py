@@ -118,7 +118,7 @@ def rank(recipe: Recipe, run: Run, store: Store, source: Source, responses: Path
 
     Raises:
         Waiting: people still have to rank some.
-        InputError: nothing they judged tells a reward model one response from another; the step is not done.
+        InputError: nothing they judged tells who learns from it one response from another; the step is not done.
     """
     config, sampled = recipe.labelers, read_snapshot(responses)
     responses_left = not_erased(run, store, sampled.responses)
@@ -141,8 +141,9 @@ def rank(recipe: Recipe, run: Run, store: Store, source: Source, responses: Path
         wanted = ranking_work(round, config.train, config.heldout, config.overlap)
         wait_for(store, [*wanted, *marking_work(round, config.ratings, config.references)], responses)
     snapshot = export_snapshot(store, pools=["reward_model"], heldout="validation")
-    if not train and recipe.reward_model is not None:
-        check_judged(recipe.reward_model, snapshot, store, run.folder)
+    learners = [recipe.reward_model, RewardModelConfig() if recipe.dpo else None]  # DPO learns from orders as well
+    for learner in filter(None, learners) if not train else ():
+        check_judged(learner, snapshot, store, run.folder)
     write_snapshot(run.folder / "snapshot", snapshot)
     for prompt, group in grouped:
         for response in group if prompt.split == "test" else []:
@@ -163,8 +164,8 @@ def check_judged(config: RewardModelConfig, snapshot: Snapshot, store: Store, wh
         if not any(len(set(ranking.rank)) > 1 for _, _, ranking in judged):
             number = len(judged)
             raise InputError(
-                f"{where}: of {number} rankings of training prompts all are tied throughout, which tells a reward "
-                f"model nothing; {mend}"
+                f"{where}: of {number} rankings of training prompts all are tied throughout, which teaches nothing; "
+                f"{mend}"
             )
     elif config.target in ("likert", "good_bad"):
         prompts, group = snapshot.prompt_by_id(), {labeler.id: labeler.group for labeler in snapshot.labelers}
