@@ -8,8 +8,13 @@ import torch
 from heedful.pipeline.start import at_work
 from stores import sqlite_copy
 from studies import Prepared, finished_run, kept_runs, new_folder, recipe_of
+from web.conftest import chromium
 
-__all__ = ["sqlite_copy"]  # what the tests of pages in a browser take from the app's other tests asks for it
+# One browser for all: imported into each module it would be as many, and a second one cannot start beside the first.
+__all__ = [
+    "chromium",
+    "sqlite_copy",
+]  # what the tests of pages in a browser take from the app's other tests asks for it
 
 
 @pytest.fixture(scope="session", autouse=True)

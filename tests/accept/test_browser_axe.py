@@ -18,11 +18,11 @@ from heedful.store.slots import offer
 from heedful.web.config import WebConfig
 from heedful.web.tasks import TASKS
 from model_servers import planted, whole
-from web.conftest import Served, chromium, quick_hashes
+from web.conftest import Served, quick_hashes
 from web.test_run_pages import begin, folder, log, recipe
 
 pytestmark = pytest.mark.accept
-__all__ = ["chromium", "folder", "planted", "quick_hashes", "recipe"]
+__all__ = ["folder", "planted", "quick_hashes", "recipe"]
 
 GRAVE = ("serious", "critical")
 ROLES = {

@@ -19,10 +19,10 @@ from heedful.store.slots import offer
 from heedful.types import Demonstration, Ranking, Rating, Response
 from heedful.web.config import WebConfig
 from model_servers import part, planted
-from web.conftest import PASSWORD, Served, chromium, open_page, quick_hashes, served
+from web.conftest import PASSWORD, Served, open_page, quick_hashes, served
 
 pytestmark = pytest.mark.accept
-__all__ = ["chromium", "open_page", "planted", "quick_hashes", "served"]
+__all__ = ["open_page", "planted", "quick_hashes", "served"]
 
 NAME = "cy"
 ANSWERS = Work("demonstration", overlap=2)

@@ -20,10 +20,8 @@ from heedful.store.schema import rankings
 from heedful.store.slots import offer
 from heedful.types import Prompt, Response
 from processes import start, wait_until
-from web.conftest import chromium
 
 pytestmark = pytest.mark.accept
-__all__ = ["chromium"]
 PASSWORD = "correct horse battery"
 WORDS_A_SECOND, KEYS_A_SECOND, LOOK = 4.0, 5.0, 1.0  # reading, typing, and finding what to press next
 PROMPT = "Write a two-sentence thank-you note to a neighbour who watered my plants."

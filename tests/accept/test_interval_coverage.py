@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coverage_studies import Setting, Study, coverage, difference, length_control, strengths, win_rate_at
+from coverage_studies import Setting, Study, coverage, difference, length_control, power, strengths, win_rate_at
 
 pytestmark = pytest.mark.accept
 STUDIES = 1000
@@ -41,3 +41,18 @@ def test_intervals_cover_the_truth(name: str, study: Study, record_property: Any
         "; ".join(f"{setting}: {'/'.join(f'{100 * c:.1f}' for c in each)} %" for setting, each in found.items()),
     )
     assert all(LOWEST <= share <= HIGHEST for each in found.values() for share in each)
+
+
+def test_smallest_differences_are_found_as_often_as_promised(record_property: Any) -> None:
+    record_property(
+        "claim",
+        f"the smallest difference that a study tells of is found in 77 to 86 % of {STUDIES} simulated studies like it "
+        "where the win rate it saw was 0.5 (promised: 80 %), and in no fewer where that was 0.7 or 0.9",
+    )
+    settings = [Setting(20, (1, 1), 0.0, 0.0), *SETTINGS]
+    found = {setting: [power(setting, seen, STUDIES) for seen in (0.5, 0.7, 0.9)] for setting in settings}
+    record_property(
+        "measured",
+        "; ".join(f"{setting}: {'/'.join(f'{100 * c:.1f}' for c in each)} %" for setting, each in found.items()),
+    )
+    assert all(0.77 <= each[0] <= 0.86 and min(each) >= 0.77 for each in found.values())
