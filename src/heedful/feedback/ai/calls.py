@@ -10,6 +10,7 @@ import asyncio
 import json
 import random
 import re
+import ssl
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -135,12 +136,14 @@ class Caller:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
-    def client(self) -> httpx.AsyncClient:
+    def client(self, tls: ssl.SSLContext | bool) -> httpx.AsyncClient:
+        """For one call at a time."""
         limits = self.limits
         return httpx.AsyncClient(
             headers=self._headers(),
             timeout=httpx.Timeout(limits.answer, connect=limits.connect),
-            limits=httpx.Limits(max_connections=limits.in_flight, max_keepalive_connections=limits.in_flight),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=60),
+            verify=tls,
             follow_redirects=False,  # the key is for this address
         )
 
@@ -164,13 +167,18 @@ class _Asking:
         found: dict[str, Reply | Failure] = {}
         todo = iter(calls.items())
 
-        async def work(client: httpx.AsyncClient) -> None:
-            for key, call in todo:
-                found[key] = await self.one(client, key, call)
+        # Made once, for it takes a while. Each place has a connection of its own: a shared pool looks through all of
+        # its connections at every call.
+        tls = httpx.create_ssl_context() if self.caller.address.startswith("https") else False
 
-        async with self.caller.client() as client, asyncio.TaskGroup() as group:
+        async def work() -> None:
+            async with self.caller.client(tls) as client:
+                for key, call in todo:
+                    found[key] = await self.one(client, key, call)
+
+        async with asyncio.TaskGroup() as group:
             for _ in range(min(self.limits.in_flight, len(calls))):
-                group.create_task(work(client))
+                group.create_task(work())
         return found
 
     async def one(self, client: httpx.AsyncClient, key: str, call: Call) -> Reply | Failure:
