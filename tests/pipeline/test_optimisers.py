@@ -11,6 +11,7 @@ from heedful.config import InputError, read_recipe
 from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.early import needs
 from heedful.pipeline.recipe import build
+from heedful.pipeline.sweep import default_by, is_done, value_of
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
 from heedful.steps import OPTIMISERS, planned_steps
@@ -145,6 +146,15 @@ def test_a_dry_run_counts_each_optimisers_work(tmp_path: Path) -> None:
     for name, words in expected.items():
         assert f"round-1/{name} {words}" in rows[f"round-1/{name}"]
         assert "MiB" in rows[f"round-2/{name}"]
+
+
+def test_a_sweep_looks_first_at_what_the_last_policy_has(five: Path) -> None:
+    for blocks, by in ((BLOCKS, "round-2/dpo.valid_accuracy"), (BLOCKS[:-1], "round-2/grpo.score")):
+        recipe = build(read_recipe(str(TINY), ["rounds=2", *ALONE, *blocks]))
+        assert default_by(recipe, "ppo") == by
+        for until in ("reward", "ppo", "evaluate"):
+            assert value_of(five, default_by(recipe, until), lower=False)["value"] is not None
+        assert is_done(five, "ppo", recipe)
 
 
 # Without a reward model, and what cannot be.

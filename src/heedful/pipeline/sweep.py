@@ -321,7 +321,7 @@ def default_by(recipe: Recipe, until: Until) -> str:
         "pretrain": "pretrain.valid_loss",
         "sft": f"{fine_tuned}.valid_loss",
         "reward": f"{last}/reward_model.valid_accuracy",
-        "ppo": f"{last}/{best}.score",
+        "ppo": f"{last}/{best}.{'valid_accuracy' if best in recipe.dpo else 'score'}",
         "evaluate": f"policies.{best}.win_rate",
     }[until]
 
