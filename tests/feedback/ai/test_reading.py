@@ -196,6 +196,11 @@ def test_what_is_no_log_probability_is_said(told: Any, why: str) -> None:
     assert isinstance(found, str) and why in found
 
 
+def test_rounding_above_certainty_is_certainty() -> None:
+    choice = {"logprobs": {"content": [{"token": "1", "logprob": 5e-4, "top_logprobs": []}]}}
+    assert read(choice) == [1.0, 0.0]
+
+
 def echoed(*rows: tuple[list[str], list[float | None]]) -> list[Json]:
     return [{"logprobs": {"tokens": tokens, "token_logprobs": logprobs}} for tokens, logprobs in rows]
 
