@@ -84,7 +84,9 @@ def curve(sweep: Json, key: str) -> Panel:
     order = sorted(lines)
     colours = [ACCENT] if len(order) == 1 else list(range(len(order)))
     series = [line(name, lines[name], colour) for name, colour in zip(order, colours, strict=True)]
-    chart = line_chart(series, f"{sweep['by']} by {key}", key, x_names=[(x, name) for name, x in place.items()])
+    ends = (0.0, len(place) - 1.0) if len(place) > 1 else None  # of every setting, those without a value too
+    names_at = [(x, name) for name, x in place.items()]
+    chart = line_chart(series, f"{sweep['by']} by {key}", key, x_names=names_at, x_range=ends)
     names = legend([(name, colour) for name, colour in zip(order, colours, strict=True) if name])
     return Panel(key, chart + names, caption)
 
