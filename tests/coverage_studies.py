@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heedful.evaluate.bradley_terry import Game, bradley_terry
+from heedful.evaluate.compare import share_test, smallest_difference
 from heedful.evaluate.length_control import length_controlled
 from heedful.evaluate.statistics import Estimate, clustered_proportion, paired_share_difference
 
@@ -100,6 +101,23 @@ def coverage(study: Study, setting: Setting, number: int, seed: int = 0) -> list
         found = study(np.random.default_rng([seed, n]), setting)
         hits.append([covers(estimate, truth) for estimate, truth in found])
     return np.mean(hits, axis=0).tolist()
+
+
+def power(setting: Setting, observed: float, number: int, seed: int = 0) -> float:
+    """Share of `number` studies that find the smallest difference which a study of that observed rate tells of.
+
+    It is told of 3,000 prompts of the setting, so that the promise is tested and not the luck of one study.
+    """
+    rng = np.random.default_rng([seed, int(100 * observed)])
+    prompt, draw = luck(rng, setting._replace(prompts=3000))
+    smallest = smallest_difference(judged(draw, observed, setting.ties), prompt, setting.prompts).difference
+    assert smallest is not None
+    found = []
+    for _ in range(number):
+        prompt, draw = luck(rng, setting)
+        p = share_test(judged(draw, 0.5 + smallest, setting.ties), prompt)
+        found.append(p is not None and p < 0.05)
+    return float(np.mean(found))
 
 
 def covers(estimate: Estimate, truth: float) -> bool:

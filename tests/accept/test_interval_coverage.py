@@ -46,7 +46,7 @@ def test_intervals_cover_the_truth(name: str, study: Study, record_property: Any
 def test_smallest_differences_are_found_as_often_as_promised(record_property: Any) -> None:
     record_property(
         "claim",
-        f"the smallest difference that a study tells of is found in 77 to 86 % of {STUDIES} simulated studies like it "
+        f"the smallest difference that a study tells of is found in 75 to 85 % of {STUDIES} simulated studies like it "
         "where the win rate it saw was 0.5 (promised: 80 %), and in no fewer where that was 0.7 or 0.9",
     )
     settings = [Setting(20, (1, 1), 0.0, 0.0), *SETTINGS]
@@ -55,4 +55,4 @@ def test_smallest_differences_are_found_as_often_as_promised(record_property: An
         "measured",
         "; ".join(f"{setting}: {'/'.join(f'{100 * c:.1f}' for c in each)} %" for setting, each in found.items()),
     )
-    assert all(0.77 <= each[0] <= 0.86 and min(each) >= 0.77 for each in found.values())
+    assert all(0.75 <= each[0] <= 0.85 and min(each) >= 0.75 for each in found.values())

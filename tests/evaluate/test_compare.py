@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from coverage_studies import Setting, judged, luck
+from coverage_studies import Setting, power
 from heedful.evaluate import compare as module
 from heedful.evaluate import two_way as two_way_module
 from heedful.evaluate.compare import holm, paired_differences, rule_of_three, share_test, smallest_difference
@@ -114,15 +114,7 @@ def test_share_differences_mirror_and_stay_in_bounds() -> None:
 @pytest.mark.parametrize("observed", [0.5, 0.9])
 def test_the_smallest_difference_is_found_as_often_as_was_promised(setting: Setting, observed: float) -> None:
     """Whatever rate the study saw that tells of it; with ties the promise is kept with room to spare."""
-    rng = np.random.default_rng(3)
-    prompt, draw = luck(rng, setting._replace(prompts=3000))
-    smallest = smallest_difference(judged(draw, observed, setting.ties), prompt, setting.prompts).difference
-    assert smallest is not None
-    found = []
-    for _ in range(300):
-        prompt, draw = luck(rng, setting)
-        found.append(share_test(judged(draw, 0.5 + smallest, setting.ties), prompt) < 0.05)
-    assert 0.73 < np.mean(found) < (0.9 if observed == 0.5 else 0.97)
+    assert 0.73 < power(setting, observed, 300) < (0.9 if observed == 0.5 else 0.97)
 
 
 def test_the_smallest_difference_does_not_shrink_with_the_observed_rate() -> None:
