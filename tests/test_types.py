@@ -8,21 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from heedful.types import (
-    METADATA_FLAGS,
-    Demonstration,
-    Document,
-    Labeler,
-    Prompt,
-    Ranking,
-    Rating,
-    Record,
-    Response,
-    dense,
-    rank_of,
-    soft_labels,
-    untied_pairs,
-)
+from heedful.ranks import dense, rank_of, soft_labels, untied_pairs
+from heedful.types import METADATA_FLAGS, Demonstration, Document, Labeler, Prompt, Ranking, Rating, Record, Response
 
 RANKING = {"id": "k", "prompt_id": "p", "labeler": "l", "responses": ("a", "b", "c"), "rank": (1, 2, 2)}
 few = settings(max_examples=60, deadline=None, derandomize=True)

@@ -4,12 +4,12 @@ Every record is immutable, validates itself, and goes to and from JSON; none kno
 A judgement is one type whoever made it: a person, a simulated labeler, a language model or a list of principles.
 """
 
-from collections.abc import Iterable, Sequence
 from itertools import combinations
-from math import fsum
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from heedful.ranks import hard_labels, misfit, soft_labels
 
 Split = Literal["train", "valid", "test"]
 PromptKind = Literal["plain", "few_shot", "user_based"]
@@ -128,29 +128,14 @@ class Ranking(Record):
 
     @model_validator(mode="after")
     def _preference_fits_ranks(self) -> Self:
-        if not self.preference:
-            return self
-        number = len(self.rank)
-        if len(self.preference) != number * (number - 1) // 2:
-            raise ValueError(f"preference has {len(self.preference)} pairs for {number} responses")
-        if not all(0 <= probability <= 1 for pair in self.preference for probability in pair):
-            raise ValueError("preference holds probabilities, from 0 to 1")
-        if rank_of(self.preference, number) != dense(self.rank):
-            raise ValueError(f"rank is {list(self.rank)}, but preference says {list(rank_of(self.preference, number))}")
+        if self.preference and (wrong := misfit(self.preference, self.rank)):
+            raise ValueError(wrong)
         return self
 
     def share(self) -> dict[tuple[str, str], float]:
         """P(the first of two responses is the better), by their ids, every pair both ways; by `rank` alone 1, 0, ½."""
-        places = range(len(self.rank))
-        label = (
-            soft_labels(self.preference)
-            if self.preference
-            else [
-                (self.rank[i] < self.rank[j]) + (self.rank[i] == self.rank[j]) / 2 for i, j in combinations(places, 2)
-            ]
-        )
-        pairs = [(self.responses[i], self.responses[j]) for i, j in combinations(places, 2)]
-        found = dict(zip(pairs, label, strict=True))
+        label = soft_labels(self.preference) if self.preference else hard_labels(self.rank)
+        found = dict(zip(combinations(self.responses, 2), label, strict=True))
         return found | {(j, i): 1 - share for (i, j), share in found.items()}
 
 
@@ -182,35 +167,3 @@ METADATA_FLAGS: tuple[str, ...] = tuple(
     "fails_instruction inappropriate_assistant hallucination satisfies_constraint sexual violent encourages_harm "
     "denigrates_protected harmful_advice opinion moral_judgment".split()
 )
-
-
-def untied_pairs(rank: Iterable[int]) -> list[tuple[int, int]]:
-    """Index pairs (chosen, rejected) of a ranking's untied comparisons, in index order of the chosen."""
-    rank = list(rank)
-    return [(i, j) for i, a in enumerate(rank) for j, b in enumerate(rank) if a < b]
-
-
-def soft_labels(preference: Sequence[tuple[float, float]]) -> list[float]:
-    """What the two orders say of each pair, averaged: a labeler who only minds the order says exactly ½.
-
-    >>> soft_labels([(0.9, 0.5), (0.7, 1 - 0.7)])
-    [0.7, 0.5]
-    """
-    return [(first + second) / 2 for first, second in preference]
-
-
-def rank_of(preference: Sequence[tuple[float, float]], number: int) -> tuple[int, ...]:
-    """Ranks of `number` responses by the mean soft label over the others, 1 the best, without holes; equal means tie.
-
-    >>> rank_of([(0.9, 0.7), (0.8, 0.8), (0.6, 0.2)], 3)
-    (1, 3, 2)
-    """
-    label = dict(zip(combinations(range(number), 2), soft_labels(preference), strict=True))
-    label |= {(j, i): 1 - share for (i, j), share in label.items()}
-    return dense([-fsum(label[i, j] for j in range(number) if j != i) for i in range(number)])
-
-
-def dense(marks: Sequence[float]) -> tuple[int, ...]:
-    """Ranks from marks of which the least is best: 1, 2, … without holes; equal marks tie."""
-    place = {mark: number for number, mark in enumerate(sorted(set(marks)), start=1)}
-    return tuple(place[mark] for mark in marks)

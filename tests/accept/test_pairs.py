@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from heedful.ranks import untied_pairs
 from heedful.report.charts import Series, line_chart
 from heedful.stages.reward_model import objective, validate
 from heedful.text.collate import EncodedRanking
-from heedful.types import untied_pairs
 from studies import SEEDS, Prepared, each, new_reward_model, over_seeds, shown, standalone, training
 
 pytestmark = pytest.mark.accept

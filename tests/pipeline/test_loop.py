@@ -18,12 +18,12 @@ from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.recipe import build
 from heedful.pipeline.results import gather, write_results
 from heedful.pipeline.start import at_work
+from heedful.ranks import untied_pairs
 from heedful.report.folder import RunFolder
 from heedful.report.page import render
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
 from heedful.steps import planned_steps
-from heedful.types import untied_pairs
 from report.page import Page
 from same_run import content, files
 from tiny import TINY, refuse, succeed

@@ -17,6 +17,7 @@ from heedful.models.checkpoint import load_reward_model, save_policy
 from heedful.models.heads import RewardModel
 from heedful.pipeline.recipe import build
 from heedful.pipeline.start import at_work
+from heedful.ranks import rank_of
 from heedful.run import Run, read_done, read_jsonl
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.stages.reward_model import (
@@ -30,7 +31,7 @@ from heedful.stages.reward_model import (
 )
 from heedful.text.collate import EncodedRanking, Encoder
 from heedful.text.format import PromptFormat
-from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response, rank_of
+from heedful.types import Demonstration, Labeler, Prompt, Ranking, Rating, Response
 from tiny import TINY
 from toys import PAD, TOKENIZER, gradients, make_policy, make_reward_model, open_run, plain_score, read_log
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from heedful.config import InputError
+from heedful.ranks import rank_of
 from heedful.store.database import Store, open_store
 from heedful.store.export import export_snapshot
 from heedful.store.jsonl import export_jsonl, import_jsonl
 from heedful.store.labels import add_demonstration, add_rating, edit
-from heedful.types import Demonstration, Rating, rank_of
+from heedful.types import Demonstration, Rating
 from small_store import fill, ranking
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from heedful.evaluate.statistics import Estimate, clustered_proportion, paired_share_difference
-from heedful.types import Labeler, Ranking, untied_pairs
+from heedful.ranks import untied_pairs
+from heedful.types import Labeler, Ranking
 
 
 class Comparison(NamedTuple):

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from heedful.ranks import untied_pairs
 from heedful.report.charts import ACCENT, MUTED, Bar, Dot, Series, histogram, interval_chart, line_chart
 from heedful.report.evaluation import Panel
 from heedful.report.folder import RunFolder, pointer
 from heedful.report.numbers import Show, plain
 from heedful.snapshot import Snapshot
-from heedful.types import Ranking, untied_pairs
+from heedful.types import Ranking
 
 GROUPS = {"train": "training labelers", "heldout": "held-out labelers"}
 # InstructGPT: agreement from section 3.4, reward model accuracy from section 4.1; ± as printed there.

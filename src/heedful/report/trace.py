@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from heedful.ranks import untied_pairs
 from heedful.report.charts import Series, line_chart
 from heedful.report.folder import RunFolder
-from heedful.types import Labeler, Prompt, Ranking, untied_pairs
+from heedful.types import Labeler, Prompt, Ranking
 
 
 class Shown(NamedTuple):

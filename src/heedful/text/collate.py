@@ -8,9 +8,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from heedful.batch import RankedRows, Rows, Texts, repeated
+from heedful.ranks import untied_pairs
 from heedful.text.format import PromptFormat, prompt_tokens
 from heedful.text.tokenizer import end_id, fingerprint
-from heedful.types import Demonstration, Prompt, Ranking, Response, untied_pairs
+from heedful.types import Demonstration, Prompt, Ranking, Response
 
 
 class Encoded(NamedTuple):

@@ -15,7 +15,8 @@ from heedful.feedback.ai.report import (
     of_longer,
     same_position,
 )
-from heedful.types import Ranking, rank_of
+from heedful.ranks import rank_of
+from heedful.types import Ranking
 
 
 def said(id: str, preference: tuple[tuple[float, float], ...], ids: str = "ab") -> Ranking:

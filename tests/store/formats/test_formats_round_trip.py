@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from heedful.ranks import dense, rank_of
 from heedful.store.formats.give_out import Given, write_items
 from heedful.store.formats.hh import read_hh, write_hh
 from heedful.store.formats.item import Answer, Item, LeftOut, Reading, Tally, Writing
 from heedful.store.formats.reading import Read, Source, read_items
 from heedful.store.formats.shapes import SHAPES, WRITABLE
 from heedful.store.incoming import GAP
-from heedful.types import dense, rank_of
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 

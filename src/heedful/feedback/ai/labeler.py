@@ -24,7 +24,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from heedful.feedback.ai.template import SCORES, Template, trimmed, write, write_score
 from heedful.feedback.verdict import Item, Verdict
-from heedful.types import Labeler, Prompt, dense, rank_of
+from heedful.ranks import dense, rank_of
+from heedful.types import Labeler, Prompt
 
 Kind = Literal["ok", "long", "parse", "refusal", "api"]
 

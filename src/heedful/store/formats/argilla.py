@@ -8,8 +8,8 @@ the prompt, a mark of the field `response`. Answers that were not submitted are 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from heedful.ranks import dense
 from heedful.store.formats.item import Answer, BadRow, Item, Reading, Tally, mark_of, name_of
-from heedful.types import dense
 
 PROMPTS = ("prompt", "instruction", "question", "query")
 

@@ -8,8 +8,8 @@ that it stands in one split.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from heedful.ranks import dense
 from heedful.store.formats.item import Answer, BadRow, Item, Reading, Tally, name_of
-from heedful.types import dense
 
 ROLES = ("prompter", "assistant")
 

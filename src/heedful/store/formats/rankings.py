@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from heedful.ranks import dense, rank_of
 from heedful.store.formats.chat import Turn, messages_of, prompt_turns, talk_of, turns_of
 from heedful.store.formats.item import (
     Answer,
@@ -21,7 +22,6 @@ from heedful.store.formats.item import (
     strength_of,
     text_of,
 )
-from heedful.types import dense, rank_of
 
 ROLE_OF_GROUP = {"train": "train", "heldout": "held_out"}
 WINNERS = {"model_a": (1, 2), "model_b": (2, 1), "tie": (1, 1)}
