@@ -325,7 +325,7 @@ def test_a_server_that_dies_midway_costs_only_what_was_on_its_way(tmp_path: Path
 
 def test_as_many_calls_are_on_their_way_as_may_be() -> None:
     """A server that answers one only while all places are taken: a client that left one empty would wait for ever."""
-    number, places = 600, 32
+    number, places = 200, 32
     waiting: list[asyncio.Event] = []
     left = number
 
