@@ -1,22 +1,48 @@
-"""Labels by likelihood: the log-probabilities of "1" and "2" behind prompts that share a long preamble."""
+"""Labels by likelihood: the log-probabilities of "1" and "2" behind prompts that share much of what they begin with.
+
+judge: a long preamble, behind which every pair stands in both orders. principles: a short one, and every pair, in both
+orders, is asked about by each of sixteen principles, which stand behind it.
+"""
+
+from typing import NamedTuple
 
 import torch
 from common import FIRST, Done, Work, clock, count_tokens, decoder, flops, random_tokens
 
-PAIRS, PREAMBLE, OWN = 200, 400, 100
 LABELS = (FIRST, FIRST + 1)
 
 
-def prompts(seed: int) -> torch.Tensor:
-    """(400, 500): each pair in both orders, its two halves of 50 tokens exchanged."""
-    preamble = random_tokens((1, PREAMBLE), 2 * seed).expand(2 * PAIRS, -1)
-    pair = random_tokens((PAIRS, OWN), 2 * seed + 1)
-    swapped = torch.cat([pair[:, OWN // 2 :], pair[:, : OWN // 2]], 1)
-    return torch.cat([preamble, torch.stack([pair, swapped], 1).flatten(0, 1)], 1)
+class Shape(NamedTuple):
+    """How many pairs, the tokens of preamble and pair, and how many principles of how many tokens, if any."""
+
+    pairs: int
+    preamble: int
+    pair: int
+    principles: int = 1
+    principle: int = 0
+
+    @property
+    def prompts(self) -> int:
+        return 2 * self.pairs * self.principles
+
+
+SHAPES = {"judge": Shape(200, 400, 100), "principles": Shape(8, 60, 400, 16, 40)}
+TRIAL = 80  # prompts by which a layout is chosen
+
+
+def prompts(shape: Shape, seed: int) -> torch.Tensor:
+    """(prompts, 500): each pair in both orders, its two halves exchanged, before each principle."""
+    preamble = random_tokens((1, shape.preamble), 3 * seed).expand(shape.prompts, -1)
+    pair = random_tokens((shape.pairs, shape.pair), 3 * seed + 1)
+    half = shape.pair // 2
+    orders = torch.stack([pair, torch.cat([pair[:, half:], pair[:, :half]], 1)], 1).flatten(0, 1)
+    principles = random_tokens((shape.principles, shape.principle), 3 * seed + 2)
+    behind = principles.repeat(2 * shape.pairs, 1)
+    return torch.cat([preamble, orders.repeat_interleave(shape.principles, 0), behind], 1)
 
 
 def summary(logprob: torch.Tensor) -> dict[str, float]:
-    """Of (400, 2): what both sides must agree on."""
+    """Of (prompts, 2): what both sides must agree on."""
     return {"logprob_mean": float(logprob.mean()), "preference_mean": float(logprob.softmax(1)[:, 0].mean())}
 
 
@@ -25,11 +51,11 @@ def ours(name: str) -> Work:
 
     from heedful.engine.score import score_continuations
 
-    model, tell = of_scratch(), count_tokens()
-    asked = [[[label] for label in LABELS]] * (2 * PAIRS)
+    model, tell, shape = of_scratch(), count_tokens(), SHAPES[name]
+    asked = [[[label] for label in LABELS]] * shape.prompts
 
     def score(seed: int) -> tuple[float, torch.Tensor]:
-        tokens = prompts(seed).tolist()
+        tokens = prompts(shape, seed).tolist()
         began = clock()
         scores = score_continuations(model, tokens, asked)
         return clock() - began, torch.tensor(scores)
@@ -38,13 +64,13 @@ def ours(name: str) -> Work:
         tell()
         seconds, _ = score(seed)
         counted = tell()
-        return Done(seconds, 2 * PAIRS, sum(counted), flops(counted, 2 * PAIRS))
+        return Done(seconds, shape.prompts, sum(counted), flops(counted, shape.prompts))
 
     return Work((None,), run, lambda: summary(score(0)[1]))
 
 
 def peer(name: str) -> Work:
-    model, tell = decoder(), count_tokens()
+    model, tell, shape = decoder(), count_tokens(), SHAPES[name]
 
     @torch.inference_mode()
     def score(tokens: torch.Tensor, batch: int) -> tuple[float, torch.Tensor]:
@@ -57,11 +83,11 @@ def peer(name: str) -> Work:
         return clock() - began, torch.cat(found)
 
     def run(layout: int, seed: int, trial: bool) -> Done:
-        tokens = prompts(seed)
-        tokens = tokens[:80] if trial else tokens
+        tokens = prompts(shape, seed)
+        tokens = tokens[:TRIAL] if trial else tokens
         tell()
         seconds, _ = score(tokens, layout)
         counted = tell()
         return Done(seconds, len(tokens), sum(counted), flops(counted, len(tokens)))
 
-    return Work((2, 4, 8, 16, 40), run, lambda: summary(score(prompts(0), 8)[1]))
+    return Work((2, 4, 8, 16, 40), run, lambda: summary(score(prompts(shape, 0), 8)[1]))

@@ -78,6 +78,16 @@ TIMED = (
         "transformers, one padded batched forward per prompt",
         needs_trl=False,
     ),
+    Row(
+        "principles",
+        "judge",
+        "prompts/s",
+        5.0,
+        "8 pairs in both orders by 16 principles: 256 prompts of 60 shared tokens, 400 of the pair and 40 of the "
+        "principle, two labels",
+        "transformers, one padded batched forward per prompt",
+        needs_trl=False,
+    ),
 )
 MEMORY = tuple(
     row._replace(

@@ -12,6 +12,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 NAMES = {"reward_k9", "reward_k4", "ppo_1_epoch", "ppo_4_epochs", "rollout", "rollout_k9", "sft", "sft_packed", "judge"}
+NAMES |= {"principles"}
 FIELDS = ["ours", "peer", "unit", "ratio", "target", "tokens_ours", "tokens_peer"]
 
 
@@ -46,6 +47,7 @@ def test_every_row_is_there_with_its_target_and_memory(load) -> None:
         "sft": 2,
         "sft_packed": 1.2,
         "judge": 4,
+        "principles": 5,
     }
     assert all(row.target == 1 and row.most for row in rows.MEMORY)
     assert all((BENCHMARKS / f"{row.family}.py").is_file() for row in rows.ROWS.values())
@@ -261,3 +263,14 @@ def test_given_responses_have_no_end_and_follow_their_prompt(load) -> None:
     assert found.shape == (4, common.MAX_RESPONSE) and found.min() >= common.FIRST
     assert found.max() < common.VOCABULARY
     assert (ppo.given(prompts.flip(0)) == found.flip(0)).all()
+
+
+def test_every_principle_is_asked_of_every_pair_in_both_orders(load) -> None:
+    judge = load("judge")
+    shape = judge.Shape(3, 4, 6, 5, 2)
+    found = [tuple(row) for row in judge.prompts(shape, 1).tolist()]
+    assert len(found) == len(set(found)) == shape.prompts == 3 * 2 * 5 and {row[:4] for row in found} == {found[0][:4]}
+    pairs, principles = {row[4:10] for row in found}, {row[10:] for row in found}
+    assert len(pairs) == 6 and len(principles) == 5 and {pair[3:] + pair[:3] for pair in pairs} == pairs
+    assert judge.prompts(judge.SHAPES["judge"], 0).shape == (400, 500)
+    assert judge.prompts(judge.SHAPES["principles"], 0).shape == (256, 500)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from heedful.engine.score import shared_length
+from heedful.engine.prefixes import shared_length
 from heedful.evaluate.sets.catalogue import SETS, Options, TextSet, evaluate_set, read_set
 from heedful.evaluate.sets.choose import Encoded, chances, encoded, fits
 from heedful.evaluate.sets.item import Item, Model, Part, Tools, load_model

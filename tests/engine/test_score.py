@@ -1,5 +1,7 @@
 """Continuations scored behind one shared prefix, against a forward pass for each alone."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from heedful.config import InputError
-from heedful.engine import score
-from heedful.engine.score import score_and_compare, score_continuations, shared_length
+from heedful.engine import prefixes, score
+from heedful.engine.prefixes import groups, shared_length
+from heedful.engine.score import score_and_compare, score_continuations
 from small_models import FAMILIES, VOCAB, WINDOW, small_model
 
 
@@ -38,6 +41,24 @@ def test_scores_equal_a_pass_for_each(family: str, shared: int) -> None:
             assert mine == pytest.approx(plain(model, prompt, continuation), abs=1e-4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shared", [0, WINDOW + 3])
+def test_what_groups_share_counts_as_if_each_stood_alone(
+    family: str, shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two groups whose own prefixes differ in length, past the sliding window, and a prompt of neither."""
+    monkeypatch.setattr(prefixes, "LEAST", 2)
+    model = small_model(family)
+    every = some(shared, 9)
+    own = [[*every, 3 + i, *some(length, i)] for i, length in enumerate((5, WINDOW + 4))]
+    prompts = [[*own[i % 2], 20 + i, *some(i, 30 + i)] for i in range(6)] + [[*every, 9, 8]]
+    assert [len(group.members) for group in groups(prompts, shared_length(prompts))] == [3, 3, 1]
+    asked = [[[5], [6]], [[5, 7, 8], some(WINDOW + 3, 5)]] * 3 + [[[5, 6]]]
+    found = score_continuations(model, prompts, asked)
+    for prompt, continuations, scores in zip(prompts, asked, found, strict=True):
+        assert scores == pytest.approx([plain(model, prompt, one) for one in continuations], abs=1e-4)
+
+
 MODEL = small_model("gemma3_text").double()
 
 
@@ -45,15 +66,25 @@ MODEL = small_model("gemma3_text").double()
 @given(
     shared=st.integers(0, 20),
     asked=st.lists(st.tuples(st.integers(1, 12), st.lists(st.integers(1, 9), max_size=4)), min_size=1, max_size=6),
+    alike=st.lists(st.integers(0, 3), min_size=6, max_size=6),
+    least=st.integers(1, 12),
     max_tokens=st.integers(1, 60),
     max_logits=st.integers(1, 10 * VOCAB),
 )
 def test_any_mix_is_scored_rightly(
-    shared: int, asked: list[tuple[int, list[int]]], max_tokens: int, max_logits: int
+    shared: int,
+    asked: list[tuple[int, list[int]]],
+    alike: list[int],
+    least: int,
+    max_tokens: int,
+    max_logits: int,
 ) -> None:
-    prompts = [some(shared, 1) + some(length, i) for i, (length, _) in enumerate(asked)]
+    """Prompts with the same number in `alike` begin alike behind what all share."""
+    own = [some(4 * n, 50 + n) for n in alike]
+    prompts = [some(shared, 1) + own[i] + some(length, i) for i, (length, _) in enumerate(asked)]
     continuations = [[some(n, 100 + n) for n in lengths] for _, lengths in asked]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes, "LEAST", least)
         patch.setitem(score.MAX_TOKENS, "cpu", max_tokens)
         patch.setattr(score, "MAX_LOGITS", max_logits)
         found = score_continuations(MODEL, prompts, continuations)
@@ -93,6 +124,52 @@ def test_the_shared_prefix_is_computed_once_and_single_tokens_cost_nothing() -> 
     score_continuations(MODEL, [prefix + [3 + i] * 4 for i in range(10)], [[[4], [5]]] * 10)
     handle.remove()
     assert seen == [30, 40]
+
+
+def test_a_pair_is_computed_once_for_all_that_is_asked_of_it() -> None:
+    """Three pairs of 24 tokens behind a preamble of 10, four questions of 5 tokens on each."""
+    seen: list[int] = []
+    handle = MODEL.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    pairs = [some(10, 1) + [3 + n] * 24 for n in range(3)]
+    score_continuations(MODEL, [pair + [30 + q] * 5 for q in range(4) for pair in pairs], [[[4], [5]]] * 12)
+    handle.remove()
+    assert sum(seen) == 10 + 3 * 24 + 12 * 5 and seen[0] == 10
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.lists(st.integers(0, 1), min_size=2, max_size=9), min_size=1, max_size=5),
+    st.integers(1, 3),
+)
+def test_groups_save_as_much_as_any(prompts: list[list[int]], least: int) -> None:
+    """Against every way to part the prompts into sets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes, "LEAST", least)
+        shared = shared_length(prompts)
+        found = groups(prompts, shared)
+    assert sorted(n for group in found for n in group.members) == list(range(len(prompts)))
+    for group in found:
+        own = shared_length([prompts[n] for n in group.members]) if len(group.members) > 1 else shared
+        assert group.length == own and (len(group.members) == 1 or own - shared >= least)
+    saved = [(len(group.members) - 1) * (group.length - shared) for group in found]
+    assert sum(saved) == max(saving(parts, prompts, shared, least) for parts in partitions(list(range(len(prompts)))))
+
+
+def saving(parts: list[list[int]], prompts: list[list[int]], shared: int, least: int) -> int:
+    own = [(len(part) - 1, shared_length([prompts[n] for n in part]) - shared) for part in parts]
+    return sum(more * length for more, length in own if length >= least)
+
+
+def partitions(items: list[int]) -> Iterator[list[list[int]]]:
+    if not items:
+        yield []
+        return
+    for rest in partitions(items[1:]):
+        yield [[items[0]], *rest]
+        for n in range(len(rest)):
+            yield [*rest[:n], [items[0], *rest[n]], *rest[n + 1 :]]
 
 
 def test_the_shared_length_leaves_each_prompt_a_token() -> None:

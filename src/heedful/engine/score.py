@@ -1,15 +1,17 @@
 """Log-probabilities of given continuations: what a judge thinks of "1" and "2" behind many prompts.
 
-    shared prefix | rest of prompt 1 | continuation a | continuation b | …
-                  | rest of prompt 2 | continuation a | …
+    shared by all | shared by a group | rest of prompt 1 | continuation a | continuation b | …
+                                      | rest of prompt 2 | continuation a | …
+                  | rest of prompt 3, which is alone | continuation a | …
 
-The prefix that all prompts begin with is computed once, and what is left of each prompt once for all of its
-continuations, which count their positions on from its end and do not see each other. A continuation's last token is
-only read, so continuations of one token cost nothing. Shapes: N rows, T tokens behind the prefix, P of the prefix.
+What all prompts begin with is computed once, what a group of them goes on with (`prefixes.groups`) once for the group,
+and what is left of each prompt once for all of its continuations, which count their positions on from its end and do
+not see each other. A continuation's last token is only read, so continuations of one token cost nothing.
+
+Shapes: N rows, T tokens behind their prefixes, G prefixes of at most P tokens.
 """
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from transformers import PreTrainedModel
 
 from heedful.config import InputError
 from heedful.engine.engine import evaluating
+from heedful.engine.prefixes import groups, shared_length
 from heedful.losses.logprob import all_logprobs
 from heedful.models.attention import Layout
 from heedful.models.heads import MAX_LOGITS
@@ -28,52 +31,70 @@ from heedful.text.parts import by_width
 MAX_TOKENS = {"cpu": 1024, "cuda": 32768}  # padded tokens of one pass; a CPU is a tenth faster than with twice as many
 
 
-class _Prefix:
-    """Layout of the shared prefix, (1, P): keeps its keys and values (1, Hkv, P, D) by layer."""
+class _Prefixes:
+    """Keys and values (G, Hkv, P, D) by layer of prefixes of `length` tokens (G,), which begin at position `start`."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int, length: torch.Tensor) -> None:
+        self.length = length
+        self.position = start + torch.arange(int(length.max()), device=length.device)
         self.key: dict[int, torch.Tensor] = {}
         self.value: dict[int, torch.Tensor] = {}
 
-    def update(
-        self, layer: int, key: torch.Tensor, value: torch.Tensor, window: int | None
-    ) -> tuple[torch.Tensor, torch.Tensor, None]:
-        self.key[layer], self.value[layer] = key, value
-        return key, value, None
+
+class _Before(NamedTuple):
+    """What stands before N rows: the prefixes, and which of them each row has, (N,)."""
+
+    prefixes: _Prefixes
+    of_row: torch.Tensor
+
+    def behind(self, kept: torch.Tensor) -> torch.Tensor:
+        """The rows' (N, Hkv, P, D) of kept keys or values (G, Hkv, P, D)."""
+        return kept.expand(len(self.of_row), -1, -1, -1) if len(kept) == 1 else kept[self.of_row]
+
+    def real(self) -> torch.Tensor:
+        """Which columns hold a token, (N, P) bool."""
+        column = torch.arange(len(self.prefixes.position), device=self.of_row.device)
+        return column < self.prefixes.length[self.of_row][:, None]
 
 
 class _Branches:
-    """Layout of what stands behind the prefix: position (N, T); part (N, T), 0 the prompt, 1 … its continuations."""
+    """Layout of rows behind prefixes: position (N, T); part (N, T), 0 the prompt, 1 … its continuations.
 
-    def __init__(self, prefix: _Prefix, length: int, position: torch.Tensor, part: torch.Tensor) -> None:
-        self._prefix, self._length, self._position, self._part = prefix, length, position, part
-        self._causal = not length and not bool((part > 0).any())
+    `keep` is given their keys and values, for rows that are prefixes themselves.
+    """
+
+    def __init__(
+        self, before: Sequence[_Before], position: torch.Tensor, part: torch.Tensor, keep: _Prefixes | None = None
+    ) -> None:
+        self._before, self._position, self._part, self._keep = before, position, part, keep
+        self._causal = not before and not bool((part > 0).any())
         self._masks: dict[int | None, torch.Tensor] = {}
 
     def update(
         self, layer: int, key: torch.Tensor, value: torch.Tensor, window: int | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if self._keep is not None:
+            self._keep.key[layer], self._keep.value[layer] = key, value
         if self._causal:
             return key, value, None
         if window not in self._masks:
             seen = self._seen(window)
             self._masks[window] = torch.zeros_like(seen, dtype=key.dtype).masked_fill(~seen, float("-inf"))
-        if self._length:
-            rows = len(key)
-            key = torch.cat([self._prefix.key[layer].expand(rows, -1, -1, -1), key], 2)
-            value = torch.cat([self._prefix.value[layer].expand(rows, -1, -1, -1), value], 2)
+        if self._before:
+            key = torch.cat([*(b.behind(b.prefixes.key[layer]) for b in self._before), key], 2)
+            value = torch.cat([*(b.behind(b.prefixes.value[layer]) for b in self._before), value], 2)
         return key, value, self._masks[window]
 
     def _seen(self, window: int | None) -> torch.Tensor:
-        """Which keys each query sees, (N, 1, T, P + T) bool."""
+        """Which keys each query sees, (N, 1, T, S) bool over prefixes and the row itself."""
         part, position = self._part, self._position
-        tokens = part.shape[1]
+        rows, tokens = part.shape
         own = (part[:, None] == 0) | (part[:, None] == part[:, :, None])
         own &= torch.ones(tokens, tokens, dtype=torch.bool, device=part.device).tril()
-        before = torch.arange(self._length, device=part.device).expand(len(part), -1)
-        seen = torch.cat([torch.ones_like(before, dtype=torch.bool)[:, None].expand(-1, tokens, -1), own], 2)
+        seen = torch.cat([*(b.real()[:, None].expand(-1, tokens, -1) for b in self._before), own], 2)
         if window is not None:
-            seen = seen & (position[:, :, None] - torch.cat([before, position], 1)[:, None] < window)
+            at = torch.cat([*(b.prefixes.position.expand(rows, -1) for b in self._before), position], 1)
+            seen = seen & (position[:, :, None] - at[:, None] < window)
         return seen[:, None]
 
 
@@ -84,13 +105,23 @@ class Scored(NamedTuple):
     greedy: bool
 
 
+Told = tuple[int, int, float, bool]  # prompt, continuation, log-probability of one token, whether it is the likeliest
+
+
 class _Row(NamedTuple):
-    """One prompt behind the prefix, with its continuations."""
+    """One prompt behind its prefixes, with its continuations."""
 
     tokens: list[int]
     position: list[int]
     part: list[int]
     read: list[tuple[int, int, int]]  # (place whose hidden state predicts it, token, continuation)
+
+
+class _Family(NamedTuple):
+    """A group's prompts by number, and the tokens that they share behind those of all; none of a prompt alone."""
+
+    prefix: list[int]
+    rows: list[tuple[int, _Row]]
 
 
 def score_continuations(
@@ -101,7 +132,7 @@ def score_continuations(
 ) -> list[list[float]]:
     """log π(continuation | prompt) in nats, the sum over its tokens, of each continuation of each prompt.
 
-    `continuations[i]` are those of `prompts[i]`, token ids all. What all prompts begin with is found here.
+    `continuations[i]` are those of `prompts[i]`, token ids all. What prompts begin with in common is found here.
 
     Raises:
         InputError: an empty prompt or continuation, an id outside the vocabulary, more than the context holds.
@@ -138,34 +169,29 @@ def _scored(
     asking = [i for i, asked in enumerate(continuations) if asked]
     if not asking:
         return [[] for _ in continuations]
-    length = shared_length([prompts[i] for i in asking])
-    rows = [_row(prompts[i], length, continuations[i]) for i in asking]
+    asked = [prompts[i] for i in asking]
+    length = shared_length(asked)
+    families = [
+        _Family(
+            asked[group.members[0]][length : group.length],
+            [(asking[n], _row(asked[n], group.length, continuations[asking[n]])) for n in sorted(group.members)],
+        )
+        for group in sorted(groups(asked, length), key=lambda group: min(group.members))
+    ]
     device = model.device
-    prefix = _Prefix()
     with evaluating(model), torch.inference_mode(), autocast(device, precision):
-        if length:
-            _run(model, torch.tensor([prompts[asking[0]][:length]]), torch.arange(length)[None], prefix)
-            if len(prefix.key) != model.config.get_text_config().num_hidden_layers:
-                raise InputError(f"architecture {model.config.model_type!r} shares keys between layers")
+        every = _prefixes(model, [asked[0][:length]], 0, None) if length else None
 
-    def of_part(index: torch.Tensor) -> list[tuple[int, int, float, bool]]:
+    def of_part(part: list[_Family]) -> list[Told]:
         with torch.inference_mode(), autocast(device, precision):  # a thread's modes are its own
-            return _score_pass(model, [(asking[n], rows[n]) for n in index.tolist()], prefix, length, greedy)
+            return _score_part(model, part, every, length, greedy)
 
     with evaluating(model):
-        parts = by_width(torch.tensor([len(row.tokens) for row in rows]), MAX_TOKENS[device.type])
-        for found in in_order(model, of_part, parts):
+        for found in in_order(model, of_part, _parts(families, MAX_TOKENS[device.type])):
             for i, continuation, logprob, best in found:
                 scores[i][continuation] += logprob
                 likeliest[i][continuation] &= best
     return [[Scored(*pair) for pair in zip(*row, strict=True)] for row in zip(scores, likeliest, strict=True)]
-
-
-def shared_length(prompts: Sequence[list[int]]) -> int:
-    """How many tokens all prompts begin with, at least the last of each left over."""
-    least, most = min(prompts), max(prompts)  # what these two share in front, all share
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False)))
-    return min(same, min(map(len, prompts)) - 1)
 
 
 def _row(prompt: list[int], shared: int, continuations: Sequence[list[int]]) -> _Row:
@@ -183,18 +209,55 @@ def _row(prompt: list[int], shared: int, continuations: Sequence[list[int]]) -> 
     return _Row(tokens, position, part, read)
 
 
+def _parts(families: Sequence[_Family], max_tokens: int) -> list[list[_Family]]:
+    """What threads take one after the other: groups, then prompts that are alone, each kind by size."""
+    parts = []
+    for kind in ([one for one in families if one.prefix], [one for one in families if not one.prefix]):
+        size = [len(one.prefix) + sum(len(row.tokens) for _, row in one.rows) for one in kind]
+        parts += [[kind[n] for n in part] for part in by_width(torch.tensor(size), max_tokens)]
+    return parts
+
+
+def _score_part(
+    model: PreTrainedModel, part: list[_Family], every: _Prefixes | None, length: int, greedy: bool
+) -> list[Told]:
+    """The groups' prefixes, then their rows in as many passes as they need."""
+    own = _prefixes(model, [one.prefix for one in part], length, every) if part[0].prefix else None
+    rows = [(n, i, row) for n, one in enumerate(part) for i, row in one.rows]
+    found = []
+    for index in by_width(torch.tensor([len(row.tokens) for _, _, row in rows]), MAX_TOKENS[model.device.type]):
+        some = [rows[k] for k in index]
+        family = torch.tensor([n for n, _, _ in some], device=model.device)
+        before = [_Before(every, torch.zeros_like(family))] if every else []
+        before += [_Before(own, family)] if own else []
+        found += _score_pass(model, [(i, row) for _, i, row in some], before, greedy)
+    return found
+
+
+def _prefixes(model: PreTrainedModel, tokens: list[list[int]], start: int, every: _Prefixes | None) -> _Prefixes:
+    """Keys and values of G prefixes, which begin at position `start`, behind what all share.
+
+    Raises:
+        InputError: the architecture's layers share keys, so they are not each layer's own to keep.
+    """
+    kept = _Prefixes(start, torch.tensor([len(ids) for ids in tokens], device=model.device))
+    position = kept.position.expand(len(tokens), -1)
+    before = [_Before(every, torch.zeros_like(kept.length))] if every else []
+    layout = _Branches(before, position, torch.zeros_like(position), kept)
+    _run(model, _padded(tokens, 0, model.device), position, layout)
+    if len(kept.key) != model.config.get_text_config().num_hidden_layers:
+        raise InputError(f"architecture {model.config.model_type!r} shares keys between layers")
+    return kept
+
+
 def _score_pass(
-    model: PreTrainedModel, rows: list[tuple[int, _Row]], prefix: _Prefix, length: int, greedy: bool
-) -> list[tuple[int, int, float, bool]]:
-    """(row's number, continuation, log-probability, whether it is the likeliest) of every token read."""
-    width = max(len(row.tokens) for _, row in rows)
-
-    def padded(values: Sequence[list[int]], filler: int) -> torch.Tensor:
-        return torch.tensor([[*x, *[filler] * (width - len(x))] for x in values], device=model.device)
-
-    position = padded([row.position for _, row in rows], length)
-    layout = _Branches(prefix, length, position, padded([row.part for _, row in rows], -1))
-    hidden = _run(model, padded([row.tokens for _, row in rows], 0), position, layout)
+    model: PreTrainedModel, rows: list[tuple[int, _Row]], before: Sequence[_Before], greedy: bool
+) -> list[Told]:
+    """Every token read behind the rows' prefixes."""
+    device = model.device
+    position = _padded([row.position for _, row in rows], 0, device)
+    layout = _Branches(before, position, _padded([row.part for _, row in rows], -1, device))
+    hidden = _run(model, _padded([row.tokens for _, row in rows], 0, device), position, layout)
     read = [(n, place, token) for n, (_, row) in enumerate(rows) for place, token, _ in row.read]
     # The first tokens of all continuations of a prompt are read at one place, whose logits are computed once.
     places = sorted({(n, place) for n, place, _ in read})
@@ -214,6 +277,11 @@ def _score_pass(
     owners = [(i, c) for i, row in rows for _, _, c in row.read]
     found = zip(owners, logprob.tolist(), best.tolist(), strict=True)
     return [(i, c, x, likeliest) for (i, c), x, likeliest in found]
+
+
+def _padded(values: Sequence[list[int]], filler: int, device: torch.device) -> torch.Tensor:
+    width = max(map(len, values))
+    return torch.tensor([[*x, *[filler] * (width - len(x))] for x in values], device=device)
 
 
 def _run(model: PreTrainedModel, tokens: torch.Tensor, position: torch.Tensor, layout: Layout) -> torch.Tensor:
