@@ -1,12 +1,15 @@
 """Snapshots: equal data has an equal hash, and a file that was changed or broken is never trained on."""
 
+import hashlib
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from heedful.config import InputError
+from heedful.principles import Principle, PrincipleRanking
 from heedful.snapshot import Snapshot, read_lines, read_records, read_snapshot, write_snapshot
 from heedful.types import Demonstration, Document, Labeler, Prompt, Ranking, Rating, Response
 
@@ -49,6 +52,36 @@ def test_equal_data_has_an_equal_hash_and_any_change_another(tmp_path: Path) -> 
     assert base.hash == again.hash
     other = Snapshot(**{**vars(snapshot()), "documents": (Document(text="a"), Document(text="b"))})
     assert write_snapshot(tmp_path / "other", other).hash != base.hash
+
+
+def test_rankings_under_principles_come_back_and_count(tmp_path: Path) -> None:
+    base = write_snapshot(tmp_path / "base", snapshot())
+    concise = Principle(id="concise", language="en", title="Concise", definition="Short.", negative="Long.", weight=2)
+    ranking = PrincipleRanking(
+        id="k",
+        prompt_id="pvalid",
+        labeler="in",
+        language="en",
+        principles=(("concise", True),),
+        responses=("pvalid-1", "pvalid-0"),
+        rank=(2, 1),
+        decided_by="concise",
+    )
+    data = replace(snapshot(), principles=(concise,), principle_rankings=(ranking,))
+    written = write_snapshot(tmp_path / "s", data)
+    read = read_snapshot(tmp_path / "s")
+    assert read == written and read.principles == (concise,) and len({base.hash, read.hash}) == 2
+    ((prompt, responses, found),) = read.principle_rankings_of("valid")
+    assert (prompt.id, [one.id for one in responses], found) == ("pvalid", ["pvalid-1", "pvalid-0"], ranking)
+    assert read.principle_rankings_of("train") == []
+
+
+def test_tables_that_came_later_leave_the_hashes_of_before(tmp_path: Path) -> None:
+    data = snapshot()
+    before = ("prompts", "responses", "labelers", "demonstrations", "rankings", "ratings", "documents")
+    lines = {name: [row.model_dump_json() + "\n" for row in getattr(data, name)] for name in before}
+    whole = "".join(f"{name}\n{''.join(rows)}" for name, rows in lines.items())
+    assert write_snapshot(tmp_path / "s", data).hash == hashlib.sha256(whole.encode()).hexdigest()
 
 
 def test_what_is_trained_on_is_joined_by_split_and_group(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from heedful.config import InputError, said
+from heedful.principles import Principle, PrincipleRanking
 from heedful.types import Demonstration, Document, Labeler, Prompt, Ranking, Rating, Record, Response, Split
 
 R = TypeVar("R", bound=Record)
@@ -29,7 +30,10 @@ TABLES: dict[str, type[Record]] = {
     "rankings": Ranking,
     "ratings": Rating,
     "documents": Document,
+    "principles": Principle,
+    "principle_rankings": PrincipleRanking,
 }
+LATER = ("principles", "principle_rankings")  # came after the first hashes, and count where there are rows
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Snapshot:
     rankings: tuple[Ranking, ...] = ()
     ratings: tuple[Rating, ...] = ()
     documents: tuple[Document, ...] = ()
+    principles: tuple[Principle, ...] = ()
+    principle_rankings: tuple[PrincipleRanking, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
     hash: str = ""
 
@@ -73,6 +79,15 @@ class Snapshot:
             if prompts[ranking.prompt_id].split == split and group in (None, labelers[ranking.labeler].group)
         ]
 
+    def principle_rankings_of(self, split: Split) -> list[tuple[Prompt, list[Response], PrincipleRanking]]:
+        """Each ranking under principles of the split's prompts, with its prompt and responses."""
+        prompts, responses = self.prompt_by_id(), self.response_by_id()
+        return [
+            (prompts[ranking.prompt_id], [responses[id] for id in ranking.responses], ranking)
+            for ranking in self.principle_rankings
+            if prompts[ranking.prompt_id].split == split
+        ]
+
     def documents_of(self, split: Split) -> list[str]:
         return [document.text for document in self.documents if document.split == split]
 
@@ -86,7 +101,8 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> Snapshot:
     hashed = hashlib.sha256()
     texts = {name: _lines(getattr(snapshot, name)) for name in TABLES}
     for name, text in texts.items():
-        hashed.update(f"{name}\n{text}".encode())
+        if text or name not in LATER:
+            hashed.update(f"{name}\n{text}".encode())
     digest = hashed.hexdigest()
     if folder.exists():
         if read_snapshot(folder).hash != digest:
@@ -124,7 +140,8 @@ def read_snapshot(folder: Path) -> Snapshot:
     for name, record in TABLES.items():
         path = folder / f"{name}.jsonl"
         raw = path.read_bytes() if path.exists() else b""
-        hashed.update(f"{name}\n".encode() + raw)
+        if raw or name not in LATER:
+            hashed.update(f"{name}\n".encode() + raw)
         tables[name] = tuple(read_records(path, record)) if raw else ()
     if hashed.hexdigest() != known:
         raise InputError(f"{folder}: content does not match its hash; write the snapshot again")
