@@ -59,6 +59,7 @@ SHARED = {
     "Recipe.dpo": "DPO; `variants` lists several policies",
     "Recipe.grpo": "GRPO; `variants` lists several policies",
     "Recipe.rloo": "RLOO; `variants` lists several policies",
+    "Recipe.nlpo": "NLPO; `variants` lists several policies",
     "Recipe.reinforce": "REINFORCE; `variants` lists several policies",
     "Recipe.rounds": "turns of rank, train the reward model, PPO",
     "Recipe.seed": "fixes every draw of the run",

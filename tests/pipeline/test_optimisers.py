@@ -18,10 +18,11 @@ from heedful.steps import OPTIMISERS, planned_steps
 from report.page import Element, Page
 from tiny import TINY, refuse, succeed
 
-SMALL = "iterations: 2, batch_size: 8, max_new_tokens: 12, lr: 1.0e-3, warmup_iterations: 0"
+SMALL = "iterations: 2, batch_size: 8, max_new_tokens: 12, lr: 1.0e-3, warmup_iterations: 0, precision: fp32"
 ALONE = ("evaluate.prompted=false", "world.document_tokens=6000")
 BLOCKS = (
     "ppo.variants={ppo: {ptx_coef: 0}}",
+    f"nlpo={{{SMALL}, inner_epochs: 2, top_p: 0.5, min_tokens: 5, target_update: 1}}",
     f"reinforce={{{SMALL}}}",
     f"rloo={{{SMALL}, responses_per_prompt: 2}}",
     f"grpo={{{SMALL}, responses_per_prompt: 4, minibatch_size: 4, inner_epochs: 2}}",
@@ -45,48 +46,48 @@ def shown_and_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def five(shown_and_run: tuple[str, Path]) -> Path:
+def whole(shown_and_run: tuple[str, Path]) -> Path:
     return shown_and_run[1]
 
 
-def test_every_optimiser_is_a_step_of_each_round_in_the_planned_order(five: Path) -> None:
-    begun = {str(p.parent.relative_to(five)): p.stat().st_mtime_ns for p in five.rglob("manifest.json")}
-    assert planned_steps(read(five / "recipe.json")) == sorted(begun, key=begun.__getitem__)
+def test_every_optimiser_is_a_step_of_each_round_in_the_planned_order(whole: Path) -> None:
+    begun = {str(p.parent.relative_to(whole)): p.stat().st_mtime_ns for p in whole.rglob("manifest.json")}
+    assert planned_steps(read(whole / "recipe.json")) == sorted(begun, key=begun.__getitem__)
     for place in [f"round-{n}/{name}" for n in (1, 2) for name in OPTIMISERS]:
-        assert read(five / place / "manifest.json")["stage"] == place.partition("/")[2]
-        assert (five / place / "done.json").exists()
+        assert read(whole / place / "manifest.json")["stage"] == place.partition("/")[2]
+        assert (whole / place / "done.json").exists()
 
 
-def test_all_begin_from_one_policy_and_each_ends_elsewhere(five: Path) -> None:
-    start = weights_hash(five / "ppo_init" / "epoch-01")
+def test_all_begin_from_one_policy_and_each_ends_elsewhere(whole: Path) -> None:
+    start = weights_hash(whole / "ppo_init" / "epoch-01")
     for n in (1, 2):
-        made = {name: read(five / f"round-{n}" / name / "manifest.json")["parents"] for name in OPTIMISERS}
+        made = {name: read(whole / f"round-{n}" / name / "manifest.json")["parents"] for name in OPTIMISERS}
         assert {parents["policy_folder"] for parents in made.values()} == {start}
-        ends = {weights_hash(five / f"round-{n}" / name / "model") for name in OPTIMISERS}
-        assert len({start, *ends}) == 6
-        scored = weights_hash(five / f"round-{n}" / "reward_model" / "model")
-        pool = read_snapshot(five / (f"round-{n}/prompts/ppo" if n > 1 else "data/ppo")).hash
-        rankings = read_snapshot(five / f"round-{n}" / "rankings" / "snapshot").hash
+        ends = {weights_hash(whole / f"round-{n}" / name / "model") for name in OPTIMISERS}
+        assert len({start, *ends}) == 1 + len(OPTIMISERS)
+        scored = weights_hash(whole / f"round-{n}" / "reward_model" / "model")
+        pool = read_snapshot(whole / (f"round-{n}/prompts/ppo" if n > 1 else "data/ppo")).hash
+        rankings = read_snapshot(whole / f"round-{n}" / "rankings" / "snapshot").hash
         for name in OPTIMISERS[:-1]:
             assert made[name]["reward_model_folder"] == scored and made[name]["prompts"] == pool, name
         assert "reward_model_folder" not in made["dpo"] and made["dpo"]["rankings"] == rankings
 
 
-def test_the_next_round_ranks_the_last_ones_responses(five: Path) -> None:
-    made = [read(five / f"round-{n}" / "responses" / "manifest.json")["parents"]["policy"] for n in (1, 2)]
-    assert made[1] == weights_hash(five / "round-1" / "dpo" / "model")
-    assert made[0] in {weights_hash(place) for place in (five / "sft").glob("epoch-*")}
-    learned = [read(five / f"round-{n}" / "dpo" / "done.json")["results"]["num_rankings"] for n in (1, 2)]
+def test_the_next_round_ranks_the_last_ones_responses(whole: Path) -> None:
+    made = [read(whole / f"round-{n}" / "responses" / "manifest.json")["parents"]["policy"] for n in (1, 2)]
+    assert made[1] == weights_hash(whole / "round-1" / "dpo" / "model")
+    assert made[0] in {weights_hash(place) for place in (whole / "sft").glob("epoch-*")}
+    learned = [read(whole / f"round-{n}" / "dpo" / "done.json")["results"]["num_rankings"] for n in (1, 2)]
     assert 0 < learned[0] < learned[1]
 
 
-def test_logs_begin_where_the_policy_is_its_reference(five: Path) -> None:
+def test_logs_begin_where_the_policy_is_its_reference(whole: Path) -> None:
     for name in OPTIMISERS[:-1]:
-        rows = read_jsonl(five / "round-2" / name / "metrics.jsonl")
+        rows = read_jsonl(whole / "round-2" / name / "metrics.jsonl")
         assert len(rows) == 2 and rows[0]["kl_k1"] == pytest.approx(0, abs=1e-4), name
         assert abs(rows[1]["kl_k1"]) > 10 * abs(rows[0]["kl_k1"]), name
-        assert {row["prompt_id"] for row in read_jsonl(five / "round-2" / name / "samples.jsonl")}
-    first = read_jsonl(five / "round-2" / "dpo" / "metrics.jsonl")[0]
+        assert {row["prompt_id"] for row in read_jsonl(whole / "round-2" / name / "samples.jsonl")}
+    first = read_jsonl(whole / "round-2" / "dpo" / "metrics.jsonl")[0]
     assert first["loss"] == pytest.approx(0.6931, abs=1e-3) and first["best_logratio"] == pytest.approx(0, abs=1e-3)
 
 
@@ -108,10 +109,10 @@ def test_all_are_evaluated_and_compared_with_where_they_began(
 # Seen from outside.
 
 
-def test_status_tells_each_optimisers_result(five: Path) -> None:
-    lines = {line.split()[0]: " ".join(line.split()) for line in succeed("status", five).splitlines() if line.strip()}
+def test_status_tells_each_optimisers_result(whole: Path) -> None:
+    lines = {line.split()[0]: " ".join(line.split()) for line in succeed("status", whole).splitlines() if line.strip()}
     for name in OPTIMISERS[:-1]:
-        last = read_jsonl(five / "round-1" / name / "metrics.jsonl")[-1]
+        last = read_jsonl(whole / "round-1" / name / "metrics.jsonl")[-1]
         assert f"score {last['score']:.3f}, KL" in lines[f"round-1/{name}"].replace("−", "-"), name
     assert re.search(r"done .*accuracy \d", lines["round-1/dpo"])
 
@@ -123,8 +124,8 @@ def drawn(page: Page, caption: str) -> list[Element]:
     return page.elements[place : next((n for n in figures if n > place), None)]
 
 
-def test_the_report_shows_each(five: Path) -> None:
-    page = Page((five / "report.html").read_text(encoding="utf-8"))
+def test_the_report_shows_each(whole: Path) -> None:
+    page = Page((whole / "report.html").read_text(encoding="utf-8"))
     for section in ("results", "curves", "frontier", "tax"):
         assert all(name in page.section(section) for name in OPTIMISERS), section
     for n in (1, 2):
@@ -132,7 +133,7 @@ def test_the_report_shows_each(five: Path) -> None:
         assert [e.attributes["data-name"] for e in lines if e.tag == "polyline"] == list(OPTIMISERS[:-1])
     assert "the last iteration (1) of ppo" in page.section("traced")
     points = [e.attributes["class"] for e in drawn(page, "Utility against √KL, evaluation") if e.tag == "circle"]
-    names = read(five / "results.json")["policies"]
+    names = read(whole / "results.json")["policies"]
     assert len(points) == len(set(points)) == sum(policy["kl"] is not None for policy in names.values()) >= 6
     tiles = " ".join(e.text for e in page.all("div") if e.attributes.get("class") == "tile")
     assert all(f"{name} against sft" in tiles for name in OPTIMISERS)
@@ -141,20 +142,24 @@ def test_the_report_shows_each(five: Path) -> None:
 def test_a_dry_run_counts_each_optimisers_work(tmp_path: Path) -> None:
     shown = succeed("run", TINY, "--dir", tmp_path / "run", *overrides(SETTINGS), "--dry-run")
     rows = {line.split()[0]: " ".join(line.split()) for line in shown.splitlines() if line.strip()}
-    expected = {"ppo": "16 episodes, 4 updates", "reinforce": "16 episodes, 2 updates"}
+    expected = {
+        "ppo": "16 episodes, 4 updates",
+        "nlpo": "16 episodes, 4 updates",
+        "reinforce": "16 episodes, 2 updates",
+    }
     expected |= {"rloo": "16 episodes, 2 updates", "grpo": "16 episodes, 8 updates", "dpo": "2 epochs, "}
     for name, words in expected.items():
         assert f"round-1/{name} {words}" in rows[f"round-1/{name}"]
         assert "MiB" in rows[f"round-2/{name}"]
 
 
-def test_a_sweep_looks_first_at_what_the_last_policy_has(five: Path) -> None:
+def test_a_sweep_looks_first_at_what_the_last_policy_has(whole: Path) -> None:
     for blocks, by in ((BLOCKS, "round-2/dpo.valid_accuracy"), (BLOCKS[:-1], "round-2/grpo.score")):
         recipe = build(read_recipe(str(TINY), ["rounds=2", *ALONE, *blocks]))
         assert default_by(recipe, "ppo") == by
         for until in ("reward", "ppo", "evaluate"):
-            assert value_of(five, default_by(recipe, until), lower=False)["value"] is not None
-        assert is_done(five, "ppo", recipe)
+            assert value_of(whole, default_by(recipe, until), lower=False)["value"] is not None
+        assert is_done(whole, "ppo", recipe)
 
 
 # Without a reward model, and what cannot be.
@@ -175,7 +180,7 @@ def test_dpo_needs_no_reward_model(tmp_path: Path) -> None:
 
 
 def test_each_needs_the_prompts_it_learns_from() -> None:
-    rankings, samples = (build(read_recipe(str(TINY), [*ALONE, "ppo.variants={}", block])) for block in BLOCKS[4:1:-2])
+    rankings, samples = (build(read_recipe(str(TINY), [*ALONE, "ppo.variants={}", BLOCKS[place]])) for place in (-1, 1))
     assert [(need.pool, need.split) for need in needs(rankings, ["ppo"])] == [("reward_model", "train")]
     assert [(need.pool, need.split) for need in needs(samples, ["ppo"])] == [("ppo", "train")]
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from heedful.cli.work import ACTIVATION, TRAINED, WEIGHT, Rates, Sizes, Work, held
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
 from heedful.models.heads import Policy
@@ -24,6 +25,7 @@ from heedful.pipeline.source import Source
 from heedful.pipeline.start import source_of
 from heedful.stages.dpo import DPOConfig
 from heedful.stages.grpo import GRPOConfig
+from heedful.stages.nlpo import NLPOConfig
 from heedful.stages.ppo import PPOConfig
 from heedful.stages.reinforce import ReinforceConfig
 from heedful.stages.rloo import RLOOConfig
@@ -33,65 +35,10 @@ from heedful.text.collate import Encoder
 from heedful.types import Prompt
 from heedful.world import KINDS, TASKS
 
-WEIGHT, TRAINED = 4, 16  # bytes per parameter: fp32; fp32 with its gradient and Adam's two moments
-ACTIVATION = 34  # bytes per token, layer and width kept for the backward pass (Korthikanti et al., arXiv 2205.05198)
 SAMPLE = 200  # prompts encoded to know a pool's mean length
 SOME_TEXT = 20_000  # tokens of pretraining text made to know a text's mean length
 CLASSIC_TOKENS = 45  # of a classic item with its answer, about
 ROWS, LENGTH, NEW = 32, 128, 16  # of the passes that are timed
-
-
-class Work(NamedTuple):
-    """What a step does: tokens it passes forward, trains on and samples; `size` is its memory in bytes."""
-
-    what: str
-    forward: float = 0
-    trained: float = 0
-    sampled: float = 0
-    size: float = 0
-
-
-class Rates(NamedTuple):
-    """Tokens per second."""
-
-    forward: float
-    trained: float
-    sampled: float
-
-    def seconds(self, work: Work) -> float:
-        return work.forward / self.forward + work.trained / self.trained + work.sampled / self.sampled
-
-
-def held(rank: int, parameters: int, adapters: int) -> float:
-    """Bytes of a model's weights and of what trains them: all of them, or adapters of the rank."""
-    return WEIGHT * parameters + TRAINED * rank * adapters if rank else TRAINED * parameters
-
-
-class Sizes(NamedTuple):
-    """What the amounts follow from; lengths are means in tokens."""
-
-    number: dict[str, dict[str, int]]  # pool → split → prompts
-    prompt: dict[str, float]  # by pool
-    demonstration: float  # a labeler's own response
-    prefixes: int  # candidate few-shot prefixes
-    prefix: float
-    document: float  # a pretraining text with the marks around it
-    heldout: float  # all pretraining text that is measured on
-    marks: int
-    parameters: int
-    trunk: int
-    kept: float  # bytes per token of a training pass
-    adapters: int  # parameters that low-rank adapters hold for each unit of rank
-
-    def training(self, rank: int, parameters: int, kept: float) -> float:
-        """Bytes of a model that trains, all of it or adapters of the rank over weights that stay, and is saved.
-
-        `kept` bytes of activations; adapters are saved merged into a copy, while no pass runs.
-        """
-        return held(rank, parameters, self.adapters) + (max(kept, WEIGHT * parameters) if rank else kept)
-
-    def total(self, pool: str) -> int:
-        return sum(self.number[pool].values())
 
 
 class Plan(NamedTuple):
@@ -263,11 +210,11 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
             yield f"{here}/choose_epoch", choosing(epochs, "epoch", new, sizes)
     for name, ppo in recipe.ppo.items():
         yield f"{here}/{name}", optimising(ppo, sizes, text_row(recipe, sizes, ppo.window))
-    for name, (stage, optimiser) in recipe.optimised().items():
+    for name, (_, optimiser) in recipe.optimised().items():
         if isinstance(optimiser, DPOConfig):
             yield f"{here}/{name}", preferring(optimiser, sizes, round * number, k, row + new)
         elif not isinstance(optimiser, PPOConfig):
-            yield f"{here}/{name}", reinforcing(optimiser, sizes, has_value=stage == "reinforce")
+            yield f"{here}/{name}", reinforcing(optimiser, sizes)
 
 
 def choosing(candidates: int, what: str, new: int, sizes: Sizes, prefix: float = 0) -> Work:
@@ -300,21 +247,27 @@ def optimising(config: PPOConfig, sizes: Sizes, text: float) -> Work:
     return Work(what, forward, trained, episodes * config.max_new_tokens, size)
 
 
-def reinforcing(config: ReinforceConfig | RLOOConfig | GRPOConfig, sizes: Sizes, has_value: bool) -> Work:
+def reinforcing(config: NLPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig, sizes: Sizes) -> Work:
     """Each episode is sampled; read by the reward model, the reference and a value model where there is one; trained
-    on."""
+    on. NLPO samples from two models, whose masks and log-probabilities are read too."""
     episodes = config.iterations * config.batch_size
     row = sizes.prompt["ppo"] + config.max_new_tokens
-    rank, epochs, batch = config.lora_rank, 1, config.batch_size
-    if isinstance(config, GRPOConfig):
+    rank, epochs, batch, models = config.lora_rank, 1, config.batch_size, 1
+    has_value = isinstance(config, NLPOConfig | ReinforceConfig)
+    if isinstance(config, NLPOConfig | GRPOConfig):
         epochs, batch = config.inner_epochs, config.minibatch_size
+    if isinstance(config, NLPOConfig):
+        models = 2
     updates = config.iterations * epochs * -(-config.batch_size // batch)
     kept = sizes.kept * min(config.max_tokens, batch * row)
     size = sizes.training(rank, sizes.parameters, kept) + WEIGHT * sizes.trunk  # policy, reward model
     size += held(rank, sizes.trunk, sizes.adapters) * has_value + WEIGHT * sizes.parameters * (not rank)  # reference
+    size += (models - 1) * WEIGHT * (sizes.parameters + rank * sizes.adapters)  # mask policy
     what = f"{several(episodes, 'episode')}, {several(updates, 'update')}"
-    forward = episodes * (sizes.prompt["ppo"] + (2 + has_value) * row)
-    return Work(what, forward, (1 + has_value) * epochs * episodes * row, episodes * config.max_new_tokens, size)
+    passes = 2 + has_value + 2 * (models - 1)
+    forward = episodes * (models * sizes.prompt["ppo"] + passes * row)
+    sampled = models * episodes * config.max_new_tokens
+    return Work(what, forward, (1 + has_value) * epochs * episodes * row, sampled, size)
 
 
 def preferring(config: DPOConfig, sizes: Sizes, number: float, k: float, row: float) -> Work:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from heedful.models.masked import missing
+
 CLOSE = 1e-5  # of all probability: what lies nearer than this to a boundary could fall otherwise under fp32 rounding
 COLDEST = 1e-5  # temperatures below it are greedy: logits divided by less leave fp32
 BLOCK = 64  # tokens; about the square root of a usual vocabulary
@@ -134,8 +136,7 @@ def truncate(weight: torch.Tensor, how: Sampling) -> tuple[torch.Tensor, torch.T
     """Weights (n, V) with zeros outside each row's k likeliest tokens and outside its nucleus; and the weight (n, 1) of
     the tokens about which rounding could decide.
 
-    The nucleus is the smallest set of likeliest tokens whose probability reaches top_p (Holtzman et al.,
-    arXiv 1904.09751). Of equally likely tokens the lower id comes first.
+    The nucleus is that of `models.masked.missing`. Of equally likely tokens the lower id comes first.
     """
     ordered, index = weight.sort(dim=-1, descending=True, stable=True)
     place = torch.arange(weight.shape[1], device=weight.device)[None]
@@ -143,10 +144,9 @@ def truncate(weight: torch.Tensor, how: Sampling) -> tuple[torch.Tensor, torch.T
     if how.top_k is not None:
         outside |= place >= how.top_k
     if how.top_p is not None:
-        reached = ordered.cumsum(-1, dtype=torch.float64)
-        missing = how.top_p * reached[:, -1:] - (reached - ordered)
-        outside |= (missing <= 0) & (place > 0)
-        unsure |= (missing.abs() < CLOSE * reached[:, -1:]) & (place > 0) & (how.top_p < 1)
+        short, total = missing(ordered, how.top_p), ordered.sum(-1, keepdim=True, dtype=torch.float64)
+        outside |= (short <= 0) & (place > 0)
+        unsure |= (short.abs() < CLOSE * total) & (place > 0) & (how.top_p < 1)
     kept = (~outside).sum(-1, keepdim=True)
     last, rival = ordered.gather(1, kept - 1), ordered.gather(1, kept.clamp(max=weight.shape[1] - 1))
     alike = (rival > last * (1 - CLOSE)) & (kept < weight.shape[1])

@@ -19,7 +19,7 @@ from heedful.engine.odds import Odds, odds, odds_after
 from heedful.engine.requests import Completion, NewToken, Request, Unit
 from heedful.engine.spelling import Spelling, Writer
 from heedful.models.attention import Layout
-from heedful.models.load import head_logits
+from heedful.models.masked import next_logits
 
 BLOCK = 64  # columns by which storage grows
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens of one prefill pass: what a CPU's cache holds
@@ -134,7 +134,7 @@ class Slots:
         self._time += 1
         self._counts["steps"] += 1
         self._counts["decode_rows"] += n
-        logits = head_logits(self._model, hidden[:, 0])
+        logits = next_logits(self._model, hidden[:, 0])
         drawn = draw(biased(logits, self._bias), self._sampling, self._uniform[:n, column + 1])
         self._note(self._asking, logits, drawn)
         self._fresh = range(n)
@@ -217,7 +217,7 @@ class Slots:
             raise InputError(f"architecture {self._model.config.model_type!r} shares keys between layers")
         self._counts["prefill_tokens"] += tokens.numel()
         prompt_odds = [self._prompt_odds(unit, h) for unit, h in zip(units, hidden, strict=True)]
-        logits = head_logits(self._model, hidden[torch.arange(len(units), device=self._device), length - 1])
+        logits = next_logits(self._model, hidden[torch.arange(len(units), device=self._device), length - 1])
         for p, unit in enumerate(units):
             if unit.order == rest:
                 columns = self._cache.read(slots[prompt.index(p)], column - lengths[p], column)

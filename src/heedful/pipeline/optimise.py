@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heedful.pipeline.jobs import Job
-from heedful.stages import dpo, grpo, ppo, reinforce, rloo
+from heedful.stages import dpo, grpo, nlpo, ppo, reinforce, rloo
 
 if TYPE_CHECKING:
     from heedful.pipeline.loop import Loop
 
 BODIES: dict[str, Callable[..., None]] = {
     "ppo": ppo.main,
+    "nlpo": nlpo.main,
     "reinforce": reinforce.main,
     "rloo": rloo.main,
     "grpo": grpo.main,

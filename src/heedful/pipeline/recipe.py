@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from heedful.config import Config, InputError, parse
 from heedful.stages.dpo import DPOConfig
 from heedful.stages.grpo import GRPOConfig
+from heedful.stages.nlpo import NLPOConfig
 from heedful.stages.ppo import PPOConfig
 from heedful.stages.pretrain import PretrainConfig
 from heedful.stages.reinforce import ReinforceConfig
@@ -30,7 +31,8 @@ TAKEN = {
     "sft.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
     "multitask.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
 } | {f"{stage}.variants": f"{JUDGED}|{IN_ROUND}" for stage in OPTIMISERS}
-OptimiserConfig = PPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig | DPOConfig
+SamplingConfig = PPOConfig | NLPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig  # of stages that sample
+OptimiserConfig = SamplingConfig | DPOConfig
 
 
 class PoolSizes(Config):
@@ -144,6 +146,7 @@ class Recipe(Config):
     reward_model_folds: int = Field(default=0, ge=0)  # cross-validation over groups of labelers; InstructGPT: 5; 0: off
     ppo_start: str = "sft"  # which SFT variant (or "start", the given model) PPO begins from and is compared with
     ppo: Mapping[str, PPOConfig] = {}
+    nlpo: Mapping[str, NLPOConfig] = {}
     reinforce: Mapping[str, ReinforceConfig] = {}
     rloo: Mapping[str, RLOOConfig] = {}
     grpo: Mapping[str, GRPOConfig] = {}
@@ -263,7 +266,7 @@ class Recipe(Config):
         """Every policy that a stage of `OPTIMISERS` makes: its name, the stage and its settings there."""
         return {name: (stage, config) for stage in OPTIMISERS for name, config in getattr(self, stage).items()}
 
-    def sampling(self) -> dict[str, tuple[str, PPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig]]:
+    def sampling(self) -> dict[str, tuple[str, SamplingConfig]]:
         """Those of them whose stage samples responses and has them scored."""
         found = self.optimised().items()
         return {name: (stage, config) for name, (stage, config) in found if not isinstance(config, DPOConfig)}
@@ -301,6 +304,7 @@ BLOCKS: tuple[tuple[str, type[Config]], ...] = (
     ("sft", SFTConfig),
     ("multitask", MultitaskConfig),
     ("ppo", PPOConfig),
+    ("nlpo", NLPOConfig),
     ("reinforce", ReinforceConfig),
     ("rloo", RLOOConfig),
     ("grpo", GRPOConfig),

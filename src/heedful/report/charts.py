@@ -26,6 +26,7 @@ from heedful.report.svg import (
 )
 
 MAX_POINTS = 240
+POLICIES = (0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13)  # colours of policies
 MUTED = 8  # the colour of what is there for comparison only
 ACCENT = 9  # the colour of what is no policy's
 LINE = 11  # the height of a line of text
@@ -37,7 +38,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class Series(NamedTuple):
-    """y over x; `colour` 0-7 is a policy's, MUTED or ACCENT; `style` is "line", "dashed", "points" or "both"."""
+    """y over x; `colour` is one of POLICIES, MUTED or ACCENT; `style` is "line", "dashed", "points" or "both"."""
 
     name: str
     x: Sequence[float]

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from heedful.config import InputError
+from heedful.report.charts import POLICIES
 from heedful.run import read_jsonl
 from heedful.snapshot import Snapshot, read_snapshot
 from heedful.steps import optimised_in
@@ -140,7 +141,7 @@ class RunFolder:
     def colour(self, name: str) -> int:
         """A policy's colour, the same in every figure."""
         known = list(dict.fromkeys([*self.policies, *self.recipe.get("sft", {}), *optimised_in(self.recipe)]))
-        return known.index(name) % 8 if name in known else 7
+        return POLICIES[known.index(name) % len(POLICIES)] if name in known else POLICIES[-1]
 
 
 def pointer(*parts: str | int) -> str:
