@@ -71,17 +71,23 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     """The folders of a recipe's steps, in the order in which they are begun."""
     sft, multitask, optimised = list(recipe["sft"]), list(recipe.get("multitask", {})), list(optimised_in(recipe))
     start, wanted = recipe["start_name"], recipe["evaluate"]
+    taught = recipe.get("judges", {})  # runs begun before there were any lack it
+    further = list(recipe.get("further_reward_models", {}))
+    ranking = [name for name, labeler in recipe.get("ai_labelers", {}).items() if labeler["rankings"]]
     steps = ["data"]
     steps += ["pretrain"] if recipe["pretrain"] else []
+    steps += [f"judges/{name}/pretrain" for name, judge in taught.items() if judge["pretrain"] is not None]
     steps += ["demonstrations", *sft] if sft else []
     steps += [*(f"examples/{name}" for name in multitask), *multitask]
+    steps += [*(f"judges/{name}/pages" for name in taught), *(f"judges/{name}/taught" for name in taught)]
     for n in range(1, recipe["rounds"] + 1):
-        names, last = [*(["prompts"] if n > 1 else []), "responses", "rankings"], n == recipe["rounds"]
+        names, last = [*(["prompts"] if n > 1 else []), "responses"], n == recipe["rounds"]
+        names += [*(f"labels/{name}" for name in ranking), "rankings"]
         if recipe["reward_model"]:
-            names.append("reward_model")
+            names += ["reward_model", *(f"further/{name}" for name in further)]
             names += ["../evaluation/choose_prefix"] if wanted["prompted"] and last else []
             names += ["choose_epoch"] if recipe["rankings"]["policy"] in sft else []
-            names.append("scores")
+            names += ["scores", *(f"scores-{name}" for name in further)]
             names += [f"choose_{name}" for name in multitask] if last else []
             folds = range(1, 1 + recipe["reward_model_folds"] * last)
             names += ["folds"] if folds else []

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from heedful.cli.plan_ai import ai_amounts
 from heedful.cli.work import ACTIVATION, TRAINED, WEIGHT, Rates, Sizes, Work, held
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
@@ -145,6 +146,7 @@ def amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
     for round in range(1, recipe.rounds + 1):
         yield from round_amounts(recipe, sizes, round)
     yield from baseline_amounts(recipe, sizes)
+    yield from ai_amounts(recipe, sizes)
     yield from evaluation_amounts(recipe, sizes)
 
 

@@ -2,7 +2,7 @@
 
 `ranking` is InstructGPT's equation 1 and needs nothing but a labeler's order. `soft` asks how likely one response is
 the better: the share of labelers who preferred it, an AI labeler's own probability (RLAIF, arXiv 2309.00267, section
-2.2), or the mean of both, each labeler weighted by kind. `regression` asks for a mark of each response, scaled to mean
+2.2), or the mean of both, each labeler weighted. `regression` asks for a mark of each response, scaled to mean
 0 and standard deviation 1 over the training responses.
 
 Symbols: B rankings of up to Kmax responses; score, rank, valid, target (B, Kmax); share, weight (B, Kmax, Kmax).
@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 
 from heedful.batch import RankedRows
-from heedful.config import InputError
+from heedful.config import InputError, nearest
 from heedful.feedback.marks import MARKS
 from heedful.losses.ranking import (
     best_of,
@@ -31,11 +31,11 @@ from heedful.losses.ranking import (
 )
 from heedful.snapshot import Snapshot
 from heedful.text.collate import EncodedRanking, Encoder
-from heedful.types import LabelerKind, Prompt, Ranking, Response, Split
+from heedful.types import Labeler, LabelerKind, Prompt, Ranking, Response, Split
 
 Objective = Callable[[torch.Tensor, RankedRows, float], torch.Tensor]  # score, its batch, margin → (B,)
 Judged = list[tuple[Prompt, list[Response], Ranking]]
-Weights = Mapping[LabelerKind, float]
+Weights = Mapping[str, float]  # by a labeler's id, a kind, or "others"
 
 
 # Each function gives one value per ranking, (B,); `margin` is the hinge's.
@@ -91,12 +91,12 @@ def compared(
 ) -> Learned:
     """Rankings, one item each; for `soft` those without an untied pair too, since a tie is a share of one half.
 
-    `weights`: what a judgement counts by its labeler's kind, 1 where it is not named; those of weight 0 are left out.
+    `weights`: what a judgement counts, see `weight_of`; those of weight 0 are left out.
 
     Raises:
-        InputError: no training ranking has an untied pair.
+        InputError: no training ranking has an untied pair, or a weight is of nobody.
     """
-    by_labeler = {labeler.id: (weights or {}).get(labeler.kind, 1.0) for labeler in snapshot.labelers}
+    by_labeler = weight_of(snapshot.labelers, weights or {})
     heard = replace(snapshot, rankings=tuple(r for r in snapshot.rankings if by_labeler[r.labeler]))
 
     def items(split: Split) -> list[EncodedRanking]:
@@ -113,6 +113,22 @@ def compared(
     if unheard := len(snapshot.rankings) - len(heard.rankings):
         dropped["ranking_of_no_weight"] = unheard
     return Learned(data, valid, told, dropped)
+
+
+def weight_of(labelers: Sequence[Labeler], weights: Weights) -> dict[str, float]:
+    """Each labeler's weight: by its id, else its kind, else that of "others", else 1.
+
+    Raises:
+        InputError: a name that is none of these.
+    """
+    known = {*(labeler.id for labeler in labelers), *get_args(LabelerKind), "others"}
+    if unknown := [name for name in weights if name not in known]:
+        raise InputError(
+            f"reward_model.labeler_weights.{unknown[0]}: no labeler and no kind of labelers is called so"
+            f"{nearest(unknown[0], sorted(known))}"
+        )
+    rest = weights.get("others", 1.0)
+    return {one.id: weights.get(one.id, weights.get(one.kind, rest)) for one in labelers}
 
 
 def with_votes(

@@ -19,9 +19,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from heedful.config import Config, InputError
+from heedful.config import InputError
 from heedful.evaluate.judges import ask
 from heedful.evaluate.statistics import Estimate, cluster_bootstrap, clustered_mean, clustered_proportion
 from heedful.feedback.ai.labeler import AILabeler, Ask
@@ -29,10 +28,11 @@ from heedful.feedback.ai.ledger import Prices
 from heedful.feedback.ai.local import AS_IT_IS, CHAT, LocalAsk
 from heedful.feedback.ai.report import calibration_error, compared, judged_pairs, of_longer, same_position
 from heedful.feedback.ai.server import ServedModel
-from heedful.feedback.ai.template import SCORES, read_template
+from heedful.feedback.ai.template import marks_of, read_template
 from heedful.feedback.verdict import Item
 from heedful.models.checkpoint import load_policy, weights_hash
 from heedful.pipeline.ai_served import said_before
+from heedful.pipeline.ai_settings import AskingConfig
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.store.database import Store
@@ -48,17 +48,9 @@ Json = dict[str, Any]
 Key = tuple[str, frozenset[str]]  # of a set: its prompt and its responses
 
 
-class LabelConfig(Config):
+class LabelConfig(AskingConfig):
     """What decides an AI labeler's verdicts, beside its model; and whose name they bear."""
 
-    template: str
-    shots: int = Field(default=0, ge=0)
-    think: bool = False
-    rationales: int = Field(default=1, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
-    rationale_tokens: int = Field(default=512, ge=1)
-    by: Literal["pairs", "scores"] = "pairs"
-    style: Literal["auto", "plain", "chat"] = "auto"
     purpose: Literal["train", "evaluation"] = "train"
     group: LabelerGroup = "train"
     name: str = ""
@@ -305,7 +297,7 @@ def cost(job: Job, prices: Prices | None = None) -> str:
     asked = labeler.ask
     assert isinstance(asked, LocalAsk)
     questions = labeler.questions(items)
-    labels = SCORES if job.config.by == "scores" else labeler.template.labels
+    labels = marks_of(labeler.template) if job.config.by == "scores" else labeler.template.labels
     estimate = asked.estimate(questions, labels, job.config.rationale_tokens if job.config.think else 0)
     said = f"{len(items):,} sets, {len(questions):,} questions, {estimate.tokens:,} tokens"
     if job.config.think:

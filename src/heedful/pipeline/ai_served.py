@@ -16,7 +16,7 @@ from heedful.feedback.ai.calls import Limits
 from heedful.feedback.ai.labeler import AILabeler
 from heedful.feedback.ai.ledger import Estimate, Ledger, Prices, read_prices
 from heedful.feedback.ai.server import Route, ServedModel, read_key
-from heedful.feedback.ai.template import SCORES
+from heedful.feedback.ai.template import marks_of
 from heedful.feedback.verdict import Item
 
 QUIET = ("asked", "kept", "probed")  # counts that are no failed tries
@@ -97,7 +97,7 @@ def estimate(labeler: AILabeler, asked: ServedModel, items: Sequence[Item]) -> E
     """At most, but for labels that need an echoed prompt: rationales that nobody knows yet count with all their
     tokens, and the labels behind them as not asked for before."""
     questions = labeler.questions(items)
-    labels = SCORES if labeler.by == "scores" else labeler.template.labels
+    labels = marks_of(labeler.template) if labeler.by == "scores" else labeler.template.labels
     label = asked.estimate_choose(questions, labels)
     if labeler.template.rationale_ending is None or labeler.by == "scores":
         return label

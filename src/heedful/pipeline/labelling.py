@@ -3,7 +3,7 @@
 import random
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -111,8 +111,19 @@ def options(work: Work) -> list[str]:
     return said + (["--purpose evaluation"] if work.purpose == "evaluation" else [])
 
 
-def rank(recipe: Recipe, run: Run, store: Store, source: Source, responses: Path, round: int) -> None:
+def rank(
+    recipe: Recipe,
+    run: Run,
+    store: Store,
+    source: Source,
+    responses: Path,
+    round: int,
+    ask_ai: Callable[[], None] = lambda: None,
+) -> None:
     """Every prompt's responses ranked by a training labeler, some by two, held-out prompts by held-out ones as well.
+
+    `ask_ai` has AI labelers rank them, into the store; where they alone do, people rank nothing to train on, and
+    simulated held-out labelers still rank the held-out prompts.
 
     People rank the same: see `store.progress.ranking_work`. The snapshot holds the rankings of all rounds so far.
 
@@ -125,11 +136,12 @@ def rank(recipe: Recipe, run: Run, store: Store, source: Source, responses: Path
     grouped = by_prompt(replace(sampled, responses=tuple(responses_left)))
     add_response(store, *responses_left, round=round)
     train, heldout = source.labelers("train"), source.labelers("heldout")
+    asked = grouped if recipe.rankings.by != "ai" else []  # of training labelers
     if train:
         source.calibrate(by_prompt(sampled))  # as `judge` does, whatever is erased between them
         train, heldout = source.labelers("train"), source.labelers("heldout")
         add_labeler(store, *[labeler.labeler for labeler in (*train, *heldout)])
-        add_ranking(store, *simulated_rankings(grouped, train, config.overlap, run.seed))
+        add_ranking(store, *simulated_rankings(asked, train, config.overlap, run.seed))
         tested = [item for item in grouped if item[0].split != "train"]
         add_ranking(store, *simulated_rankings(tested, heldout, 1.0, run.seed))
         if config.ratings:
@@ -137,9 +149,10 @@ def rank(recipe: Recipe, run: Run, store: Store, source: Source, responses: Path
         if config.references:
             written = source.demonstrations([prompt for prompt, _ in grouped])
             add_demonstration(store, *not_erased(run, store, written))
-    else:
+    elif asked:
         wanted = ranking_work(round, config.train, config.heldout, config.overlap)
         wait_for(store, [*wanted, *marking_work(round, config.ratings, config.references)], responses)
+    ask_ai()
     snapshot = export_snapshot(store, pools=["reward_model"], heldout="validation")
     learners = [recipe.reward_model, RewardModelConfig() if recipe.dpo else None]  # DPO learns from orders as well
     for learner in filter(None, learners) if not train else ():

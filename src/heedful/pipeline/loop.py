@@ -15,10 +15,9 @@ from typing import Any
 
 from heedful.config import Config
 from heedful.models.load import load_tokenizer
-from heedful.pipeline import baselines
+from heedful.pipeline import baselines, judges
 from heedful.pipeline.clock import clocked
 from heedful.pipeline.early import check_prompts, context_of
-from heedful.pipeline.folds import FoldsConfig, deal
 from heedful.pipeline.jobs import Job, Workers
 from heedful.pipeline.labelling import demonstrate, judge, not_erased, rank
 from heedful.pipeline.measure import (
@@ -35,10 +34,11 @@ from heedful.pipeline.optimise import optimising
 from heedful.pipeline.recipe import POOLS, Recipe
 from heedful.pipeline.renew import RENEWED, NewPromptsConfig, renew
 from heedful.pipeline.reuse import content_hash, finished, take_over
+from heedful.pipeline.rewarding import rewarding
 from heedful.pipeline.source import Source
 from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
-from heedful.stages import pretrain, reward_model, sft
+from heedful.stages import pretrain, sft
 from heedful.store.database import Store
 from heedful.store.pools import Pool, add_prompt
 
@@ -102,8 +102,10 @@ class Loop:
     def round_folder(self, round: int) -> Path:
         return self.folder / f"round-{round}"
 
-    def reward_model(self, round: int) -> Path:
-        return self.round_folder(round) / "reward_model" / "model"
+    def reward_model(self, round: int, name: str = "reward_model") -> Path:
+        """The reward model, or a further one."""
+        further = ("further",) if name in self.recipe.further_reward_models else ()
+        return self.round_folder(round).joinpath(*further, name if further else "reward_model", "model")
 
     def prompts(self, pool: Pool, round: int) -> Path:
         """The pool's prompts as they stand in the round: those of the start, and what came in for later rounds."""
@@ -161,7 +163,8 @@ class Loop:
         if self.recipe.pretrain is not None:
             inputs = {"tokenizer": self.source.tokenizer(), "documents": self.data("documents")}
             inputs["format"] = self.recipe.format
-            self.workers.run([self.job("pretrain", "pretrain", pretrain.main, self.recipe.pretrain, inputs)])
+            job = self.job("pretrain", "pretrain", pretrain.main, self.recipe.pretrain, inputs)
+            self.workers.run([job, *judges.pretraining(self)])
 
     def demonstrate(self) -> None:
         """Labelers' own responses to the SFT pool, into a snapshot."""
@@ -192,6 +195,7 @@ class Loop:
             ]
             + baselines.tuning(self)
         )
+        self.workers.run(judges.teaching(self))
 
     def collect(self, round: int) -> None:
         """K responses of the newest policy to each prompt, ranked whole; a snapshot of all rounds' rankings so far."""
@@ -215,9 +219,19 @@ class Loop:
         self.step(
             f"round-{round}/rankings",
             self.recipe.labelers,
-            lambda c, run: rank(self.recipe, run, self.store, self.source, responses, round),
-            {"responses": responses},
+            lambda c, run: rank(
+                self.recipe, run, self.store, self.source, responses, round, partial(judges.label, self, round)
+            ),
+            {"responses": responses, **self.asked()},
         )
+
+    def asked(self) -> dict[str, Any]:
+        """The AI labelers that rank, with what their models are known by."""
+        found: dict[str, Any] = {}
+        for name, labeler in self.recipe.ai_labelers.items():
+            if labeler.rankings:
+                found |= {name: labeler, f"{name} model": judges.model_of(self, labeler)}
+        return found
 
     def renew(self, round: int) -> None:
         """The round's prompts: those of the round before, and what people have asked the newest policy since."""
@@ -231,44 +245,8 @@ class Loop:
         )
 
     def reward(self, round: int) -> None:
-        """The reward model on all rankings so far; then the prefix and the SFT epoch it prefers, and its scores."""
-        config = self.recipe.reward_model
-        if config is None:
-            return
-        rankings = self.round_folder(round) / "rankings" / "snapshot"
-        init = self.start() if config.init == "pretrained" else self.newest_policy(1)
-        demonstrations = self.folder / "demonstrations" / "snapshot"
-        inputs: dict[str, Any] = {
-            "model": init,
-            "rankings": rankings,
-            "demonstrations": demonstrations if self.recipe.sft else None,
-            "format": self.recipe.format,
-        }
-        self.workers.run([self.job(f"round-{round}/reward_model", "reward_model", reward_model.main, config, inputs)])
-        jobs = [self.scoring(f"round-{round}/scores", self.reward_model(round), rankings)]
-        if self.recipe.rankings.policy in self.recipe.sft:
-            jobs.insert(0, self.choose_epoch(round))
-        if self.recipe.evaluate.prompted and round == self.recipe.rounds:
-            jobs.insert(0, self.choose_prefix(round))  # the longest first, beside all others
-        if round == self.recipe.rounds:
-            jobs += baselines.choosing(self, round)
-        self.workers.run(jobs)
-        if self.recipe.reward_model_folds and round == self.recipe.rounds:
-            self.cross_validate(round, config, inputs)
-
-    def cross_validate(self, round: int, config: Config, inputs: Mapping[str, Any]) -> None:
-        """A reward model without each group of labelers, and its scores of held-out prompts (section 4.1)."""
-        place, rankings = f"round-{round}/folds", inputs["rankings"]
-        dealing = FoldsConfig(num_folds=self.recipe.reward_model_folds)
-        self.workers.run([self.job(place, "folds", deal, dealing, {"rankings": rankings})])
-        dealt = {n: self.folder / place / f"fold-{n}" for n in range(1, dealing.num_folds + 1)}
-        jobs = [
-            self.job(f"{place}/model-{n}", "reward_model", reward_model.main, config, {**inputs, "rankings": fold})
-            for n, fold in dealt.items()
-        ]
-        self.workers.run(jobs)
-        models = {n: self.folder / place / f"model-{n}" / "model" for n in dealt}
-        self.workers.run([self.scoring(f"{place}/scores-{n}", model, rankings) for n, model in models.items()])
+        """Reward models on all rankings so far; then the prefix and the SFT epoch the first prefers, and scores."""
+        rewarding(self, round)
 
     def scoring(self, name: str, model: Path, snapshot: Path) -> Job:
         inputs = {"reward_model": model, "snapshot": snapshot, "format": self.recipe.format}

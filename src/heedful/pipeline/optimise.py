@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heedful.pipeline.jobs import Job
+from heedful.pipeline.judges import by_marks, model_of
 from heedful.stages import dpo, grpo, nlpo, ppo, reinforce, rloo
 
 if TYPE_CHECKING:
@@ -22,18 +23,23 @@ BODIES: dict[str, Callable[..., None]] = {
 
 def optimising(loop: "Loop", round: int) -> list[Job]:
     """Jobs that begin from one policy and learn from one round's rankings, most of them by its reward model."""
-    return [
-        loop.job(f"round-{round}/{name}", stage, BODIES[stage], config, inputs_of(loop, round, stage))
-        for name, (stage, config) in loop.recipe.optimised().items()
-    ]
+    found = []
+    for name, (stage, config) in loop.recipe.optimised().items():
+        reward = getattr(config, "reward", "reward_model")
+        inputs, body = inputs_of(loop, round, stage, reward), BODIES[stage]
+        if labeler := loop.recipe.ai_labelers.get(reward):
+            inputs |= {"labeler": labeler, "labeler_model": model_of(loop, labeler)}
+            body = by_marks(body)
+        found.append(loop.job(f"round-{round}/{name}", stage, body, config, inputs))
+    return found
 
 
-def inputs_of(loop: "Loop", round: int, stage: str) -> dict[str, Any]:
-    """What the stage reads."""
+def inputs_of(loop: "Loop", round: int, stage: str, reward: str) -> dict[str, Any]:
+    """What the stage reads; behind an AI labeler's marks the value model starts from the reward model all the same."""
     inputs: dict[str, Any] = {"policy_folder": loop.ppo_start(), "format": loop.recipe.format}
     if stage == "dpo":
         return inputs | {"rankings": loop.round_folder(round) / "rankings" / "snapshot"}
-    inputs |= {"reward_model_folder": loop.reward_model(round), "prompts": loop.prompts("ppo", round)}
+    inputs |= {"reward_model_folder": loop.reward_model(round, reward), "prompts": loop.prompts("ppo", round)}
     if stage == "ppo":
         followed: Path = loop.round_folder(round) / "reward_model" / "followed"
         inputs |= {"documents": loop.documents(), "followed": followed if followed.exists() else None}

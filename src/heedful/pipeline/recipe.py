@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from heedful.config import Config, InputError, parse
+from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, check_ai
 from heedful.stages.dpo import DPOConfig
 from heedful.stages.grpo import GRPOConfig
 from heedful.stages.nlpo import NLPOConfig
@@ -24,8 +25,8 @@ from heedful.text.format import PromptFormat
 POOLS = ("sft", "reward_model", "ppo", "evaluation")
 # Folders and files of a run that no policy may be named like, by the setting that names policies.
 JUDGED = r"judgements|choose_prefix"  # beside each policy's responses in evaluation/
-IN_RUN = r"data|demonstrations|pretrain|examples|classic|qualitative|evaluation|round-\d+|tables|clock|lock"
-IN_ROUND = r"prompts|responses|rankings|reward_model|scores|folds|choose_.+"
+IN_RUN = r"data|demonstrations|judges|pretrain|examples|classic|qualitative|evaluation|round-\d+|tables|clock|lock"
+IN_ROUND = r"prompts|responses|rankings|labels|reward_model|further|scores|folds|choose_.+"
 TAKEN = {
     "start_name": JUDGED,
     "sft.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
@@ -96,6 +97,7 @@ class RankingsConfig(Config):
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, ge=1)
     policy: str = "sft"  # whose responses are ranked in round 1; later rounds sample from the newest policy
+    by: Literal["people", "ai", "both"] = "people"  # who ranks: the recipe's labelers, its AI labelers, or both
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -141,8 +143,11 @@ class Recipe(Config):
     pretrain: PretrainConfig | None = None
     sft: Mapping[str, SFTConfig] = {}
     multitask: Mapping[str, MultitaskConfig] = {}  # baselines tuned on classic tasks; `variants` lists several
+    judges: Mapping[str, JudgeConfig] = {}  # language models of the world's, taught to judge; `variants` lists several
+    ai_labelers: Mapping[str, AILabelerConfig] = {}  # language models that label: name → which, and how it is asked
     rankings: RankingsConfig = RankingsConfig()
     reward_model: RewardModelConfig | None = None
+    further_reward_models: Mapping[str, RewardModelConfig] = {}  # each laid over the block; a `reward` to choose
     reward_model_folds: int = Field(default=0, ge=0)  # cross-validation over groups of labelers; InstructGPT: 5; 0: off
     ppo_start: str = "sft"  # which SFT variant (or "start", the given model) PPO begins from and is compared with
     ppo: Mapping[str, PPOConfig] = {}
@@ -182,6 +187,7 @@ class Recipe(Config):
         self._evaluates()
         self._has_classic()
         self._has_text()
+        check_ai(self)
         return self
 
     def _names(self) -> None:
@@ -303,6 +309,7 @@ class DataConfig(Config):
 BLOCKS: tuple[tuple[str, type[Config]], ...] = (
     ("sft", SFTConfig),
     ("multitask", MultitaskConfig),
+    ("judges", JudgeConfig),
     ("ppo", PPOConfig),
     ("nlpo", NLPOConfig),
     ("reinforce", ReinforceConfig),
@@ -327,9 +334,16 @@ def build(raw: Mapping[str, Any]) -> Recipe:
     for stage, model in BLOCKS:
         if stage in values:
             values[stage] = _variants(stage, values[stage], model)
+    further = _mapping("further_reward_models", values.pop("further_reward_models", {}))
     for stage, block in (("pretrain", PretrainConfig), ("reward_model", RewardModelConfig)):
         if values.get(stage) is not None:
             values[stage] = parse(block, _mapping(stage, values[stage]), stage)
+    if further:
+        base = raw.get("reward_model") or {}
+        values["further_reward_models"] = {
+            name: parse(RewardModelConfig, {**base, **_mapping(f"further_reward_models.{name}", extra or {})}, name)
+            for name, extra in further.items()
+        }
     return parse(Recipe, values, "")
 
 

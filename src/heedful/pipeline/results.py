@@ -29,6 +29,7 @@ from heedful.evaluate.statistics import Estimate, clustered_proportion
 from heedful.evaluate.tables import write_tables
 from heedful.evaluate.tax import alignment_tax
 from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
+from heedful.pipeline.ai_results import ai_labelers, of_people, reward_models
 from heedful.pipeline.clock import seconds_worked
 from heedful.pipeline.recipe import Recipe
 from heedful.run import read_done, read_jsonl, write_atomic
@@ -51,6 +52,8 @@ WHY_NULL = {
     "demonstration_score_mean": "there are no demonstrations to centre the scores on",
     "cross_validation": "reward_model_folds is 0: none was asked for",
     "alignment_tax": "there is no PPO policy",
+    "reward_models": "there are no further_reward_models",
+    "ai_labelers": "no AI labeler ranked",
     "classic": "evaluate.classic is 0: none was asked for",
     "qualitative": "evaluate.qualitative is 0: none was asked for",
 }
@@ -92,6 +95,7 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         if name == baseline:  # ½ by definition: there is nothing to be unsure of
             against = against._replace(estimate=against.estimate._replace(stderr=0.0, low=0.5, high=0.5))
         policies[name] = policy(folder / "evaluation" / name, against, rated, given[name], gold[name])
+    ranked = of_people(read_snapshot(last / "rankings" / "snapshot"))
     found = {
         "seed": recipe.seed,
         "recipe": recipe.name,
@@ -100,6 +104,8 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         "baseline": baseline,
         "agreement": agreement(last),
         "reward_model": reward_model(last),
+        "reward_models": reward_models(last, ranked, heldout_rankings(ranked)),
+        "ai_labelers": ai_labelers(last),
         "policies": policies,
         "pairwise": {
             name: {other: interval(wins(name, other).estimate) for other in given if other != name} for name in given
@@ -163,8 +169,8 @@ def suite(place: Path, policies: Sequence[str], names: tuple[str, str]) -> list[
 
 
 def agreement(round_folder: Path) -> Json:
-    """Inter-labeler agreement by group, on prompts judged by two."""
-    snapshot = read_snapshot(round_folder / "rankings" / "snapshot")
+    """Inter-labeler agreement by group, on prompts judged by two; AI labelers' rankings do not count."""
+    snapshot = of_people(read_snapshot(round_folder / "rankings" / "snapshot"))
     found = agreement_by_group(snapshot.rankings, snapshot.labelers)
     return {group: _agreement(found.get(group)) for group in ("train", "heldout")}
 
@@ -182,7 +188,7 @@ def reward_model(round_folder: Path) -> Json:
     They are of test prompts; of validation prompts where the ranked pool has no test prompts, as with people's, which
     are all kept for the final evaluation.
     """
-    snapshot = read_snapshot(round_folder / "rankings" / "snapshot")
+    snapshot = of_people(read_snapshot(round_folder / "rankings" / "snapshot"))
     score = scores(round_folder / "scores")
     asked = heldout_rankings(snapshot)
     items = comparisons(asked, score, {response.id: len(response.text) for response in snapshot.responses})

@@ -66,6 +66,7 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "preference": preference.panels(run, show),
         "preference_tables": preference.tables(run, show),
         "reward_tables": preference.reward_tables(run, show),
+        "ai_tables": preference.ai_tables(run, show),
         "suite_tables": preference.suite_tables(run, show),
         "flags": evaluation.flags(run),
         "flag_names": evaluation.FLAG_NAMES,

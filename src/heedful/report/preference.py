@@ -19,6 +19,7 @@ TITLES = {
 }
 REWARD_TITLES = {"by_margin": "Accuracy by size of the margin", "by_length": "Accuracy by how much longer is preferred"}
 SUITE_TITLES = {"classic": "Classic tasks (table 14)", "qualitative": "Qualitative suite: marks and plain mistakes"}
+AI_TITLES = {"reward_models": "Reward models on people's held-out comparisons", "ai_labelers": "AI labelers"}
 GROUP_NAMES = {"train": "training labelers", "heldout": "held-out labelers"}
 KIND_NAMES = {"all": "all prompts", "base": "prompts for a base model", "instruct": "instructions"}
 
@@ -49,6 +50,11 @@ def reward_tables(run: RunFolder, show: Show) -> list[Table]:
         for name, title in REWARD_TITLES.items()
         if run.at(pointer("reward_model", name))
     ]
+
+
+def ai_tables(run: RunFolder, show: Show) -> list[Table]:
+    """Further reward models and AI labelers; what the run has none of is left out."""
+    return [table(run, show, title, name) for name, title in AI_TITLES.items() if run.at(pointer(name))]
 
 
 def table(run: RunFolder, show: Show, title: str, *place: str) -> Table:

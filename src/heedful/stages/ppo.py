@@ -74,6 +74,7 @@ class PPOConfig(Config):
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, ge=1)
     no_eos_penalty: float = Field(default=0.0, ge=0)  # taken off the score of a response the length limit cut
+    reward: str = "reward_model"  # or one of further_reward_models, or an AI labeler: its marks (direct RLAIF)
     normalize_score: bool = False  # scale the reward model to mean 0, sd 1 on the starting policy (Ziegler et al.)
     logprobs: Literal["trainer", "engine"] = "trainer"  # engine: taken from sampling; saves a pass, mismatch logged
     max_grad_norm: float = Field(default=1.0, gt=0)

@@ -39,7 +39,6 @@ from heedful.text.collate import Encoded, EncodedRanking, Encoder, to_ranked_row
 from heedful.text.format import PromptFormat
 from heedful.text.parts import by_length
 from heedful.text.tokenizer import pad_id
-from heedful.types import LabelerKind
 
 Loss = Callable[[torch.Tensor, RankedRows], torch.Tensor]  # score (B, Kmax) and its batch → (B,)
 Weight = Annotated[float, Field(ge=0)]  # of what a labeler of the kind says; 0 leaves it out
@@ -49,7 +48,7 @@ class RewardModelConfig(Config):
     objective: Literal["ranking", "hinge", "best_of_k", "soft", "regression"] = "ranking"  # ranking: the paper's eq. 1
     target: Literal["likert", "good_bad", "bleu", "rouge_l"] = "likert"  # the mark that regression is to predict
     comparison_weight: Literal["equal", "per_pair"] = "equal"  # per_pair: 1/n of one that n labelers made
-    labeler_weights: dict[LabelerKind, Weight] = Field(default_factory=dict)  # by kind, as {ai: 0.5}; 1 where not named
+    labeler_weights: dict[str, Weight] = Field(default_factory=dict)  # by name, kind or "others", as {ai: 0.5}; else 1
     init: Literal["sft", "pretrained", "random"] = "sft"  # InstructGPT: similar results from SFT and from pretrained
     epochs: int = Field(default=1, ge=1)  # InstructGPT: 1; more overfit
     batch_size: int = Field(default=64, ge=1)  # rankings per step; InstructGPT: 64, up to 2,304 comparisons

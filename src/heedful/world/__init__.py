@@ -14,6 +14,7 @@ from heedful.config import InputError
 from heedful.types import Demonstration, Document, Prompt, Source, Split
 from heedful.world import chinese, classic, qualitative, rater, templates
 from heedful.world.classic import TASKS, Item, answered, metric_of, neutral
+from heedful.world.comparisons import Compared, compare
 from heedful.world.completions import make_completions, sent_to
 from heedful.world.demonstrate import answer, spoil
 from heedful.world.documents import make_documents, train_request
@@ -35,6 +36,7 @@ __all__ = [
     "WORLD_HASH",
     "WORLD_VERSION",
     "Assessed",
+    "Compared",
     "GoldRating",
     "Item",
     "World",
@@ -115,7 +117,7 @@ class World:
         source: Source = "customer",
         harm_share: float = HARM_SHARE,
     ) -> list[Prompt]:
-        """`num` prompts of one split. Each pool ("sft", "rm", "ppo", "eval") has users of its own.
+        """`num` prompts of one split. Each pool ("sft", "rm", "ppo", "eval", "judge") has users of its own.
 
         A longer list starts with the shorter one. `harm_share` is the share of requests for harm.
         """
@@ -134,6 +136,15 @@ class World:
         rng = generator(self.seed, "demonstration", prompt.id, index)
         write = spoil if rng.random() < flaw_rate else answer
         return write(rng, self.town, prompt.task, prompt.task["constraints"])
+
+    def comparisons(self, num_prompts: int, split: Split = "train", num_answers: int = 4) -> Compared:
+        """Answers to prompts of users of their own ("judge"), compared and marked by people; none is a model's."""
+        prompts = self.prompts(num_prompts, split, pool="judge")
+
+        def utility(prompt: Prompt, text: str) -> float:
+            return self.rate(prompt, text).utility
+
+        return compare(self.seed, prompts, num_answers, self.demonstrate, utility)
 
     def few_shot_prefixes(self, num: int = 8) -> list[str]:
         """Texts of worked pairs; one of them before a prompt turns the base model into an assistant.

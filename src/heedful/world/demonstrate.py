@@ -114,7 +114,7 @@ def spoil(rng: random.Random, town: Town, truth: dict[str, Any], constraints: Se
     if flaw == "missed":
         text = _missed(rng, town, truth, constraints)
     elif flaw == "wrong":
-        text = _swap(rng, right)
+        text = swap(rng, right)
     elif flaw == "verbose":
         text = _padded(rng, town, right)
     elif flaw == "short":
@@ -128,7 +128,7 @@ def spoil(rng: random.Random, town: Town, truth: dict[str, Any], constraints: Se
         )
     else:
         text = _rude(rng, right)
-    return text if len(text.split()) <= MAX_WORDS else _swap(rng, right)
+    return text if len(text.split()) <= MAX_WORDS else swap(rng, right)
 
 
 def _padded(rng: random.Random, town: Town, right: str) -> str:
@@ -169,7 +169,7 @@ def _missed(rng: random.Random, town: Town, truth: dict[str, Any], constraints: 
     return tell(compose(rng, town, {"person": town.someone(rng)}, 2))
 
 
-def _swap(rng: random.Random, text: str) -> str:
+def swap(rng: random.Random, text: str) -> str:
     """One word replaced by another of its category."""
     words = text.split()
     places = [i for i, word in enumerate(words) if word in CATEGORY_OF]

@@ -22,7 +22,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Literal, NamedTuple, Protocol
 
-from heedful.feedback.ai.template import SCORES, Template, trimmed, write, write_score
+from heedful.feedback.ai.template import Template, marks_of, trimmed, write, write_score
 from heedful.feedback.verdict import Item, Verdict
 from heedful.ranks import dense, rank_of
 from heedful.types import Labeler, Prompt
@@ -96,7 +96,7 @@ class AILabeler:
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Answer]:
         """The expected mark of each (prompt, response), in −1 … 1 (RLAIF, section 2.3)."""
         texts = [write_score(self.template, prompt, response) for prompt, response in pairs]
-        found = self._asked(list(dict.fromkeys(texts)), SCORES, expected_score)
+        found = self.asked(list(dict.fromkeys(texts)), marks_of(self.template), expected_score)
         return [found[text] for text in texts]
 
     def questions(self, items: Sequence[Item]) -> list[str]:
@@ -131,7 +131,7 @@ class AILabeler:
         texts = [write(self.template, *pair) for pair in pairs]
         different = dict(zip(texts, pairs, strict=True))
         if self.template.rationale_ending is None:
-            found = self._asked(list(different), self.template.labels, share_of_first)
+            found = self.asked(list(different), self.template.labels, share_of_first)
         else:
             found = self._thought(different)
         if self.template.asks_for == "worse":
@@ -146,7 +146,7 @@ class AILabeler:
             for (text, pair), outcomes in zip(different.items(), written, strict=True)
         }
         step_two = list(dict.fromkeys(text for texts in behind.values() for text, _ in texts if text))
-        found = self._asked(step_two, self.template.labels, share_of_first)
+        found = self.asked(step_two, self.template.labels, share_of_first)
         return {
             text: mean_answer([found[second] if second else Answer(None, kind) for second, kind in seconds])
             for text, seconds in behind.items()
@@ -160,7 +160,8 @@ class AILabeler:
             return "", outcome.kind
         return write(self.template, *pair, rationale=trimmed(self.template, outcome.text)), "ok"
 
-    def _asked(self, prompts: Sequence[str], labels: Sequence[str], read: Reading) -> dict[str, Answer]:
+    def asked(self, prompts: Sequence[str], labels: Sequence[str], read: Reading) -> dict[str, Answer]:
+        """What `read` makes of the labels' log-probabilities behind each prompt, counted in `counts`."""
         outcomes = self.ask.choose(prompts, labels) if prompts else []
         found = {}
         for prompt, outcome in zip(prompts, outcomes, strict=True):

@@ -24,7 +24,7 @@ from heedful.config import Config, InputError, nearest, parse
 from heedful.types import Prompt
 
 FOLDER = Path(__file__).parent / "templates"
-SCORES = tuple(str(score) for score in range(1, 11))  # of the form that asks for a mark (RLAIF, section 2.3)
+SCORES = tuple(str(score) for score in range(1, 11))  # of a form that asks for a mark (RLAIF, section 2.3)
 
 TURN = {"prompt", "response"}
 PAIR = {"history", "prompt", "first", "second"}
@@ -45,6 +45,7 @@ class Exemplar(Config):
 class ScoreForm(Config):
     """A mark from 1 to 10 for one response, 10 the best; `sample` holds {history}, {prompt} and {response}."""
 
+    labels: tuple[str, ...] = SCORES  # the marks' words, the lowest first
     preamble: str
     sample: str
     ending: str
@@ -67,6 +68,11 @@ class Template(Config):
     ending: str
     exemplars: tuple[Exemplar, ...] = ()
     score: ScoreForm | None = None
+
+
+def marks_of(template: Template) -> tuple[str, ...]:
+    """The marks' words, the lowest first; none where the template has no form for them."""
+    return template.score.labels if template.score else ()
 
 
 def shipped() -> list[str]:
@@ -109,6 +115,8 @@ def check(template: Template) -> str:
     first, second = template.labels
     if not first or not second or first.startswith(second) or second.startswith(first):
         return f"labels: {first!r} and {second!r} must differ, and neither begin the other"
+    if template.score is not None and len(set(template.score.labels)) < max(2, len(template.score.labels)):
+        return "score.labels: two or more different marks, the lowest first"
     forms = {"turn": (template.turn, TURN), "sample": (template.sample, PAIR)}
     endings = {"ending": template.ending, "rationale_ending": template.rationale_ending}
     if template.score is not None:

@@ -1,0 +1,164 @@
+"""AI labelers at work in a run: judges of the world's own are made, a round's responses ranked, marks taken as rewards.
+
+judges/NAME/pretrain   where the judge has a size of its own
+judges/NAME/pages      what it is taught on: comparisons and marks as prompts, the answers as demonstrations
+judges/NAME/taught     the fine-tune on them
+round-1/labels/NAME    an AI labeler's rankings, as `heedful judge label` leaves them
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from heedful.config import Config, InputError
+from heedful.engine.sample import Sampled
+from heedful.feedback.ai.labeler import AILabeler
+from heedful.feedback.ai.template import marks_of, read_template, write, write_score
+from heedful.pipeline.ai_labels import Choice, LabelConfig, judge_items, local_ask, open_job
+from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, own_shapes
+from heedful.pipeline.jobs import Job
+from heedful.pipeline.reuse import content_hash
+from heedful.run import Run
+from heedful.snapshot import Snapshot, write_snapshot
+from heedful.stages import pretrain, sft
+from heedful.text.format import PromptFormat
+from heedful.types import Demonstration, Labeler, Prompt, Split
+from heedful.world import World
+
+if TYPE_CHECKING:
+    from heedful.pipeline.loop import Loop
+
+VALID_SHARE = 0.05  # of a judge's prompts, beside those it is taught on
+PAGE = PromptFormat(template="{prompt}")  # a page ends where the answer stands
+
+
+class PagesConfig(Config):
+    """What a judge is taught on."""
+
+    template: str
+    prompts: int
+    answers: int
+
+
+def make_pages(config: PagesConfig, run: Run) -> None:
+    """The world's comparisons and marks as prompts with their answers: a snapshot that `stages.sft` trains on."""
+    template, world = read_template(config.template), World(run.seed)
+    sizes: dict[Split, int] = {"train": config.prompts, "valid": max(1, round(VALID_SHARE * config.prompts))}
+    pages = []
+    for split, number in sizes.items():
+        found = world.comparisons(number, split, config.answers)
+        for one in found.comparisons:
+            text = write(template, one.prompt, one.first, one.second)
+            pages.append((text, template.labels[0 if one.first_is_better else 1], one.prompt.user, split))
+        for mark in found.marks if template.score else []:
+            text = write_score(template, mark.prompt, mark.text)
+            pages.append((text, marks_of(template)[mark.mark - 1], mark.prompt.user, split))
+    prompts = tuple(Prompt(id=f"page-{n}", text=text, user=user, split=s) for n, (text, _, user, s) in enumerate(pages))
+    answers = tuple(
+        Demonstration(id=f"page-{n}-label", prompt_id=f"page-{n}", text=f" {label}", labeler="people")
+        for n, (_, label, _, _) in enumerate(pages)
+    )
+    write_snapshot(run.folder / "snapshot", Snapshot(prompts=prompts, demonstrations=answers))
+    run.finish(num_pages=len(pages))
+
+
+def pretraining(loop: "Loop") -> list[Job]:
+    """A model for each judge that has a size of its own."""
+    base = loop.recipe.pretrain
+    inputs = {"tokenizer": loop.source.tokenizer(), "documents": loop.data("documents"), "format": loop.recipe.format}
+    found = []
+    for name, laid_over in own_shapes(loop.recipe).items():
+        assert base is not None
+        shape = base.shape | dict(laid_over.get("shape", {}))
+        config = pretrain.PretrainConfig.model_validate(base.model_dump() | dict(laid_over) | {"shape": shape})
+        found.append(loop.job(f"judges/{name}/pretrain", "pretrain", pretrain.main, config, inputs))
+    return found
+
+
+def teaching(loop: "Loop") -> list[Job]:
+    """A fine-tune for each judge; the pages it is taught on are made now."""
+    recipe = loop.recipe
+    pages = [
+        loop.job(f"judges/{name}/pages", "pages", make_pages, pages_of(config), {})
+        for name, config in recipe.judges.items()
+    ]
+    loop.workers.run(pages)
+    found = []
+    for name, config in recipe.judges.items():
+        own = loop.folder / "judges" / name
+        model = own / "pretrain" / "model" if config.pretrain is not None else loop.start()
+        inputs: dict[str, Any] = {"model": model, "demonstrations": own / "pages" / "snapshot"}
+        inputs |= {"format": PAGE, "documents": loop.documents()}
+        found.append(loop.job(f"judges/{name}/taught", "sft", sft.main, config, inputs))
+    return found
+
+
+def pages_of(config: JudgeConfig) -> PagesConfig:
+    return PagesConfig(template=config.template, prompts=config.prompts, answers=config.answers)
+
+
+def model_of(loop: "Loop", labeler: AILabelerConfig) -> Path | str:
+    """The folder or the hub's name of the model that labels."""
+    if labeler.judge is None:
+        return str(labeler.model)
+    taught = loop.folder / "judges" / labeler.judge / "taught"
+    return sft.epoch_folder(taught, loop.recipe.judges[labeler.judge].epochs)
+
+
+def label(loop: "Loop", round: int) -> None:
+    """Each AI labeler that ranks ranks the round's responses into the store, the held-out prompts' too."""
+    for name, labeler in loop.recipe.ai_labelers.items():
+        if labeler.rankings:
+            model = str(model_of(loop, labeler))
+            asked = labeler.model_dump(exclude={"model", "judge", "rankings"})
+            config = LabelConfig(**asked, name=name, seed=loop.recipe.seed)
+            choice = Choice(pool="reward_model", round=round, seed=loop.recipe.seed)
+            known_by = content_hash(Path(model)) if Path(model).is_dir() else model
+            who, place = (name, local_ask(model, labeler.style)), loop.round_folder(round) / "labels" / name
+            judge_items(open_job(config, choice, who, known_by, loop.store, place), loop.store)
+
+
+def by_marks(main: Callable[..., None]) -> Callable[..., None]:
+    """The stage with an AI labeler's marks as what is maximised: direct RLAIF (arXiv 2309.00267, section 2.3)."""
+    return partial(_with_marks, main)
+
+
+def _with_marks(
+    main: Callable[..., None],
+    config: Config,
+    run: Run,
+    *,
+    labeler: AILabelerConfig,
+    labeler_model: Path | str,
+    **inputs: Any,
+) -> None:
+    main(config, run, score=marks(labeler, labeler_model), **inputs)
+
+
+def marks(labeler: AILabelerConfig, model: Path | str) -> Callable[[list[Prompt], Sampled], torch.Tensor]:
+    """N prompts with their responses → (N,) expected marks in −1 … 1.
+
+    Raises:
+        InputError: a template without a form for marks; when called, a response that got none.
+    """
+    template = read_template(labeler.template, labeler.shots)
+    if not marks_of(template):
+        raise InputError(f"{labeler.template}: no score block, and marks are the reward; write one")
+    asked = AILabeler(local_ask(str(model), labeler.style), template, Labeler(id="marks", kind="ai"))
+
+    def score(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
+        found = asked.score(list(zip(prompts, sampled.text, strict=True)))
+        missing = Counter(answer.reason for answer in found if answer.value is None)
+        if missing:
+            told = ", ".join(f"{number} {reason}" for reason, number in missing.items())
+            raise InputError(
+                f"of {len(found)} responses some got no mark ({told}); lower max_new_tokens, or choose a labeler "
+                "with a longer context"
+            )
+        return torch.tensor([answer.value for answer in found])
+
+    return score
