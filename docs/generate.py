@@ -57,6 +57,7 @@ SHARED = {
     "Recipe.rankings": "how many responses are ranked, and whose",
     "Recipe.reward_model": "the reward model",
     "Recipe.dpo": "DPO; `variants` lists several policies",
+    "Recipe.best_of_n": "rejection-sampling fine-tuning; `variants` lists several policies",
     "Recipe.grpo": "GRPO; `variants` lists several policies",
     "Recipe.rloo": "RLOO; `variants` lists several policies",
     "Recipe.nlpo": "NLPO; `variants` lists several policies",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the store takes a while to load, and every command knows of
 
 State = Literal["done", "running", "waiting", "stopped", "not begun"]
 # Stages that make a policy better by what is preferred, as recipes name them.
-OPTIMISERS = ("ppo", "nlpo", "reinforce", "rloo", "grpo", "dpo")
+OPTIMISERS = ("ppo", "nlpo", "reinforce", "rloo", "grpo", "best_of_n", "dpo")
 DEEPEST = 4  # folders between a run's own and a step's, counted with the step's
 MOST_ENTRIES = 50_000  # files and folders that are looked at in search of steps
 MOST_BYTES = 2**22  # of a log that are read, from its end

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from heedful.evaluate.overoptimization import (
     Law,
     Peak,
-    best_of_n_kl,
     best_of_n_value,
     fit,
     observed_peak,
     residual,
 )
+from heedful.losses.best_of_n import best_of_n_kl
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,18 @@ def test_no_choosing_moves_further_than_the_bound_and_different_scores_reach_it(
         kl = float((chance * np.log(chance * m)).sum())
         assert kl <= float(best_of_n_kl(n)) + 1e-12
     assert kl == pytest.approx(float(best_of_n_kl(n)), abs=1e-3)
+
+
+def test_the_best_of_n_of_the_best_of_n_is_the_best_of_its_square() -> None:
+    rank = np.arange(1, 4_001) / 4_000
+    for n, rounds in ((2, 3), (4, 2)):
+        reached = rank  # the share of probability up to each response
+        for _ in range(rounds):
+            reached = reached**n
+        chance = np.diff(reached, prepend=0.0)
+        kl = float((chance * np.log(np.maximum(chance, 1e-300) * 4_000)).sum())
+        assert kl == pytest.approx(float(best_of_n_kl(n, rounds)), abs=5e-3)
+    assert float(best_of_n_kl(8, rounds=0)) == 0 and float(best_of_n_kl(64, rounds=500)) < 500 * math.log(64)
 
 
 @settings(max_examples=60, deadline=None)

@@ -26,6 +26,7 @@ BLOCKS = (
     f"reinforce={{{SMALL}}}",
     f"rloo={{{SMALL}, responses_per_prompt: 2}}",
     f"grpo={{{SMALL}, responses_per_prompt: 4, minibatch_size: 4, inner_epochs: 2}}",
+    f"best_of_n={{{SMALL}, responses_per_prompt: 4, minibatch_size: 1}}",
     "dpo={batch_size: 8, epochs: 2, lr: 1.0e-3, warmup_steps: 0, soft: true}",
 )
 SETTINGS = ("rounds=2", *ALONE, *BLOCKS)
@@ -147,14 +148,19 @@ def test_a_dry_run_counts_each_optimisers_work(tmp_path: Path) -> None:
         "nlpo": "16 episodes, 4 updates",
         "reinforce": "16 episodes, 2 updates",
     }
-    expected |= {"rloo": "16 episodes, 2 updates", "grpo": "16 episodes, 8 updates", "dpo": "2 epochs, "}
+    expected |= {
+        "rloo": "16 episodes, 2 updates",
+        "grpo": "16 episodes, 8 updates",
+        "best_of_n": "16 episodes, 4 updates",
+        "dpo": "2 epochs, ",
+    }
     for name, words in expected.items():
         assert f"round-1/{name} {words}" in rows[f"round-1/{name}"]
         assert "MiB" in rows[f"round-2/{name}"]
 
 
 def test_a_sweep_looks_first_at_what_the_last_policy_has(whole: Path) -> None:
-    for blocks, by in ((BLOCKS, "round-2/dpo.valid_accuracy"), (BLOCKS[:-1], "round-2/grpo.score")):
+    for blocks, by in ((BLOCKS, "round-2/dpo.valid_accuracy"), (BLOCKS[:-1], "round-2/best_of_n.score")):
         recipe = build(read_recipe(str(TINY), ["rounds=2", *ALONE, *blocks]))
         assert default_by(recipe, "ppo") == by
         for until in ("reward", "ppo", "evaluate"):

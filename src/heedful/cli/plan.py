@@ -24,6 +24,7 @@ from heedful.pipeline.measure import ChooseConfig
 from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
 from heedful.pipeline.start import source_of
+from heedful.stages.best_of_n import BestOfNConfig
 from heedful.stages.dpo import DPOConfig
 from heedful.stages.grpo import GRPOConfig
 from heedful.stages.nlpo import NLPOConfig
@@ -215,6 +216,8 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
     for name, (_, optimiser) in recipe.optimised().items():
         if isinstance(optimiser, DPOConfig):
             yield f"{here}/{name}", preferring(optimiser, sizes, round * number, k, row + new)
+        elif isinstance(optimiser, BestOfNConfig):
+            yield f"{here}/{name}", imitating(optimiser, sizes)
         elif not isinstance(optimiser, PPOConfig):
             yield f"{here}/{name}", reinforcing(optimiser, sizes)
 
@@ -270,6 +273,22 @@ def reinforcing(config: NLPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig, 
     forward = episodes * (models * sizes.prompt["ppo"] + passes * row)
     sampled = models * episodes * config.max_new_tokens
     return Work(what, forward, (1 + has_value) * epochs * episodes * row, sampled, size)
+
+
+def imitating(config: BestOfNConfig, sizes: Sizes) -> Work:
+    """Each episode is sampled, and read by the reward model and the reference; the best of each prompt's are trained
+    on, as many as a threshold leaves at most."""
+    episodes = config.iterations * config.batch_size
+    row = sizes.prompt["ppo"] + config.max_new_tokens
+    kept = config.batch_size // config.responses_per_prompt * min(config.keep, config.responses_per_prompt)
+    updates = config.iterations * config.inner_epochs * -(-kept // config.minibatch_size)
+    trained = config.iterations * config.inner_epochs * kept * row
+    activations = sizes.kept * min(config.max_tokens, config.minibatch_size * row)
+    size = sizes.training(config.lora_rank, sizes.parameters, activations)
+    size += WEIGHT * (sizes.trunk + sizes.parameters * (not config.lora_rank))  # reward model, reference
+    what = f"{several(episodes, 'episode')}, {several(updates, 'update')}"
+    forward = episodes * (sizes.prompt["ppo"] + 2 * row)
+    return Work(what, forward, trained, episodes * config.max_new_tokens, size)
 
 
 def preferring(config: DPOConfig, sizes: Sizes, number: float, k: float, row: float) -> Work:

@@ -20,18 +20,6 @@ Form = Literal["best_of_n", "rl"]
 Numbers = NDArray[np.float64]
 
 
-def best_of_n_kl(n: ArrayLike) -> Numbers:
-    """KL of the best of n from the policy it is drawn from: ln n − (n − 1)/n nats, n at least 1.
-
-    Exact where no two scores are equal; where some are, an upper bound (Beirami et al. 2024, arXiv 2401.01879).
-
-    >>> best_of_n_kl([1, 4, 64]).round(4).tolist()
-    [0.0, 0.6363, 3.1745]
-    """
-    n = np.asarray(n, dtype=np.float64)
-    return np.log(n) - (n - 1) / n
-
-
 def best_of_n_value(proxy: ArrayLike, gold: ArrayLike, n: int) -> Numbers:
     """The expected gold score of the best of n by the proxy, estimated without bias from N ≥ n samples of each prompt.
 

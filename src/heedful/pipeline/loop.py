@@ -285,8 +285,9 @@ class Loop:
         round = self.recipe.rounds
         names = list(self.policies(round))
         jobs = [self.measuring(name, folder, round) for name, folder in self.policies(round).items()]
-        self.workers.run([job for job in jobs if job.folder.name.startswith("best_of_")])  # much work: on all cores
-        self.workers.run([job for job in jobs if not job.folder.name.startswith("best_of_")])
+        most = f"best_of_{self.recipe.evaluate.best_of}"  # much work: on all cores
+        self.workers.run([job for job in jobs if job.folder.name == most])
+        self.workers.run([job for job in jobs if job.folder.name != most])
         self.workers.run(baselines.testing(self, self.policies(round)))
         ranked = self.round_folder(round) / "responses" / "responses"
         self.step(

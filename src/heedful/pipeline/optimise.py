@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from heedful.pipeline.jobs import Job
 from heedful.pipeline.judges import by_marks, model_of
-from heedful.stages import dpo, grpo, nlpo, ppo, reinforce, rloo
+from heedful.stages import best_of_n, dpo, grpo, nlpo, ppo, reinforce, rloo
 
 if TYPE_CHECKING:
     from heedful.pipeline.loop import Loop
@@ -17,6 +17,7 @@ BODIES: dict[str, Callable[..., None]] = {
     "reinforce": reinforce.main,
     "rloo": rloo.main,
     "grpo": grpo.main,
+    "best_of_n": best_of_n.main,
     "dpo": dpo.main,
 }
 

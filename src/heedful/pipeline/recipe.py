@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from heedful.config import Config, InputError, parse
 from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, check_ai
+from heedful.stages.best_of_n import BestOfNConfig
 from heedful.stages.dpo import DPOConfig
 from heedful.stages.grpo import GRPOConfig
 from heedful.stages.nlpo import NLPOConfig
@@ -32,7 +33,8 @@ TAKEN = {
     "sft.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
     "multitask.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
 } | {f"{stage}.variants": f"{JUDGED}|{IN_ROUND}" for stage in OPTIMISERS}
-SamplingConfig = PPOConfig | NLPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig  # of stages that sample
+# of stages that sample
+SamplingConfig = PPOConfig | NLPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig | BestOfNConfig
 OptimiserConfig = SamplingConfig | DPOConfig
 
 
@@ -155,6 +157,7 @@ class Recipe(Config):
     reinforce: Mapping[str, ReinforceConfig] = {}
     rloo: Mapping[str, RLOOConfig] = {}
     grpo: Mapping[str, GRPOConfig] = {}
+    best_of_n: Mapping[str, BestOfNConfig] = {}
     dpo: Mapping[str, DPOConfig] = {}
     evaluate: EvaluateConfig = EvaluateConfig()
 
@@ -315,6 +318,7 @@ BLOCKS: tuple[tuple[str, type[Config]], ...] = (
     ("reinforce", ReinforceConfig),
     ("rloo", RLOOConfig),
     ("grpo", GRPOConfig),
+    ("best_of_n", BestOfNConfig),
     ("dpo", DPOConfig),
 )  # that may list variants
 
