@@ -153,6 +153,7 @@ def test_the_plan_knows_every_step(tmp_path: Path) -> None:
         ("rankings.by=people", "rankings.by is people; set it to ai or both"),
         ("ai_labelers={}", "rankings.by is both, and no AI labeler ranks"),
         ("ppo.variants.ppo.reward=sof", "ppo.reward .of ppo. is 'sof', which is none of"),
+        ("ai_labelers.own.template=wrold", "no template 'wrold', did you mean world?"),
         ("further_reward_models={own: {}}", "'own' names both a further reward model and an AI labeler"),
     ],
 )

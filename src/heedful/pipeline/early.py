@@ -7,6 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from heedful.config import InputError
+from heedful.feedback.ai.template import marks_of, read_template
 from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
 from heedful.store.pools import Pool
@@ -46,8 +47,9 @@ def check_prompts(
     """Every step up to `until` has prompts, and the model's context (None: not known) holds them and their responses.
 
     Raises:
-        InputError: names the setting or file, and the mend.
+        InputError: names the setting or file, and the mend; also of AI labelers' templates.
     """
+    check_templates(recipe)
     reached = STEPS[: STEPS.index(until) + 1] if until in STEPS else ()
     encoder = Encoder(tokenizer, recipe.format)
     for need in needs(recipe, reached):
@@ -56,6 +58,17 @@ def check_prompts(
         prefixes = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in source.prefixes()]
         for asked in samplings(recipe, reached, max(prefixes, default=0)):
             check_room(asked, chosen(pools, asked), encoder, context)
+
+
+def check_templates(recipe: Recipe) -> None:
+    """Raises InputError where an AI labeler's template will not do, or has no marks and they are a reward."""
+    rewards = {config.reward for _, config in recipe.sampling().values()}
+    for name, labeler in recipe.ai_labelers.items():
+        template = read_template(labeler.template, labeler.shots, labeler.think)
+        if (name in rewards or labeler.by == "scores") and not marks_of(template):
+            raise InputError(f"{labeler.template}: no score block, which marks by {name} are asked with; write one")
+    for judge in recipe.judges.values():
+        read_template(judge.template)
 
 
 def context_of(recipe: Recipe) -> int | None:

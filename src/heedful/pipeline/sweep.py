@@ -32,6 +32,7 @@ from heedful.config import Config, InputError, as_number, nearest, parse, set_va
 from heedful.evaluate.statistics import clustered_mean
 from heedful.pipeline.figures import FinishedCell, write_figures
 from heedful.pipeline.loop import Loop
+from heedful.pipeline.over_seeds import Finished, write_over_seeds
 from heedful.pipeline.recipe import Recipe, build
 from heedful.pipeline.results import write_results
 from heedful.pipeline.start import at_work, locked
@@ -234,10 +235,22 @@ def run_sweep(sweep: Sweep, folder: Path, cores: int | None = None, opened: Open
                 diverged[cell.name] = str(error)
             found = summarise(sweep, folder, diverged)
             write_atomic(folder / "sweep.json", json.dumps(found, indent=2) + "\n")
+            if sweep.config.matrix_until == "evaluate":
+                write_over_seeds(finished_runs(sweep, folder), folder)
             if sweep.config.matrix_figures:
                 write_figures(finished_cells(sweep, folder), sweep.config.matrix, own_variants(sweep), folder)
             write_sweep_report(folder)
     return found
+
+
+def finished_runs(sweep: Sweep, folder: Path) -> list[Finished]:
+    """The results of the cells that stand whole."""
+    places = [(cell, folder / "cells" / cell.name / "results.json") for cell in sweep.cells]
+    return [
+        Finished(without_seed(cell.settings), cell.recipe.seed, json.loads(own.read_text(encoding="utf-8")))
+        for cell, own in places
+        if own.exists()
+    ]
 
 
 def finished_cells(sweep: Sweep, folder: Path) -> list[FinishedCell]:

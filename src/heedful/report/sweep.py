@@ -14,6 +14,7 @@ from heedful.report.figures import read_figures, sections
 from heedful.report.folder import Json
 from heedful.report.layout import laid_out
 from heedful.report.numbers import plain
+from heedful.report.over_seeds import Group, read_groups
 from heedful.report.svg import drawing, rectangle, words
 from heedful.run import write_atomic
 
@@ -23,7 +24,7 @@ WIDTH = 360
 
 
 def write_sweep_report(folder: Path) -> Path:
-    """Write `folder`/report.html from its sweep.json, and from its paper_figures.json where it drew figures.
+    """Write `folder`/report.html from its sweep.json, and from what else stands beside it.
 
     Raises:
         InputError: there is no sweep, or its file is broken.
@@ -35,11 +36,13 @@ def write_sweep_report(folder: Path) -> Path:
     except ValueError:
         raise InputError(f"{folder / 'sweep.json'} is broken; run the sweep's command again to write it anew") from None
     path = folder / "report.html"
-    write_atomic(path, render_sweep(sweep, read_figures(folder)))
+    figures = read_figures(folder)
+    groups = read_groups(folder, sweep["recipe"]) if "seed" in sweep["matrix"] and not figures else []
+    write_atomic(path, render_sweep(sweep, figures, groups))
     return path
 
 
-def render_sweep(sweep: Json, figures: Json | None = None) -> str:
+def render_sweep(sweep: Json, figures: Json | None = None, groups: Sequence[Group] = ()) -> str:
     swept = [key for key in sweep["matrix"] if key != "seed"]
     panels = [curve(sweep, key) for key in swept]
     left = [cell for cell in sweep["cells"] if cell["value"] is None]
@@ -53,6 +56,7 @@ def render_sweep(sweep: Json, figures: Json | None = None) -> str:
         heat=heat_map(sweep, *swept) if len(swept) == 2 else None,
         missing=left,
         figures=sections(figures) if figures else None,
+        groups=groups,
     )
 
 

@@ -1,0 +1,120 @@
+"""What a sweep's finished runs came to over their seeds: over_seeds.json and .csv, a row for each number of each table.
+
+Intervals are over seeds, so they speak of another seed; one seed alone keeps its own, which speaks of other prompts.
+What has bounds keeps to them.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from heedful.evaluate.statistics import Estimate
+from heedful.pipeline.figure_rows import LIKERT, RATE, Bounds, across
+from heedful.run import write_atomic
+
+Json = dict[str, Any]
+
+COLUMNS = ("table", "name", "measure", "mean", "low", "high", "num_seeds", "seeds", "reason")
+OF_POLICIES: dict[str, Bounds] = {"gold": None, "likert": LIKERT, "score": None, "kl": None, "length": None}
+OF_POLICIES |= {"distinct_2": RATE, "lm_loss": None}
+
+
+class Number(NamedTuple):
+    """One run's number, its place in the tables, and what bounds it."""
+
+    place: tuple[str, str, str]  # table, name, measure
+    estimate: Estimate
+    bounds: Bounds
+
+
+class Finished(NamedTuple):
+    """A run of the sweep: its settings without the seed, the seed, its results.json."""
+
+    settings: Mapping[str, Any]
+    seed: int
+    results: Json
+
+
+def write_over_seeds(runs: Sequence[Finished], folder: Path) -> None:
+    """Write both files into the sweep's folder."""
+    found = over_seeds(runs)
+    write_atomic(folder / "over_seeds.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    out = io.StringIO()
+    settings = list(dict.fromkeys(key for group in found["groups"] for key in group["settings"]))
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow([*settings, *COLUMNS])
+    for group in found["groups"]:
+        for row in group["rows"]:
+            values = [row[key] if key != "seeds" else json.dumps(row[key]) for key in COLUMNS]
+            table.writerow([*(group["settings"].get(key) for key in settings), *values])
+    write_atomic(folder / "over_seeds.csv", out.getvalue())
+
+
+def over_seeds(runs: Sequence[Finished]) -> Json:
+    """{groups: [{settings, seeds, seconds, commits, baseline, rows}]}, a group for each setting but the seed."""
+    groups: dict[str, list[Finished]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
+    return {
+        "groups": [
+            {
+                "settings": dict(group[0].settings),
+                "seeds": [run.seed for run in group],
+                "seconds": [run.results["seconds"]["total"] for run in group],
+                "commits": sorted({str(run.results["commit"]) for run in group}),
+                "baseline": group[0].results["baseline"],
+                "rows": rows([run.results for run in group]),
+            }
+            for group in groups.values()
+        ]
+    }
+
+
+def rows(results: Sequence[Json]) -> list[Json]:
+    """Every number that all tables have, in the order of the first run's."""
+    by_place: dict[tuple[str, str, str], list[Number]] = {}
+    for found in results:
+        for number in numbers(found):
+            by_place.setdefault(number.place, []).append(number)
+    made = []
+    for (table, name, measure), own in by_place.items():
+        known = [number.estimate for number in own if number.estimate.mean is not None]
+        over, missing = across(known, own[0].bounds), len(results) - len(known)
+        reason = f"{missing} of {len(results)} seeds have no value" if missing else over.reason
+        row = {"table": table, "name": name, "measure": measure, "mean": over.mean, "low": over.low, "high": over.high}
+        made.append(row | {"num_seeds": len(known), "seeds": [one.mean for one in known], "reason": reason})
+    return made
+
+
+def numbers(results: Json) -> Iterator[Number]:
+    for name, found in results["policies"].items():
+        yield Number(("policies", name, "win_rate"), estimate(found["win_rate"]), RATE)
+        for measure, bounds in OF_POLICIES.items():
+            yield Number(("policies", name, measure), alone(found.get(measure)), bounds)
+        for flag, share in found["metadata_interval"].items():
+            yield Number(("policies", name, flag), estimate(share), RATE)
+    for row in results["preference"]["length_controlled"]:
+        yield Number(("policies", row["policy"], "win_rate_at_equal_length"), estimate(row), RATE)
+    for name, others in results["pairwise"].items():
+        for other, found in others.items():
+            yield Number(("pairwise", name, other), estimate(found), RATE)
+    for row in results.get("reward_models") or []:
+        yield Number(("reward_models", row["reward_model"], f"accuracy_{row['labelers']}"), estimate(row), RATE)
+        if row["labelers"] == "heldout":
+            error = alone(row["calibration_error"])
+            yield Number(("reward_models", row["reward_model"], "calibration_error"), error, RATE)
+    for row in results.get("ai_labelers") or []:
+        yield Number(("ai_labelers", row["labeler"], row["figure"]), estimate(row), RATE)
+
+
+def estimate(found: Json) -> Estimate:
+    """A mean with its interval as results.json holds them."""
+    return Estimate(found["mean"], None, found["low"], found["high"], 0, 0, found.get("reason", ""))
+
+
+def alone(value: float | None) -> Estimate:
+    """A number without an interval of its own."""
+    return Estimate(value, None, None, None, 0, 0, "" if value is None else "one seed gives this no interval")

@@ -1,0 +1,133 @@
+"""What a sweep came to over its seeds: means and intervals of results.json's numbers, on the page and as files."""
+
+import copy
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import t
+
+from heedful.pipeline.over_seeds import Finished, over_seeds, write_over_seeds
+from heedful.report.over_seeds import read_groups
+from heedful.report.rlaif_shapes import shapes
+from heedful.report.sweep import render_sweep
+from report.page import Page
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_run: Path) -> list[Finished]:
+    """Three seeds whose numbers are known: the tiny run's results with the scores and win rates of ppo set."""
+    found: Json = json.loads((tiny_run / "results.json").read_text(encoding="utf-8"))
+    made = []
+    for seed, (score, win) in enumerate([(1.0, 0.9), (2.0, 0.95), (6.0, 1.0)]):
+        own = copy.deepcopy(found)
+        own["policies"]["ppo"]["score"] = score
+        own["policies"]["ppo"]["win_rate"]["mean"] = win
+        own["ai_labelers"] = [
+            {"labeler": "large", "figure": "alignment", "mean": 0.7, "low": 0.6, "high": 0.8, "num": 9}
+        ]
+        made.append(Finished({}, seed, own))
+    made[2].results["policies"]["sft"]["likert"] = None
+    return made
+
+
+def row(found: Json, *place: str) -> Json:
+    [own] = [r for r in found["groups"][0]["rows"] if (r["table"], r["name"], r["measure"]) == place]
+    return own
+
+
+def test_an_unbounded_number_has_student_s_interval_over_seeds(runs: list[Finished]) -> None:
+    own = row(over_seeds(runs), "policies", "ppo", "score")
+    assert own["mean"] == 3.0 and own["seeds"] == [1.0, 2.0, 6.0] and own["num_seeds"] == 3
+    half = t.ppf(0.975, 2) * 7**0.5 / 3**0.5  # the sample variance of 1, 2 and 6 is 7
+    assert (own["low"], own["high"]) == pytest.approx((3 - half, 3 + half))
+
+
+def test_a_rate_keeps_to_its_bounds(runs: list[Finished]) -> None:
+    own = row(over_seeds(runs), "policies", "ppo", "win_rate")
+    assert own["mean"] == pytest.approx(0.95) and 0 < own["low"] < 0.95 < own["high"] <= 1
+
+
+def test_where_all_seeds_agree_the_interval_is_one_seed_s_own(runs: list[Finished]) -> None:
+    own = row(over_seeds(runs), "ai_labelers", "large", "alignment")
+    assert (own["mean"], own["low"], own["high"]) == (0.7, 0.6, 0.8)
+
+
+def test_one_seed_keeps_its_own_interval_and_a_missing_value_is_told(runs: list[Finished]) -> None:
+    alone = row(over_seeds(runs[:1]), "policies", "ppo", "score")
+    assert (alone["mean"], alone["low"]) == (1.0, None) and alone["reason"]
+    own = row(over_seeds(runs), "policies", "sft", "likert")
+    assert own["num_seeds"] == 2 and own["reason"] == "1 of 3 seeds have no value"
+
+
+def test_other_settings_make_groups_of_their_own(runs: list[Finished]) -> None:
+    two = [
+        runs[0]._replace(settings={"lr": 1}),
+        runs[1]._replace(settings={"lr": 2}),
+        runs[2]._replace(settings={"lr": 1}),
+    ]
+    groups = over_seeds(two)["groups"]
+    assert [(group["settings"], group["seeds"]) for group in groups] == [({"lr": 1}, [0, 2]), ({"lr": 2}, [1])]
+
+
+def test_the_files_hold_every_number_and_the_page_shows_them(runs: list[Finished], tmp_path: Path) -> None:
+    write_over_seeds(runs, tmp_path)
+    found = json.loads((tmp_path / "over_seeds.json").read_text(encoding="utf-8"))
+    with (tmp_path / "over_seeds.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(found["groups"][0]["rows"]) > 50
+    by_place = {(line["table"], line["name"], line["measure"]): line for line in lines}
+    assert float(by_place["policies", "ppo", "score"]["mean"]) == 3.0
+    about = {"recipe": "rlaif", "until": "evaluate", "by": "policies.ppo.win_rate", "better": "higher"}
+    about |= {"matrix": {"seed": [0, 1, 2]}, "cells": [], "ranking": [], "at_edge": []}
+    groups = read_groups(tmp_path, "rlaif")
+    text = render_sweep(about, groups=groups)
+    assert len(Page(text).all("section")) == 3
+    assert "Over seeds" in text and "0.950" in text and "AI labelers, beside" in text
+    assert len(groups[0].claims) == len(shapes([])) and not read_groups(tmp_path, "quickstart")[0].claims
+
+
+def rows(**means: float) -> list[Json]:
+    """Rows of over_seeds.json: `table__name__measure=mean`, an interval of ±0.02."""
+    made = []
+    for place, mean in means.items():
+        table, name, measure = place.split("__")
+        own = {"table": table, "name": name, "measure": measure, "mean": mean, "low": mean - 0.02, "high": mean + 0.02}
+        made.append(own)
+    return made
+
+
+PAPER = {
+    "ai_labelers__small__alignment": 0.627, "ai_labelers__same_size__alignment": 0.738,
+    "ai_labelers__large__alignment": 0.78,
+    "ai_labelers__small__same_position": 0.56, "ai_labelers__same_size__same_position": 0.21,
+    "ai_labelers__large__same_position": 0.18,
+    "ai_labelers__small__alignment_one_order": 0.58, "ai_labelers__same_size__alignment_one_order": 0.72,
+    "ai_labelers__large__alignment_one_order": 0.77,
+    "reward_models__reward_model__accuracy_heldout": 0.793, "reward_models__people_soft__accuracy_heldout": 0.795,
+    "reward_models__large_soft__accuracy_heldout": 0.742, "reward_models__large_hard__accuracy_heldout": 0.73,
+    "reward_models__same_size_soft__accuracy_heldout": 0.72, "reward_models__same_size_hard__accuracy_heldout": 0.71,
+    "reward_models__small_soft__accuracy_heldout": 0.664, "reward_models__small_hard__accuracy_heldout": 0.66,
+    "policies__rlaif__win_rate": 0.71, "policies__rlhf__win_rate": 0.73, "policies__same_size__win_rate": 0.68,
+    "policies__direct__win_rate": 0.74, "policies__mixed__win_rate": 0.71,
+    "pairwise__rlaif__rlhf": 0.5, "pairwise__direct__same_size": 0.6,
+}  # fmt: skip
+
+
+def test_the_paper_s_own_numbers_make_every_claim_hold() -> None:
+    found = shapes(rows(**PAPER))
+    assert [shape.claim for shape in found if not shape.holds] == []
+    assert all(shape.holds is None for shape in shapes([]))
+
+
+@pytest.mark.parametrize("place", sorted(PAPER))
+def test_every_number_can_break_a_claim(place: str) -> None:
+    """Set to what it ought not to be, each number breaks one at least; missing, it leaves one open."""
+    others = {key: value for key, value in PAPER.items() if key != place}
+    broken = [shape for wrong in (0.0, 1.0) for shape in shapes(rows(**PAPER | {place: wrong})) if shape.holds is False]
+    assert broken
+    assert any(shape.holds is None for shape in shapes(rows(**others)))
