@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 PAD, EOS, BOS, FIRST = 0, 1, 2, 4  # FIRST: the lowest token that data may hold
 VOCABULARY, WIDTH = 4096, 256
@@ -31,7 +32,9 @@ SHAPE: dict[str, Any] = {
     "bos_token_id": BOS,
     "eos_token_id": EOS,
 }
-LAYER_WEIGHTS = 6 * (4 * WIDTH * WIDTH + 3 * WIDTH * 688)  # those of matrix products
+LAYERS = SHAPE["num_hidden_layers"]
+KEY_WEIGHTS = 3 * WIDTH * WIDTH  # of a layer, those of products that every token needs: queries, keys and values
+READ_WEIGHTS = WIDTH * WIDTH + 3 * WIDTH * 688  # those that may be left out in the last: attention's output and the MLP
 HEAD_WEIGHTS = VOCABULARY * WIDTH
 MAX_RESPONSE, MEAN_RESPONSE = 48, 24
 LR = 1e-5
@@ -61,28 +64,39 @@ class Work(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Tokens through trunks without and with a backward pass."""
+    """Tokens through trunks without and with a backward pass, and likewise through the MLPs of their layers, summed."""
 
     forward: int
     trained: int
+    mlp_forward: int = 0
+    mlp_trained: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.forward + self.trained
 
 
 def count_tokens() -> Callable[[], Counted]:
     """From now on count what Llama trunks of this process are given; the result tells, and begins anew."""
-    counts = [0, 0]
-    original = LlamaModel.forward
+    counts = [0, 0, 0, 0]
 
-    @functools.wraps(original)
-    def forward(self: LlamaModel, *args: Any, **kwargs: Any) -> Any:
-        tokens = args[0] if args else kwargs["input_ids"]
-        counts[torch.is_grad_enabled()] += tokens.numel()
-        return original(self, *args, **kwargs)
+    def counted(kind: Any, first: int) -> None:
+        original = kind.forward
 
-    LlamaModel.forward = forward
+        @functools.wraps(original)
+        def forward(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+            given = args[0] if args else kwargs["input_ids"]
+            counts[first + torch.is_grad_enabled()] += given.shape[:2].numel()
+            return original(self, *args, **kwargs)
+
+        kind.forward = forward
+
+    counted(LlamaModel, 0)
+    counted(LlamaMLP, 2)
 
     def tell() -> Counted:
         found = Counted(*counts)
-        counts[:] = [0, 0]
+        counts[:] = [0] * len(counts)
         return found
 
     return tell
@@ -106,8 +120,13 @@ def count_head(model: PreTrainedModel) -> Callable[[], Counted]:
 
 
 def flops(counted: Counted, read: float = 0.0, read_trained: float = 0.0) -> float:
-    """Floating-point operations of products with weights; `read`: positions that went through the language head."""
-    layers = LAYER_WEIGHTS * (2 * counted.forward + 6 * counted.trained)
+    """Floating-point operations of products with weights; `read`: positions that went through the language head.
+
+    Where a last layer computes no more than keys and values of some tokens, only these are counted of them (and their
+    queries, which are computed too).
+    """
+    keys = LAYERS * KEY_WEIGHTS * (2 * counted.forward + 6 * counted.trained)
+    layers = keys + READ_WEIGHTS * (2 * counted.mlp_forward + 6 * counted.mlp_trained)
     return layers + HEAD_WEIGHTS * (2 * read + 6 * read_trained)
 
 

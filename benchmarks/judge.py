@@ -64,7 +64,7 @@ def ours(name: str) -> Work:
         tell()
         seconds, _ = score(seed)
         counted = tell()
-        return Done(seconds, shape.prompts, sum(counted), flops(counted, shape.prompts))
+        return Done(seconds, shape.prompts, counted.tokens, flops(counted, shape.prompts))
 
     return Work((None,), run, lambda: summary(score(0)[1]))
 
@@ -88,6 +88,6 @@ def peer(name: str) -> Work:
         tell()
         seconds, _ = score(tokens, layout)
         counted = tell()
-        return Done(seconds, len(tokens), sum(counted), flops(counted, len(tokens)))
+        return Done(seconds, len(tokens), counted.tokens, flops(counted, len(tokens)))
 
     return Work((2, 4, 8, 16, 40), run, lambda: summary(score(prompts(shape, 0), 8)[1]))

@@ -128,7 +128,7 @@ def ours(name: str) -> Work:
         counted, read = tell(), sum(lengths)
         work = flops(counted, 2 * read, epochs * read)  # sampled, read by the reference, and trained on
         notes = spread(lengths) | parted(seconds, sampling)
-        return Done(seconds, ITERATIONS * EPISODES, sum(counted), work, notes)
+        return Done(seconds, ITERATIONS * EPISODES, counted.tokens, work, notes)
 
     def check() -> dict[str, float]:
         tokens = prompts(0)
@@ -188,7 +188,7 @@ def peer(name: str) -> Work:
         counted = tell()
         lengths = [n for tokens in generated for n in response_lengths(tokens[:, PROMPT:])]
         work = flops(counted, sum(x.forward for x in read), sum(x.trained for x in read))
-        return Done(seconds, ITERATIONS * EPISODES, sum(counted), work, spread(lengths) | parted(seconds, sampling))
+        return Done(seconds, ITERATIONS * EPISODES, counted.tokens, work, spread(lengths) | parted(seconds, sampling))
 
     def check() -> dict[str, float]:
         @torch.no_grad()

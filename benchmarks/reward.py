@@ -62,7 +62,7 @@ def ours(name: str) -> Work:
         began = clock()
         stage.train(config(layout), model, data, [], 0, log)
         seconds, counted = clock() - began, tell()
-        return Done(seconds, size(name).comparisons, sum(counted), flops(counted))
+        return Done(seconds, size(name).comparisons, counted.tokens, flops(counted))
 
     def check() -> dict[str, float]:
         restore()
@@ -102,7 +102,7 @@ def peer(name: str) -> Work:
         data = pairs(PROMPTS * updates, seed)
         data, steps = (data[:96], 1) if trial else (data, updates)
         _, seconds, counted = train(layout, data, steps)
-        return Done(seconds, len(data), sum(counted), flops(counted))
+        return Done(seconds, len(data), counted.tokens, flops(counted))
 
     @torch.no_grad()
     def check() -> dict[str, float]:

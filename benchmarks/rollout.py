@@ -58,7 +58,7 @@ def ours(name: str) -> Work:
         completions = sampler.generate(requests)
         seconds, counted = clock() - began, tell()
         lengths = [len(completion.tokens) for group in completions for completion in group]
-        return Done(seconds, sum(lengths), sum(counted), flops(counted, sum(lengths)), spread(lengths))
+        return Done(seconds, sum(lengths), counted.tokens, flops(counted, sum(lengths)), spread(lengths))
 
     def check() -> dict[str, float]:
         rows, most = GREEDY
@@ -98,7 +98,7 @@ def peer(name: str) -> Work:
         found = [model.generate(part, attention_mask=torch.ones_like(part), generation_config=how) for part in parts]
         seconds, counted = clock() - began, tell()
         lengths = [n for tokens in found for n in response_lengths(tokens[:, length:])]
-        return Done(seconds, sum(lengths), sum(counted), flops(counted, *head()), spread(lengths))
+        return Done(seconds, sum(lengths), counted.tokens, flops(counted, *head()), spread(lengths))
 
     def check() -> dict[str, float]:
         rows, most = GREEDY

@@ -52,7 +52,7 @@ def ours(name: str) -> Work:
         data = demonstrations(BATCH * (TRIAL if trial else UPDATES), seed)
         seconds, _ = train(data, layout)
         counted, read = tell(), sum(len(r) for _, r in data)
-        return Done(seconds, num_tokens(data), sum(counted), flops(counted, read_trained=read))
+        return Done(seconds, num_tokens(data), counted.tokens, flops(counted, read_trained=read))
 
     def check() -> dict[str, float]:
         return {"loss": train(demonstrations(BATCH, 0), 2048)[1]}
@@ -82,7 +82,7 @@ def peer(name: str) -> Work:
         head()
         seconds, _ = train(layout, data, updates)
         counted = tell()
-        return Done(seconds, num_tokens(data), sum(counted), flops(counted, *head()))
+        return Done(seconds, num_tokens(data), counted.tokens, flops(counted, *head()))
 
     def check() -> dict[str, float]:
         return {"loss": train(layouts[0], demonstrations(BATCH, 0), 1)[1]}

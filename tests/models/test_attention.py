@@ -95,6 +95,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(model_type: str, says: str) 
         other_model(model_type)
 
 
+@pytest.mark.parametrize("model_type", ["nemotron", "diffllama"])
+def test_an_architecture_that_cannot_be_told_of_rows_is_refused(model_type: str) -> None:
+    """One whose layers keep from attention what the model was called with; one that asks attention twice a layer."""
+    with pytest.raises(InputError, match=f"{model_type}.*does not know"):
+        other_model(model_type)
+
+
 def test_masks_and_foreign_caches_are_refused() -> None:
     model = small_model("llama")
     ids = tokens(1, 6)

@@ -65,3 +65,16 @@ class Unit(NamedTuple):
     request: Request
     first: int  # sample
     number: int
+
+
+def first_units(queue: list[Unit], number: int) -> list[Unit]:
+    """The first `number` samples, taken off the queue's end."""
+    units: list[Unit] = []
+    while queue and number:
+        unit = queue.pop()
+        taken = min(unit.number, number)
+        if taken < unit.number:
+            queue.append(unit._replace(first=unit.first + taken, number=unit.number - taken))
+        units.append(unit._replace(number=taken))
+        number -= taken
+    return units

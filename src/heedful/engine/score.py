@@ -25,6 +25,7 @@ from heedful.models.attention import Layout
 from heedful.models.heads import MAX_LOGITS
 from heedful.models.load import context_length, head_logits
 from heedful.models.optimizer import Precision, autocast
+from heedful.models.read import read_of_rows
 from heedful.models.threads import in_order
 from heedful.text.parts import by_width
 
@@ -244,7 +245,8 @@ def _prefixes(model: PreTrainedModel, tokens: list[list[int]], start: int, every
     position = kept.position.expand(len(tokens), -1)
     before = [_Before(every, torch.zeros_like(kept.length))] if every else []
     layout = _Branches(before, position, torch.zeros_like(position), kept)
-    _run(model, _padded(tokens, 0, model.device), position, layout)
+    last = torch.arange(len(tokens), device=model.device), kept.length - 1  # of these too only the keys are wanted
+    _run(model, _padded(tokens, 0, model.device), position, layout, last)
     if len(kept.key) != model.config.get_text_config().num_hidden_layers:
         raise InputError(f"architecture {model.config.model_type!r} shares keys between layers")
     return kept
@@ -257,12 +259,12 @@ def _score_pass(
     device = model.device
     position = _padded([row.position for _, row in rows], 0, device)
     layout = _Branches(before, position, _padded([row.part for _, row in rows], -1, device))
-    hidden = _run(model, _padded([row.tokens for _, row in rows], 0, device), position, layout)
     read = [(n, place, token) for n, (_, row) in enumerate(rows) for place, token, _ in row.read]
     # The first tokens of all continuations of a prompt are read at one place, whose logits are computed once.
     places = sorted({(n, place) for n, place, _ in read})
     index = {where: m for m, where in enumerate(places)}
-    states = hidden[torch.tensor(places, device=model.device).unbind(1)]
+    row, at = torch.tensor(places, device=device).unbind(1)
+    states = _run(model, _padded([row.tokens for _, row in rows], 0, device), position, layout, (row, at))
     place = torch.tensor([index[n, place] for n, place, _ in read], device=model.device)
     token = torch.tensor([token for _, _, token in read], device=model.device)
     logprob = torch.empty(len(read), dtype=torch.promote_types(model.dtype, torch.float32), device=model.device)
@@ -284,10 +286,16 @@ def _padded(values: Sequence[list[int]], filler: int, device: torch.device) -> t
     return torch.tensor([[*x, *[filler] * (width - len(x))] for x in values], device=device)
 
 
-def _run(model: PreTrainedModel, tokens: torch.Tensor, position: torch.Tensor, layout: Layout) -> torch.Tensor:
-    tokens, position = tokens.to(model.device), position.to(model.device)
-    trunk = model.get_decoder()
-    return trunk(input_ids=tokens, position_ids=position, use_cache=False, layout=layout).last_hidden_state
+def _run(
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    position: torch.Tensor,
+    layout: Layout,
+    where: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """Last hidden states (M, D) at `where`: rows (M,) and places in them (M,)."""
+    how = {"layout": layout, "read": read_of_rows(tokens, *where)}
+    return model.get_decoder()(input_ids=tokens, position_ids=position, use_cache=False, **how).last_hidden_state[where]
 
 
 def _check(model: PreTrainedModel, prompts: Sequence[list[int]], continuations: Sequence[Sequence[list[int]]]) -> None:

@@ -16,10 +16,11 @@ from heedful.config import InputError
 from heedful.engine.cache import Cache, Decode, Prefill, moved
 from heedful.engine.draw import Bias, Draw, Sampling, biased, draw, sampling, stream_key, uniforms
 from heedful.engine.odds import Odds, odds, odds_after
-from heedful.engine.requests import Completion, NewToken, Request, Unit
+from heedful.engine.requests import Completion, NewToken, Request, Unit, first_units
 from heedful.engine.spelling import Spelling, Writer
 from heedful.models.attention import Layout
 from heedful.models.masked import next_logits
+from heedful.models.read import Read, read_of_rows
 
 BLOCK = 64  # columns by which storage grows
 PREFILL_TOKENS = {"cpu": 1024, "cuda": 16384}  # padded tokens of one prefill pass: what a CPU's cache holds
@@ -101,7 +102,7 @@ class Slots:
         """Take samples off the queue's end while there are free rows, each prompt in one pass for all of its samples,
         and draw their first tokens."""
         free = [slot for slot in range(self._size) if self._owner[slot] is None]
-        units = _first(queue, len(free))
+        units = first_units(queue, len(free))
         rest = queue[-1].order if queue and queue[-1].first else None  # whose other samples will come later
         self._fresh = free[: sum(unit.number for unit in units)]
         self._hold(self._fresh[-1] + 1)
@@ -129,7 +130,7 @@ class Slots:
         n, column, low = self._n, self._time - self._base, self._low - self._base
         mask = self._mask[:n, low : column + 1][:, None, None]
         layout = Decode(self._cache, n, low, column + 1, mask)
-        hidden = self._run(self._tokens[:n, column : column + 1], self._position[:n, None], layout)
+        hidden = self._run(self._tokens[:n, column : column + 1], self._position[:n, None], layout=layout)
         self._position[:n] += 1
         self._time += 1
         self._counts["steps"] += 1
@@ -212,12 +213,15 @@ class Slots:
         prompt = [p for p, unit in enumerate(units) for _ in range(unit.number)]
         column = self._time - self._base
         layout = Prefill(self._cache, self._tensor(slots), self._tensor(prompt), length, max(lengths), column)
-        hidden = self._run(tokens, torch.arange(max(lengths), device=self._device)[None], layout)
+        last = torch.arange(len(units), device=self._device), length - 1
+        all_read = any(unit.request.prompt_logprobs is not None for unit in units)
+        read = None if all_read else read_of_rows(tokens, *last)
+        hidden = self._run(tokens, torch.arange(max(lengths), device=self._device)[None], layout=layout, read=read)
         if len(self._cache.key) != self._model.config.get_text_config().num_hidden_layers:
             raise InputError(f"architecture {self._model.config.model_type!r} shares keys between layers")
         self._counts["prefill_tokens"] += tokens.numel()
         prompt_odds = [self._prompt_odds(unit, h) for unit, h in zip(units, hidden, strict=True)]
-        logits = next_logits(self._model, hidden[torch.arange(len(units), device=self._device), length - 1])
+        logits = next_logits(self._model, hidden[last])
         for p, unit in enumerate(units):
             if unit.order == rest:
                 columns = self._cache.read(slots[prompt.index(p)], column - lengths[p], column)
@@ -295,9 +299,8 @@ class Slots:
                 if not broken:
                     writer.add(id, ends, ends or last)
 
-    def _run(self, tokens: torch.Tensor, position: torch.Tensor, layout: Layout) -> torch.Tensor:
-        output = self._trunk(input_ids=tokens, position_ids=position, use_cache=False, layout=layout)
-        return output.last_hidden_state
+    def _run(self, tokens: torch.Tensor, position: torch.Tensor, **how: Layout | Read | None) -> torch.Tensor:
+        return self._trunk(input_ids=tokens, position_ids=position, use_cache=False, **how).last_hidden_state
 
     def _settle(self) -> None:
         """After rows came or went: empty slots at the end are not computed, and columns before every row not read."""
@@ -368,19 +371,6 @@ class Slots:
 
     def _tensor(self, values: Sequence[object], dtype: torch.dtype = torch.int64) -> torch.Tensor:
         return torch.tensor(values, dtype=dtype, device=self._device)
-
-
-def _first(queue: list[Unit], number: int) -> list[Unit]:
-    """The first `number` samples, taken off the queue's end."""
-    units: list[Unit] = []
-    while queue and number:
-        unit = queue.pop()
-        taken = min(unit.number, number)
-        if taken < unit.number:
-            queue.append(unit._replace(first=unit.first + taken, number=unit.number - taken))
-        units.append(unit._replace(number=taken))
-        number -= taken
-    return units
 
 
 def _passes(units: list[Unit], max_tokens: int) -> list[list[Unit]]:

@@ -3,7 +3,8 @@
 Without a layout it is plain causal attention over right-padded rows: no real token ever sees padding, so there is no
 mask to build. With a layout (an object given to the model as `layout=`) the layout decides what each query sees: cached
 decoding runs through the model's own forward that way, so sampling and training share one definition. With `laid=` the
-model computes one sequence of rows laid end to end, and attention the rows they stand for.
+model computes one sequence of rows laid end to end, and attention the rows they stand for. With `read=` the last layer
+is computed for the tokens that are read (`models.read`).
 
 Sliding windows, soft caps (Gemma 2, arXiv 2408.00118) and attention sinks (gpt-oss) are honoured; what cannot be is
 refused by name. Shapes: query (N, H, T, D), key and value (N, Hkv, S, D); H is a multiple of Hkv.
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
 from heedful.config import InputError
+from heedful.models.read import Halves, read_in_part
 
 NAME = "heedful"
 HONOURED_LAYERS = {"full_attention", "sliding_attention"}
@@ -28,14 +30,15 @@ class Layout(Protocol):
     def update(
         self, layer: int, key: torch.Tensor, value: torch.Tensor, window: int | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Keys, values and an additive mask that broadcasts to (N, 1, T, S); no mask means causal, T = S."""
+        """Keys and values of the rows (N, Hkv, S, D), and an additive mask that broadcasts to (N, 1, T, S); no mask
+        means causal, T = S."""
         ...
 
 
 Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
-class Laid(Protocol):
+class Laid(Layout, Protocol):
     """Rows laid end to end in one sequence of M tokens, of which attention looks at parts (N, T) that stand alone."""
 
     def parts(
@@ -63,6 +66,7 @@ def attend(
     s_aux: torch.Tensor | None = None,
     layout: Layout | None = None,
     laid: Laid | None = None,
+    halves: Halves | None = None,
     **others: Any,  # transformers hands every attention function whatever its model was called with
 ) -> tuple[torch.Tensor, None]:
     """Attention output (N, T, H, D), and None where other implementations return weights.
@@ -70,14 +74,20 @@ def attend(
     Raises:
         InputError: the model asks for something that is not honoured.
     """
-    if layout is None:
+    if layout is None and halves is None:
         _refuse_unknown(module, query, key, attention_mask, sliding_window, others)
     how = (query.shape[-1] ** -0.5 if scaling is None else scaling, dropout, softcap, s_aux)
     layer: int = module.layer_idx  # type: ignore[assignment]
+    mask: torch.Tensor | None = None
+    if halves is not None:
+        key, value = halves.whole(key, value)
+        if (rows := laid or layout) is not None:
+            key, value, mask = rows.update(layer, key, value, sliding_window)
+        mask = halves.read.mask(mask, query, key.shape[2], sliding_window)
+        return halves.read.join(_attention(halves.read.queries(query), key, value, mask, None, *how)), None
     if laid is not None:
         parts = laid.parts(layer, query, key, value, sliding_window)
         return laid.join([_attention(*part, sliding_window, *how) for part in parts]), None
-    mask: torch.Tensor | None = None
     if layout is not None:
         key, value, mask = layout.update(layer, key, value, sliding_window)
     return _attention(query, key, value, mask, sliding_window, *how).contiguous(), None
@@ -204,6 +214,7 @@ def use_attention(model: PreTrainedModel) -> None:
             f"architecture {name!r} has layers of kind {sorted(kinds)[0]!r}; full and sliding attention work"
         )
     model.set_attn_implementation(NAME)
+    read_in_part(model.get_decoder())
     model.get_decoder().register_forward_pre_hook(_refuse_padding_mask, with_kwargs=True)
 
 

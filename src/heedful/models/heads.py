@@ -15,6 +15,7 @@ from heedful.batch import Rows
 from heedful.losses.logprob import all_logprobs, entropy, token_logprob
 from heedful.models.load import head_logits
 from heedful.models.packed import Packed, pays
+from heedful.models.read import read_of_rows
 from heedful.models.shared import SharedPrompts
 
 MAX_LOGITS = 1 << 24  # entries of one chunk of logits (64 MB in fp32): positions · V never exists for a whole rollout
@@ -28,7 +29,8 @@ def states_at(trunk: PreTrainedModel, rows: Rows, row: torch.Tensor, position: t
     if rows.group is None:
         return text_states_at(trunk, rows.tokens, rows.length, row, position)
     shared = SharedPrompts(rows)
-    output = trunk(input_ids=shared.tokens, position_ids=shared.position, use_cache=False, laid=shared)
+    read = shared.read(row, position)
+    output = trunk(input_ids=shared.tokens, position_ids=shared.position, use_cache=False, laid=shared, read=read)
     return output.last_hidden_state[0, shared.index(row, position)]
 
 
@@ -37,10 +39,15 @@ def text_states_at(
 ) -> torch.Tensor:
     """The same over right-padded tokens (N, T) of which length (N,) are real."""
     if not pays(length, tokens.shape[1]):
-        return trunk(input_ids=tokens, use_cache=False).last_hidden_state[row, position]
+        read = read_of_rows(tokens, row, position)
+        return trunk(input_ids=tokens, use_cache=False, read=read).last_hidden_state[row, position]
     packed = Packed(length, tokens.shape[1])
     output = trunk(
-        input_ids=packed.take(tokens)[None], position_ids=packed.position[None], use_cache=False, laid=packed
+        input_ids=packed.take(tokens)[None],
+        position_ids=packed.position[None],
+        use_cache=False,
+        laid=packed,
+        read=packed.read(row, position),
     )
     return output.last_hidden_state[0, packed.index(row, position)]
 

@@ -1,7 +1,8 @@
 """Loading any Hugging Face decoder: fp32 masters, our attention, dropout off, and nothing silently random.
 
-What is loaded is compared with the architecture's own attention and logits on a few tokens, so an architecture that
-does something heedful does not know is refused when it is loaded, not noticed when it has trained.
+What is loaded is compared with the architecture's own attention and logits on a few tokens, whole and laid out as rows
+of which few tokens are read, so an architecture that does something heedful does not know is refused when it is loaded,
+not noticed when it has trained.
 """
 
 import copy
@@ -29,10 +30,11 @@ from transformers.utils import logging
 
 from heedful.config import InputError
 from heedful.models.attention import use_attention
+from heedful.models.packed import Packed
 
 DEVICE_VARIABLE = "HEEDFUL_DEVICE"  # where to compute, for whoever does not want the first GPU
 ABOUT = "heedful.json"  # written beside the weights of a checkpoint: kind, parents, format version
-PROBE_TOKENS = 9
+PROBE_TOKENS, PROBE_ROW = 9, 4  # and how many of them make a second row
 
 # Per architecture, the modules of a layer whose output joins the residual stream.
 RESIDUAL_BRANCHES = {
@@ -214,12 +216,30 @@ def _prepare(model: PreTrainedModel) -> PreTrainedModel:
         theirs = model(input_ids=tokens, use_cache=False).logits.float()
         use_attention(model)
         ours = head_logits(model, model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state)
+        parts = _two_rows(model, tokens[0])
+        theirs = torch.cat([theirs[0], theirs[0, [PROBE_TOKENS - 1, PROBE_ROW - 1]]])
+        ours = torch.cat([ours[0], head_logits(model, parts)])
     if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())):
         raise InputError(
             f"architecture {model.config.model_type!r} computes attention or logits in a way heedful does not know "
             f"(logits differ by {float((ours - theirs).abs().max()):.1e}); choose another model"
         )
     return model
+
+
+def _two_rows(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """Hidden states (2, D) at the end of the tokens and of their first few, which are laid end to end behind them."""
+    length = torch.tensor([len(tokens), PROBE_ROW])
+    packed = Packed(length, len(tokens))
+    row = torch.arange(2)
+    found = model.get_decoder()(
+        input_ids=packed.take(tokens.expand(2, -1))[None],
+        position_ids=packed.position[None],
+        use_cache=False,
+        laid=packed,
+        read=packed.read(row, length - 1),
+    )
+    return found.last_hidden_state[0, packed.index(row, length - 1)]
 
 
 def _config(name_or_path: str | Path) -> PreTrainedConfig:

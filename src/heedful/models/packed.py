@@ -4,11 +4,11 @@ Everything that works token by token sees M real tokens; attention alone sees th
 the right, so every hidden state is that of its row standing alone.
 """
 
-from typing import Any
-
 import torch
 
 from heedful.models.attention import Part
+from heedful.models.places import Gather, Spread
+from heedful.models.read import Read, read_of
 
 PADDING = 0.1  # share of padding from which laying rows end to end costs less than computing it
 
@@ -38,49 +38,29 @@ class Packed:
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None
     ) -> list[Part]:
         """The rows (N, H, T, D) from (1, H, M, D); those of padding mean nothing."""
-        q, k, v = (self._rows(x) for x in (query, key, value))
-        return [(q, k, v, None)]
+        return [(self._rows(query), *self.update(layer, key, value, window))]
+
+    def update(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor, window: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """Keys and values of the rows (N, H, T, D)."""
+        return self._rows(key), self._rows(value), None
+
+    def read(self, row: torch.Tensor, position: torch.Tensor) -> Read | None:
+        """For a trunk of which only these positions (…) of rows (…) are read."""
+        return read_of(self._source.view(self._shape), len(self._place), row, position)
 
     def _rows(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = _Spread.apply(x.squeeze(0).transpose(0, 1), self._source, self._place)
+        found: torch.Tensor = Spread.apply(x.squeeze(0).transpose(0, 1), self._source, self._place)
         return found.unflatten(0, self._shape).transpose(1, 2)
 
     def join(self, outputs: list[torch.Tensor]) -> torch.Tensor:
         """Outputs for the rows (N, T, H, D) as those of the sequence (1, M, H, D)."""
         [x] = outputs
-        found: torch.Tensor = _Gather.apply(x.flatten(0, 1), self._place)
+        found: torch.Tensor = Gather.apply(x.flatten(0, 1), self._place)
         return found.unsqueeze(0)
 
 
 def pays(length: torch.Tensor, width: int) -> bool:
     """Whether rows of these lengths, padded to `width`, are worth packing."""
     return float(length.sum()) < (1 - PADDING) * len(length) * width
-
-
-class _Spread(torch.autograd.Function):
-    """x[source], where entry place[m] of the result is x[m] and no gradient comes from the others (padding)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, source: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(place)
-        return x.index_select(0, source)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (place,) = ctx.saved_tensors
-        return gradient.index_select(0, place), None, None
-
-
-class _Gather(torch.autograd.Function):
-    """x[place], no entry of x more than once; torch's own backward would add where copying will do."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(place)
-        ctx.shape = x.shape
-        return x.index_select(0, place)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (place,) = ctx.saved_tensors
-        return gradient.new_zeros(ctx.shape).index_copy_(0, place, gradient), None

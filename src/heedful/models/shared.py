@@ -14,6 +14,7 @@ import torch
 
 from heedful.batch import Rows
 from heedful.models.attention import Part
+from heedful.models.read import Read, read_of
 
 
 class SharedPrompts:
@@ -65,8 +66,18 @@ class SharedPrompts:
         row (N, H, T, D) up to itself and no further back than the window. Those of padding mean nothing."""
         q, k, v = (_take(x, self._prompt) for x in (query, key, value))
         prompts = q, k, v, None
-        q, k, v = _take(query, self._place.gather(1, self._at)), _take(key, self._place), _take(value, self._place)
-        return [prompts, (q, k, v, self._mask(window, query.dtype))]
+        k, v, _ = self.update(layer, key, value, window)
+        return [prompts, (_take(query, self._place.gather(1, self._at)), k, v, self._mask(window, query.dtype))]
+
+    def update(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor, window: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """Keys and values of the rows (N, H, T, D), each with its prompt."""
+        return _take(key, self._place), _take(value, self._place), None
+
+    def read(self, row: torch.Tensor, position: torch.Tensor) -> Read | None:
+        """For a trunk of which only these positions (…) of rows (…) are read."""
+        return read_of(self._place, self.tokens.numel(), row, position)
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """Additive (N, 1, R, T)."""
