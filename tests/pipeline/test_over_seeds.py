@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from heedful.report.sweep import render_sweep
 from report.page import Page
 
 Json = dict[str, Any]
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +133,15 @@ def test_every_number_can_break_a_claim(place: str) -> None:
     broken = [shape for wrong in (0.0, 1.0) for shape in shapes(rows(**PAPER | {place: wrong})) if shape.holds is False]
     assert broken
     assert any(shape.holds is None for shape in shapes(rows(**others)))
+
+
+def test_the_page_of_rlaif_is_filled_from_the_file(runs: list[Finished]) -> None:
+    page = (DOCS / "rlaif.md").read_text(encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("fill_rlaif", DOCS / "fill_rlaif.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = module.filled(page, over_seeds(runs))
+    assert "Not measured yet" not in written and written.count("<!-- /rlaif -->") == page.count("<!-- /rlaif -->") == 6
+    assert "| large | 70.0 (60.0…80.0) |" in written and "| ppo | 95.0 (" in written
+    assert module.filled(written, over_seeds(runs)) == written
