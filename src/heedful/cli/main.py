@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from heedful.cli import compare, data, judge, models, people, project, runs, serve, sets, sheet, status
+from heedful.cli import compare, data, judge, models, people, principles, project, runs, serve, sets, sheet, status
 from heedful.cli.common import Commands, say
 
 app = typer.Typer(
@@ -48,6 +48,8 @@ app.command("ppo", rich_help_panel=STAGES)(runs.ppo)
 app.add_typer(data.prompts, name="prompts", rich_help_panel=DATA)
 app.add_typer(people.label, name="label", rich_help_panel=DATA)
 judge.judge.command("compare")(compare.compare)
+judge.judge.command("principles")(principles.score_by_principles)
+judge.judge.command("aggregate")(principles.aggregate_scores)
 app.add_typer(judge.judge, name="judge", rich_help_panel=DATA)
 app.add_typer(data.store, name="store", rich_help_panel=DATA)
 app.command("snapshot", rich_help_panel=DATA)(data.snapshot)

@@ -204,14 +204,19 @@ def by_pair(scores: Iterable[PrincipleScore]) -> list[PairScores]:
 
 
 def rankings_by_paper(
-    scores: Sequence[PrincipleScore], principles: Sequence[Principle], labeler: str, seed: int, passes: int = 1
+    scores: Sequence[PrincipleScore],
+    principles: Sequence[Principle],
+    labeler: str,
+    seed: int,
+    passes: int = 1,
+    number: int = 3,
 ) -> Aggregated:
     """`label_by_paper` of every pair in every pass."""
     found = Aggregated([], Counter())
     for turn in range(passes):
         for pair in by_pair(scores):
             rng = generator(seed, turn, pair)
-            _keep(found, label_by_paper(pair, principles, rng), pair, (labeler, principles[0], seed, turn))
+            _keep(found, label_by_paper(pair, principles, rng, number), pair, (labeler, principles[0], seed, turn))
     return found
 
 

@@ -1,0 +1,131 @@
+"""Written principles on the command line: a model scores pairs by them, and labels are made of the scores."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from heedful.cli.common import console, say
+from heedful.cli.data import counted
+from heedful.cli.judge import (
+    Into,
+    Limit,
+    Model,
+    Name,
+    OfPool,
+    OfRound,
+    Only,
+    Place,
+    Seed,
+    Server,
+    Style,
+    answering,
+    store_with,
+)
+
+if TYPE_CHECKING:
+    from heedful.pipeline.principle_scores import Job
+
+Principles = Annotated[
+    str, typer.Option(help="A shipped collection, a YAML file, or file.yaml:collection.", show_default=True)
+]
+Template = Annotated[str, typer.Option(help="A shipped template, principle.en or principle.zh, or a YAML file.")]
+MinCharacters = Annotated[int, typer.Option(help="Leave out pairs with a shorter response.", min=0)]
+
+
+def score_by_principles(
+    place: Place,
+    labeler: Model,
+    folder: Into,
+    principles: Principles = "preference",
+    template: Template = "principle.en",
+    style: Style = "auto",
+    min_characters: MinCharacters = 0,
+    name: Name = "",
+    pool: OfPool = None,
+    round: OfRound = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    estimate: Only = False,
+    server: Server = None,
+) -> None:
+    """Let a model say, by each of several principles, which of two responses keeps to it better, in both orders.
+
+    The scores go into scores.jsonl in --dir; heedful judge aggregate makes labels of them. The same command goes on
+    where it was stopped.
+    """
+    from heedful.feedback.principles.book import read_principles
+    from heedful.feedback.principles.collect import read_form
+    from heedful.pipeline import ai_labels, ai_served, principle_scores
+    from heedful.store.database import open_store
+
+    config = principle_scores.ScoreConfig(
+        principles=principles, template=template, style=style, min_characters=min_characters, name=name
+    )
+    read_principles(principles, read_form(template).language)  # before a model is loaded or a store made
+    settings = ai_served.read_settings(server or [])
+    choice = ai_labels.Choice(pool, round, limit, seed)
+    with answering(labeler, style, settings, folder) as (asked, model, identity):
+        with open_store(store_with(place, folder)) as store:
+            who = (principle_scores.scorer_name(config, model), asked)
+            job = principle_scores.open_job(config, choice, who, identity, store, folder)
+            if not job.run.done:
+                say(principle_scores.cost(job, settings.prices))
+            if not estimate:
+                show(principle_scores.score_items(job), job)
+            for line in ai_served.said_after(job.served, settings.prices) if job.served else ():
+                say(line)
+
+
+def show(results: Mapping[str, Any], job: "Job") -> None:
+    """What became of the pairs, and the scores by principle."""
+    from heedful.run import read_done
+
+    asked = results["num_pairs"] * len(job.snapshot.principles)
+    say(f"{results['labeler']}: {results['num_scores']:,} of {asked:,} scores of {results['num_pairs']:,} pairs")
+    if missing := read_done(job.run.folder)["counts"]:
+        say(f"without a score, or left out: {counted(missing)}")
+    say(f"asked: {counted(results['asked'])}")
+    title = {one.id: one.title for one in job.snapshot.principles}
+    table = Table(title="scores by principle, in nats", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for column in ("scores", "both orders agree", "mean size of gap", "variance"):
+        table.add_column(column, justify="right")
+    for id, found in results["principles"].items():
+        shown = [f"{found[key]:.3g}" for key in ("orders_agree", "gap", "variance")]
+        table.add_row(title[id], f"{found['num']:,}", *shown)
+    console.print(table)
+    say(f"everything is in {job.run.folder}; heedful judge aggregate makes labels of it")
+
+
+def aggregate_scores(
+    scored: Annotated[Path, typer.Argument(help="A folder of judge principles.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Where the snapshot goes.", show_default=False)],
+    way: Annotated[
+        Literal["paper", "released"],
+        typer.Option("--as", help="The paper's way, or that of the code released with it."),
+    ] = "paper",
+    number: Annotated[int, typer.Option("--number", help="Principles for each label, in the paper's way.", min=1)] = 3,
+    passes: Annotated[
+        int | None, typer.Option(help="Labels of each pair.", min=1, show_default="1 as paper, 4 as released")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws principles, negations and noise.")] = 0,
+) -> None:
+    """Make labels of scores by principles: rankings under some principles, of which each may be negated.
+
+    The snapshot holds them with the principles' texts, for a reward model that reads principles.
+    """
+    from heedful.pipeline.principle_labels import AggregateConfig, aggregate
+
+    each = passes or (1 if way == "paper" else 4)
+    found = aggregate(scored, folder, AggregateConfig(way=way, principles=number, passes=each, seed=seed))
+    rankings = found.principle_rankings
+    say(f"{len(rankings):,} rankings under principles of {len(found.prompts):,} prompts in {folder}")
+    say(f"decided by: {counted(dict(Counter(ranking.decided_by for ranking in rankings).most_common()))}")
+    if flipped := sum(ranking.flipped for ranking in rankings):
+        say(f"turned round as noise: {flipped:,}")
+    if found.dropped:
+        say(f"without a label: {counted(found.dropped)}")

@@ -1,0 +1,213 @@
+"""Written principles by the command line: a store scored here or by a server, gone on with, and made into labels."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from heedful import run as runs
+from heedful.feedback.principles import collect
+from heedful.pipeline import principle_scores
+from heedful.principles import PrincipleScore
+from heedful.run import read_done
+from heedful.snapshot import read_records, read_snapshot
+from heedful.store.database import open_store
+from heedful.store.labels import add_labeler, add_ranking, add_response
+from heedful.store.pools import add_prompt
+from heedful.types import Labeler, Prompt, Ranking, Response
+from judge_servers import Judge, running
+from public_data import stories_model
+from tiny import refuse, succeed
+
+SHORT = ("a cat", "the dog ran", "a red ball lay there")
+BOOK = {
+    "principles": {
+        name: {"en": {"title": name.title(), "definition": f"It is {name}.", "negative": f"It is not {name}."}}
+        for name in ("short", "kind", "true", "merry")
+    },
+    "collections": {"mine": {"short": 1, "kind": 1, "true": 1, "merry": 0}},
+}
+FORM = {
+    "task": "short",
+    "language": "en",
+    "preamble": "Which is better?",
+    "example": ">>>",
+    "follow": ">>>",
+    "turn": "{prompt} {response} ",
+    "sample": "{history}{prompt} 1: {first} 2: {second}",
+    "ending": "{title}: {definition} Better:",
+}
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> tuple[object, ...]:
+    """A store of four prompts with three responses each, of which one prompt's first two are equal; how it is asked."""
+    with open_store(tmp_path / "store.db") as store:
+        add_labeler(store, Labeler(id="ann"))
+        for number in range(4):
+            prompt = Prompt(id=f"p{number}", text=f"Say {number}", user=f"u{number}")
+            add_prompt(store, prompt, pool="reward_model")
+            texts = ("a cat", "a cat", "no") if number == 3 else SHORT
+            ids = tuple(f"r{number}{k}" for k in range(3))
+            add_response(
+                store, *(Response(id=id, prompt_id=prompt.id, text=text) for id, text in zip(ids, texts, strict=True))
+            )
+            if number == 1:
+                common: dict[str, Any] = {"prompt_id": "p1", "labeler": "ann"}
+                add_ranking(store, Ranking(id="k", responses=ids, rank=(1, 2, 3), **common))
+                add_ranking(store, Ranking(id="l", responses=ids[:2], rank=(1, 2), **common))
+    for name, values in (("book", BOOK), ("form", FORM)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    how = ("--principles", tmp_path / "book.yaml", "--template", tmp_path / "form.yaml")
+    return ("judge", "principles", tmp_path / "store.db", *how)
+
+
+def scores_of(folder: Path) -> list[PrincipleScore]:
+    return read_records(folder / "scores.jsonl", PrincipleScore)
+
+
+def test_a_store_is_scored(asked: tuple[object, ...], tmp_path: Path) -> None:
+    mine = (*asked, "--dir", tmp_path / "out", "--labeler", stories_model())
+    said = succeed(*mine, "--estimate")
+    assert "11 pairs by 4 principles, 80 questions" in said and not (tmp_path / "out" / "scores.jsonl").exists()
+    said = succeed(*mine)
+    scores = scores_of(tmp_path / "out")
+    assert "44 of 44 scores of 11 pairs" in said and "1 equal" in said and len(scores) == 44
+    assert {score.responses for score in scores if score.prompt_id == "p3"} == {("r30", "r32"), ("r31", "r32")}
+    assert {score.principle for score in scores} == set(BOOK["principles"])
+    done = read_done(tmp_path / "out")
+    assert done["counts"] == {"equal": 1} and done["results"]["asked"]["ok"] == 80
+    found = done["results"]["principles"]["kind"]
+    own = [score for score in scores if score.principle == "kind"]
+    assert found["num"] == 11 and found["gap"] == pytest.approx(sum(abs(score.gap) for score in own) / 11)
+    assert found["orders_agree"] == sum(a * b > 0 for a, b in (score.orders for score in own)) / 11
+    before = (tmp_path / "out" / "done.json").read_bytes()
+    succeed(*mine)
+    assert (tmp_path / "out" / "done.json").read_bytes() == before
+
+
+def test_short_responses_are_left_out_and_counted(asked: tuple[object, ...], tmp_path: Path) -> None:
+    where = ("--dir", tmp_path / "out", "--labeler", stories_model())
+    said = succeed(*asked, *where, "--min-characters", 6, "--limit", 4)
+    assert "12 of 12 scores of 3 pairs" in said
+    assert read_done(tmp_path / "out")["counts"] == {"short": 8, "equal": 1, "beyond_limit": 1}
+
+
+def test_stopped_and_gone_on_with_it_says_the_same(
+    asked: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(principle_scores, "CHUNK", 4)
+    monkeypatch.setenv(runs.CHECKPOINT_VARIABLE, "0")
+    succeed(*asked, "--dir", tmp_path / "whole", "--labeler", stories_model())
+    calls: list[int] = []
+    score_pairs = collect.score_pairs
+
+    def dies(labeler: Any, principles: Any, pairs: Any) -> Any:
+        calls.append(len(pairs))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return score_pairs(labeler, principles, pairs)
+
+    monkeypatch.setattr(principle_scores, "score_pairs", dies)
+    cut = (*asked, "--dir", tmp_path / "cut", "--labeler", stories_model())
+    refuse(*cut, code=130)
+    assert "holds no scores" in refuse("judge", "aggregate", tmp_path / "cut", tmp_path / "labels")
+    succeed(*cut)
+    assert calls == [4, 4, 4, 3]
+    one, two = (tmp_path / name for name in ("whole", "cut"))
+    assert (one / "scores.jsonl").read_bytes() == (two / "scores.jsonl").read_bytes()
+    assert (
+        read_done(one)["results"] == read_done(two)["results"] and read_done(one)["counts"] == read_done(two)["counts"]
+    )
+
+
+def test_other_texts_need_another_folder(asked: tuple[object, ...], tmp_path: Path) -> None:
+    mine = (*asked, "--dir", tmp_path / "out", "--labeler", stories_model())
+    succeed(*mine)
+    changed = yaml.safe_load((tmp_path / "book.yaml").read_text(encoding="utf-8"))
+    changed["principles"]["kind"]["en"]["definition"] = "It is very kind."
+    (tmp_path / "book.yaml").write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+    assert "was begun with other texts" in refuse(*mine)
+
+
+def test_what_does_not_fit_is_counted_and_no_score(asked: tuple[object, ...], tmp_path: Path) -> None:
+    """The shipped Chinese template is too long for this model's 512 tokens by some of the shipped principles."""
+    chinese = ("--template", "principle.zh", "--limit", 2)
+    said = succeed(*asked[:3], *chinese, "--dir", tmp_path / "out", "--labeler", stories_model())
+    counts, results = (read_done(tmp_path / "out")[key] for key in ("counts", "results"))
+    assert results["num_scores"] + counts["long"] == 11 * results["num_pairs"] and "by 11 principles" in said
+    assert results["num_scores"] and f"{results['asked']['long']} questions exceed the model's context" in said
+    assert len(scores_of(tmp_path / "out")) == results["num_scores"]
+
+
+def test_labels_of_both_ways(asked: tuple[object, ...], tmp_path: Path) -> None:
+    succeed(*asked, "--dir", tmp_path / "out", "--labeler", stories_model())
+    said = succeed("judge", "aggregate", tmp_path / "out", tmp_path / "paper", "--seed", 3)
+    assert "11 rankings under principles of 4 prompts" in said and "decided by: " in said
+    paper = read_snapshot(tmp_path / "paper")
+    assert paper.labelers == (Labeler(id="stories260K form.yaml, principles by 3, seed 3", kind="principles"),)
+    assert [one.id for one in paper.principles] == ["short", "kind", "true", "merry"] and not paper.rankings
+    gap = {(score.responses, score.principle): score.gap for score in scores_of(tmp_path / "out")}
+    for ranking in paper.principle_rankings:
+        assert sorted(id for id, _ in ranking.principles) == ["kind", "short", "true"]
+        size = {id: abs(gap[ranking.responses, id]) for id, _ in ranking.principles}
+        assert size[ranking.decided_by] == max(size.values())
+        likes = (gap[ranking.responses, ranking.decided_by] > 0) != dict(ranking.principles)[ranking.decided_by]
+        assert ranking.rank == ((1, 2) if likes else (2, 1))
+    again = read_snapshot(tmp_path / "paper").hash
+    succeed("judge", "aggregate", tmp_path / "out", tmp_path / "paper", "--seed", 3)
+    assert read_snapshot(tmp_path / "paper").hash == again
+    assert "another snapshot" in refuse("judge", "aggregate", tmp_path / "out", tmp_path / "paper", "--seed", 4)
+    released_way = ("judge", "aggregate", tmp_path / "out", tmp_path / "released", "--as", "released")
+    assert "no label came of it (undecided 44)" in refuse(*released_way)  # this model minds the place alone
+    minded = [score.model_copy(update={"orders": (score.gap, 2 * score.gap)}) for score in scores_of(tmp_path / "out")]
+    lines = "".join(score.model_dump_json() + "\n" for score in minded)
+    (tmp_path / "out" / "scores.jsonl").write_text(lines, encoding="utf-8")
+    assert "turned round as noise" in succeed(*released_way)
+    released = read_snapshot(tmp_path / "released")
+    assert len(released.principle_rankings) + sum(released.dropped.values()) == 4 * 11
+    assert released.labelers[0].id.endswith("principles as released, seed 0")
+
+
+def test_no_label_without_a_weight(asked: tuple[object, ...], tmp_path: Path) -> None:
+    nothing = BOOK | {"collections": {"none": {"short": 0}}}
+    (tmp_path / "book.yaml").write_text(yaml.safe_dump(nothing, sort_keys=False), encoding="utf-8")
+    succeed(*asked, "--dir", tmp_path / "out", "--labeler", stories_model())
+    line = refuse("judge", "aggregate", tmp_path / "out", tmp_path / "labels")
+    assert "no label came of it (unscored 11)" in line and not (tmp_path / "labels").exists()
+
+
+def test_a_server_scores_and_is_not_asked_twice(asked: tuple[object, ...], tmp_path: Path) -> None:
+    judge = Judge("chat", "logprobs")
+    quick = ("--server", "tries=2", "--server", "in_flight=4")
+    with running(judge) as address:
+        mine = (*asked, "--dir", tmp_path / "out", "--labeler", address, *quick)
+        assert "80 questions: 80 calls, about " in succeed(*mine, "--estimate") and not judge.asked
+        said = succeed(*mine)
+        assert "44 of 44 scores" in said and "80 calls answered" in said
+        assert "0 calls answered" in succeed(*mine) and len(judge.asked) == 80
+    assert read_done(tmp_path / "out")["results"]["how"].startswith("log-probabilities")
+    assert all(json.loads(line)["orders"] for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines())
+
+
+def test_a_server_of_votes_is_refused(asked: tuple[object, ...], tmp_path: Path) -> None:
+    with running(Judge("chat", "words")) as address:
+        line = refuse(*asked, "--dir", tmp_path / "out", "--labeler", address, "--server", "tries=2")
+    assert "gives no log-probabilities" in line and not (tmp_path / "out" / "items").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--principles", "preferences"), "did you mean preference?"),
+        (("--template", "principle.fr"), "no template 'principle.fr'"),
+        (("--template", "principle.zh"), "short has no text in 'zh'"),
+    ],
+)
+def test_mistakes_are_said_before_a_model_is_loaded(
+    asked: tuple[object, ...], tmp_path: Path, more: tuple[str, ...], says: str
+) -> None:
+    line = refuse(*asked, *more, "--dir", tmp_path / "out", "--labeler", tmp_path / "no-model")
+    assert says in line and not (tmp_path / "out").exists()
