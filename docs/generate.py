@@ -64,6 +64,7 @@ SHARED = {
     "Recipe.reinforce": "REINFORCE; `variants` lists several policies",
     "Recipe.rounds": "turns of rank, train the reward model, PPO",
     "Recipe.seed": "fixes every draw of the run",
+    "Recipe.distil": "context distillation of the pretrained model; `variants` lists several",
     "Recipe.sft": "supervised fine-tuning; `variants` lists several policies",
     "Recipe.stories": "prompts cut from stories",
     "Recipe.world": "the embedded world",

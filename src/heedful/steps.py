@@ -70,7 +70,7 @@ def optimised_in(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     """The folders of a recipe's steps, in the order in which they are begun."""
     sft, multitask, optimised = list(recipe["sft"]), list(recipe.get("multitask", {})), list(optimised_in(recipe))
-    start, wanted = recipe["start_name"], recipe["evaluate"]
+    start, wanted, distilled = recipe["start_name"], recipe["evaluate"], list(recipe.get("distil", {}))
     taught = recipe.get("judges", {})  # runs begun before there were any lack it
     further = list(recipe.get("further_reward_models", {}))
     ranking = [name for name, labeler in recipe.get("ai_labelers", {}).items() if labeler["rankings"]]
@@ -78,6 +78,7 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     steps += ["pretrain"] if recipe["pretrain"] else []
     steps += [f"judges/{name}/pretrain" for name, judge in taught.items() if judge["pretrain"] is not None]
     steps += ["demonstrations", *sft] if sft else []
+    steps += distilled
     steps += [*(f"examples/{name}" for name in multitask), *multitask]
     steps += [*(f"judges/{name}/pages" for name in taught), *(f"judges/{name}/taught" for name in taught)]
     for n in range(1, recipe["rounds"] + 1):
@@ -96,8 +97,8 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     steps += [f"evaluation/best_of_{wanted['best_of']}"] if wanted["best_of"] else []
     steps.append(f"evaluation/{start}")
     steps += [f"evaluation/{start}_prompted"] if wanted["prompted"] else []
-    begun = ["ppo_start"] if optimised and recipe["ppo_start"] == wanted["baseline"] != start else []
-    tuned = [*sft, *multitask, *begun, *optimised]
+    begun = ["ppo_start"] if optimised and recipe["ppo_start"] == wanted["baseline"] in sft else []
+    tuned = [*sft, *distilled, *multitask, *begun, *optimised]
     steps += [f"evaluation/{name}" for name in tuned]
     for name in [start, *tuned]:
         steps += [f"{suite}/{name}" for suite in ("classic", "qualitative") if wanted.get(suite)]
@@ -204,6 +205,8 @@ def headline(folder: Path, results: Mapping[str, Any]) -> str:
     if stage == "sft":
         losses, epoch = results["valid_loss"], results["lowest_loss_epoch"]
         return f"held-out loss {number(losses[epoch - 1])}, lowest after epoch {epoch} of {len(losses)}"
+    if stage == "distil":
+        return f"KL from the prompted model {number(results['valid_kl'])}"
     if stage == "sample":
         return f"{results['num_responses']} responses to {results['num_prompts']} prompts"
     if stage == "reward_model":

@@ -8,6 +8,7 @@ from itertools import pairwise, product
 import pytest
 import torch
 
+from heedful.losses.distil import kl_of_distributions
 from heedful.losses.dpo import conservative_dpo_loss, dpo_loss, ipo_loss
 from heedful.losses.kl import kl_k1, kl_k3
 from heedful.losses.logprob import all_logprobs, token_logprob
@@ -267,3 +268,36 @@ def test_microbatches_with_the_global_count_add_up_to_the_batch():
         for rows in (slice(0, 1), slice(1, 6), slice(6, 15))
     )
     torch.testing.assert_close(parts, whole)
+
+
+# Distillation: the reference, asked behind a prefix, is the teacher.
+
+
+def divergence(student):
+    """Expected over the teacher's responses, the sum over their tokens."""
+    each = kl_of_distributions(all_logprobs(REF), all_logprobs(student))
+    return distribution(REF) @ masked_sum(each[STATE], MASK)
+
+
+def test_token_divergences_along_the_teachers_responses_are_that_of_responses():
+    student = table()
+    p, q = distribution(REF), distribution(student)
+    torch.testing.assert_close(divergence(student), (p * (p.log() - q.log())).sum())
+    assert float(divergence(REF)) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_student_that_diverges_least_is_the_teacher():
+    student = table()
+    assert gradient(divergence(student), student).abs().max() > 0.01
+    for _ in range(400):
+        student = (student - 2 * gradient(divergence(student), student)).detach().requires_grad_()
+    torch.testing.assert_close(distribution(student), distribution(REF), atol=1e-3, rtol=0)
+
+
+def test_what_the_teacher_never_says_costs_nothing_and_what_the_student_cannot_say_everything():
+    teacher = REF.clone()
+    teacher[0, 1] = -torch.inf
+    student = table()
+    found = kl_of_distributions(all_logprobs(teacher), all_logprobs(student))
+    assert found.isfinite().all() and gradient(found.sum(), student).isfinite().all()
+    assert kl_of_distributions(all_logprobs(REF), all_logprobs(teacher))[0] == torch.inf

@@ -25,6 +25,7 @@ from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
 from heedful.pipeline.start import source_of
 from heedful.stages.best_of_n import BestOfNConfig
+from heedful.stages.distil import DistilConfig
 from heedful.stages.dpo import DPOConfig
 from heedful.stages.grpo import GRPOConfig
 from heedful.stages.nlpo import NLPOConfig
@@ -144,6 +145,8 @@ def amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
     yield "demonstrations", Work(f"{several(sizes.total('sft'), 'demonstration')} by {recipe.labelers.judge}")
     for name, config in recipe.sft.items():
         yield name, fine_tuning(config, sizes, text_row(recipe, sizes, config.window))
+    for name, teaching in recipe.distil.items():
+        yield name, distilling(teaching, sizes)
     for round in range(1, recipe.rounds + 1):
         yield from round_amounts(recipe, sizes, round)
     yield from baseline_amounts(recipe, sizes)
@@ -180,6 +183,17 @@ def fine_tuning(config: SFTConfig, sizes: Sizes, text: float, number: int | None
     size = sizes.training(config.lora_rank, sizes.parameters, kept)
     steps = config.epochs * -(-(examples + mixed) // config.batch_size)
     return Work(epochs_and_steps(config.epochs, steps), trained=trained, size=size)
+
+
+def distilling(config: DistilConfig, sizes: Sizes) -> Work:
+    """Responses behind the prefix, whose words count as tokens; the prompted model reads them, the other trains."""
+    number, prompt = config.iterations * config.batch_size, sizes.prompt[config.pool]
+    row, behind = prompt + config.max_new_tokens, prompt + len(config.prefix.split())
+    kept = sizes.kept * min(config.max_tokens, config.batch_size * row)
+    size = sizes.training(config.lora_rank, sizes.parameters, kept) + WEIGHT * sizes.parameters
+    what = f"{several(number, 'response')}, {several(config.iterations, 'update')}"
+    new = number * config.max_new_tokens
+    return Work(what, 2 * number * behind + new, number * row, new, size)
 
 
 def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[str, Work]]:

@@ -58,6 +58,10 @@ def check_prompts(
         prefixes = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in source.prefixes()]
         for asked in samplings(recipe, reached, max(prefixes, default=0)):
             check_room(asked, chosen(pools, asked), encoder, context)
+        for name, config in recipe.distil.items() if "sft" in reached else ():
+            prefix = len(tokenizer(config.prefix, add_special_tokens=False)["input_ids"])
+            asked = Sampling(config.pool, None, f"distil.max_new_tokens (of {name})", config.max_new_tokens, prefix)
+            check_room(asked, chosen(pools, asked), encoder, context)
 
 
 def check_templates(recipe: Recipe) -> None:
@@ -88,6 +92,9 @@ def needs(recipe: Recipe, reached: Sequence[str]) -> Iterator[Need]:
     if "sft" in reached and recipe.sft:
         yield Need("sft", "train", "sft")
         yield Need("sft", "valid", "sft")
+    if "sft" in reached:
+        for pool in {config.pool: None for config in recipe.distil.values()}:
+            yield Need(pool, "train", "distil")
     if "rankings" in reached:
         yield Need("reward_model", None, "rankings")
     if "reward" in reached and recipe.reward_model is not None:
@@ -142,7 +149,8 @@ def check_need(recipe: Recipe, need: Need, prompts: Sequence[Prompt], size: int,
     if recipe.prompts == "world" or (recipe.stories is not None and need.pool != "sft"):
         raise InputError(f"pools.{need.pool} is {getattr(recipe.pools, need.pool)}: {found}; raise it")
     if recipe.stories is not None:
-        raise InputError(f"{recipe.prompts}: {found}, since nobody demonstrates stories; take the sft block out")
+        mend = "set distil.pool=ppo" if need.by == "distil" else "take the sft block out"
+        raise InputError(f"{recipe.prompts}: {found}, since nobody demonstrates stories; {mend}")
     share = "intake.test" if need.pool == "evaluation" else "intake.shares"
     also = " or intake.valid" if need.split == "valid" else ""
     mark = ', mark those of labelers with "source": "labeler"' if need.pool == "sft" else ""

@@ -38,7 +38,7 @@ from heedful.pipeline.rewarding import rewarding
 from heedful.pipeline.source import Source
 from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
-from heedful.stages import pretrain, sft
+from heedful.stages import distil, pretrain, sft
 from heedful.store.database import Store
 from heedful.store.pools import Pool, add_prompt
 
@@ -116,9 +116,12 @@ class Loop:
         return self.folder / "pretrain" / "model" if self.recipe.pretrain else Path(str(self.recipe.model))
 
     def fine_tuned(self, name: str, epoch: int | None = None) -> Path:
-        """An SFT variant after an epoch (None: the one of lowest loss); the start's name is the pretrained model."""
+        """An SFT variant after an epoch (None: the one of lowest loss), or a distilled model; the start's name is the
+        pretrained model."""
         if name == self.recipe.start_name:
             return self.start()
+        if name in self.recipe.distil:
+            return self.folder / name / "model"
         folder = self.folder / name
         return sft.epoch_folder(folder, epoch or finished(folder)["lowest_loss_epoch"])
 
@@ -192,6 +195,16 @@ class Loop:
                     },
                 )
                 for name, config in self.recipe.sft.items()
+            ]
+            + [
+                self.job(
+                    name,
+                    "distil",
+                    distil.main,
+                    config,
+                    {"model": self.start(), "prompts": self.data(config.pool), "format": self.recipe.format},
+                )
+                for name, config in self.recipe.distil.items()
             ]
             + baselines.tuning(self)
         )
@@ -307,7 +320,7 @@ class Loop:
             found[f"best_of_{recipe.evaluate.best_of}"] = self.ppo_start()
         for name in recipe.sft:
             found[name] = self.fine_tuned(name, self.best_epoch(name, round))
-        found |= baselines.tuned(self, round)
+        found |= {name: self.fine_tuned(name) for name in recipe.distil} | baselines.tuned(self, round)
         if recipe.optimised():
             found[recipe.start_row()] = self.ppo_start()
         return found | {name: self.round_folder(round) / name / "model" for name in recipe.optimised()}

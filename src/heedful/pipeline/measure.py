@@ -20,6 +20,7 @@ from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.text.collate import Encoded, Encoder, texts, to_rows
 from heedful.text.format import PromptFormat
+from heedful.text.prefix import with_prefix
 from heedful.text.tokenizer import fingerprint, pad_id
 from heedful.types import Prompt, Response
 
@@ -129,7 +130,7 @@ def measure(
     model, tokenizer = load_policy(policy)
     encoder = Encoder(tokenizer, format)
     kept, tokens = fitting(encoder, read_snapshot(prompts).prompts, prompts)
-    asked = _with_prefix(tokens, config.prefix, encoder) if config.prefix else tokens
+    asked = with_prefix(tokens, config.prefix, encoder) if config.prefix else tokens
     seeds = [random.Random(f"{run.seed} {prompt.id}").getrandbits(62) for prompt in kept]
     sampler = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature, config.stop)
     sampled = sampler(asked, seeds, [config.best_of] * len(kept))
@@ -179,13 +180,6 @@ def pick(sampled: Sampled, index: torch.Tensor) -> Sampled:
         sampled.finished[index],
         sampled.logprob[index],
     )
-
-
-def _with_prefix(tokens: Sequence[list[int]], prefix: str, encoder: Encoder) -> list[list[int]]:
-    """The prefix's tokens after the begin token of each prompt."""
-    ids = encoder.tokenizer(prefix, add_special_tokens=False)["input_ids"]
-    begin = 0 if encoder.tokenizer.bos_token_id is None else 1
-    return [prompt[:begin] + ids + prompt[begin:] for prompt in tokens]
 
 
 def without_prefix(tokens: Sequence[list[int]], sampled: Sampled, encoder: Encoder) -> Rows:
@@ -257,7 +251,7 @@ def choose(
         for prefix in prefixes:
             stop = config.stop if prefix else ()
             sampler = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature, stop)
-            sampled = sampler(_with_prefix(tokens, prefix, encoder) if prefix else tokens, seeds)
+            sampled = sampler(with_prefix(tokens, prefix, encoder) if prefix else tokens, seeds)
             rows = without_prefix(tokens, sampled, encoder) if prefix else sampled.rows
             scores[-1].append(float(score_rows(scorer, rows, config.max_tokens, config.precision).mean()))
         dropped = encoder.dropped  # of one policy: the others are asked the same prompts

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from heedful.config import Config, InputError, parse
 from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, check_ai
 from heedful.stages.best_of_n import BestOfNConfig
+from heedful.stages.distil import DistilConfig
 from heedful.stages.dpo import DPOConfig
 from heedful.stages.grpo import GRPOConfig
 from heedful.stages.nlpo import NLPOConfig
@@ -31,6 +32,7 @@ IN_ROUND = r"prompts|responses|rankings|labels|reward_model|further|scores|folds
 TAKEN = {
     "start_name": JUDGED,
     "sft.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
+    "distil.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
     "multitask.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
 } | {f"{stage}.variants": f"{JUDGED}|{IN_ROUND}" for stage in OPTIMISERS}
 # of stages that sample
@@ -144,6 +146,7 @@ class Recipe(Config):
     labelers: LabelersConfig = LabelersConfig()
     pretrain: PretrainConfig | None = None
     sft: Mapping[str, SFTConfig] = {}
+    distil: Mapping[str, DistilConfig] = {}
     multitask: Mapping[str, MultitaskConfig] = {}  # baselines tuned on classic tasks; `variants` lists several
     judges: Mapping[str, JudgeConfig] = {}  # language models of the world's, taught to judge; `variants` lists several
     ai_labelers: Mapping[str, AILabelerConfig] = {}  # language models that label: name → which, and how it is asked
@@ -151,7 +154,9 @@ class Recipe(Config):
     reward_model: RewardModelConfig | None = None
     further_reward_models: Mapping[str, RewardModelConfig] = {}  # each laid over the block; a `reward` to choose
     reward_model_folds: int = Field(default=0, ge=0)  # cross-validation over groups of labelers; InstructGPT: 5; 0: off
-    ppo_start: str = "sft"  # which SFT variant (or "start", the given model) PPO begins from and is compared with
+    ppo_start: str = (
+        "sft"  # which SFT or distil variant (or "start", the given model) PPO begins from and is compared with
+    )
     ppo: Mapping[str, PPOConfig] = {}
     nlpo: Mapping[str, NLPOConfig] = {}
     reinforce: Mapping[str, ReinforceConfig] = {}
@@ -170,7 +175,7 @@ class Recipe(Config):
             )
         if self.model is None and self.pretrain is None:
             raise ValueError("give either model (a hub name or a folder) or a pretrain block, not neither")
-        starts = {self.start_name, *self.sft}
+        starts = {self.start_name, *self.sft, *self.distil}
         for key, value in (("ppo_start", self.ppo_start), ("rankings.policy", self.rankings.policy)):
             if value not in starts and (self.optimised() or self.reward_model):
                 raise ValueError(f"{key} is {value!r}, which is none of {', '.join(sorted(starts))}")
@@ -195,8 +200,8 @@ class Recipe(Config):
 
     def _names(self) -> None:
         """Every policy has a folder and a row of results of its own, so no two may have one name."""
-        blocks: dict[str, Mapping[str, Config]] = {"sft.variants": self.sft, "multitask.variants": self.multitask}
-        blocks |= {f"{stage}.variants": getattr(self, stage) for stage in OPTIMISERS}
+        stages = ("sft", "distil", "multitask", *OPTIMISERS)
+        blocks: dict[str, Mapping[str, Config]] = {f"{stage}.variants": getattr(self, stage) for stage in stages}
         named = [("start_name", self.start_name), *((block, name) for block in blocks for name in blocks[block])]
         for block, name in named:
             if not re.fullmatch(r"\w[\w .+-]*", name):
@@ -243,6 +248,7 @@ class Recipe(Config):
         known = [
             self.start_name,
             *self.sft,
+            *self.distil,
             *self.multitask,
             *self.optimised(),
             *(name for name, asked in extra.items() if asked),
@@ -282,7 +288,8 @@ class Recipe(Config):
 
     def start_row(self) -> str:
         """What results call the model that is optimised: its name, unless that row is the epoch of the best score."""
-        return "ppo_start" if self.ppo_start == self.evaluate.baseline != self.start_name else self.ppo_start
+        again = self.ppo_start in self.sft and self.ppo_start == self.evaluate.baseline
+        return "ppo_start" if again else self.ppo_start
 
     def plain_of(self) -> dict[str, str | None]:
         """Each PPO variant with a pretraining mix, and the one without that differs from it in fewest settings."""
@@ -311,6 +318,7 @@ class DataConfig(Config):
 
 BLOCKS: tuple[tuple[str, type[Config]], ...] = (
     ("sft", SFTConfig),
+    ("distil", DistilConfig),
     ("multitask", MultitaskConfig),
     ("judges", JudgeConfig),
     ("ppo", PPOConfig),

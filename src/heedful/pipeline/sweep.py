@@ -316,7 +316,7 @@ def is_done(folder: Path, until: Until, recipe: Recipe) -> bool:
     """Whether the cell's last step is finished."""
     last = {
         "pretrain": ["pretrain"],
-        "sft": list(recipe.sft),
+        "sft": [*recipe.sft, *recipe.distil],
         "reward": [f"round-{recipe.rounds}/scores"],
         "ppo": [f"round-{recipe.rounds}/{name}" for name in recipe.optimised()],
         "evaluate": ["evaluation/judgements"],

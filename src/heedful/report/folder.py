@@ -85,6 +85,11 @@ class RunFolder:
         """The evaluated policies, in the order of the results table."""
         return list(self.results.get("policies", {}))
 
+    @property
+    def fine_tuned(self) -> list[str]:
+        """Policies that came of demonstrations or of a prefix."""
+        return [*self.recipe.get("sft", {}), *self.recipe.get("distil", {})]
+
     @cached_property
     def variants(self) -> list[str]:
         """The optimised policies; those that pay nothing for KL, controls, stand first: the last one matters most."""
@@ -140,7 +145,7 @@ class RunFolder:
 
     def colour(self, name: str) -> int:
         """A policy's colour, the same in every figure."""
-        known = list(dict.fromkeys([*self.policies, *self.recipe.get("sft", {}), *optimised_in(self.recipe)]))
+        known = list(dict.fromkeys([*self.policies, *self.fine_tuned, *optimised_in(self.recipe)]))
         return POLICIES[known.index(name) % len(POLICIES)] if name in known else POLICIES[-1]
 
 

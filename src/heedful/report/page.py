@@ -77,7 +77,7 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "policy_legend": legend([(name, run.colour(name)) for name in run.policies]),
         "pretraining": training.pretraining(run),
         "fine_tuning": training.fine_tuning(run),
-        "sft_legend": legend([(name, run.colour(name)) for name in run.recipe.get("sft", {})]),
+        "sft_legend": legend([(name, run.colour(name)) for name in run.fine_tuned]),
         "reward_curves": training.reward_model_curves(run),
         "reward_legend": legend([("training", MUTED), ("validation", ACCENT)]),
         "ppo": [(round, training.ppo_curves(run, round)) for round in run.rounds],

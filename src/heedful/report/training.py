@@ -56,7 +56,7 @@ def fine_tuning(run: RunFolder) -> list[Panel]:
     """Validation loss and reward-model score by epoch with the chosen epochs ringed; training loss by step."""
     variants = [name for name in run.recipe.get("sft", {}) if run.has(name)]
     if not variants:
-        return []
+        return distillation(run)
     valid, train, marks = [], [], []
     for name in variants:
         rows, colour = run.rows(f"{name}/metrics.jsonl"), run.colour(name)
@@ -73,7 +73,19 @@ def fine_tuning(run: RunFolder) -> list[Panel]:
             "On demonstrations of users not trained on. Rankings are collected from the ringed epoch.",
         ),
     ]
-    return panels + [panel for round in run.rounds if (panel := epoch_scores(run, round))]
+    panels += [panel for round in run.rounds if (panel := epoch_scores(run, round))]
+    return panels + distillation(run)
+
+
+def distillation(run: RunFolder) -> list[Panel]:
+    """How far each distilled model is from the prompted one while it learns."""
+    series = []
+    for name in run.recipe.get("distil", {}):
+        if run.has(name):
+            series.append(Series(name, *column(run.rows(f"{name}/metrics.jsonl"), "loss"), run.colour(name)))
+    title = "Context distillation"
+    text = "KL from the model behind its prefix, nats per response token, on fresh responses."
+    return [Panel(title, line_chart(series, title, "update"), text)] if series else []
 
 
 def epoch_scores(run: RunFolder, round: int) -> Panel | None:
