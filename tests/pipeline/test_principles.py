@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
+from starlette.responses import JSONResponse
+from starlette.responses import Response as HTTPResponse
 
 from heedful import run as runs
 from heedful.feedback.principles import collect
@@ -190,6 +192,35 @@ def test_a_server_scores_and_is_not_asked_twice(asked: tuple[object, ...], tmp_p
         assert "0 calls answered" in succeed(*mine) and len(judge.asked) == 80
     assert read_done(tmp_path / "out")["results"]["how"].startswith("log-probabilities")
     assert all(json.loads(line)["orders"] for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines())
+
+
+def test_a_server_that_dies_is_gone_on_with(asked: tuple[object, ...], tmp_path: Path) -> None:
+    """What failed is no score of 0: nothing is written before the server is back, and nothing is asked twice."""
+
+    def dead(body: object, number: int) -> HTTPResponse | None:
+        return JSONResponse({"error": {"message": "planted"}}, 500) if number >= 30 else None
+
+    judge = Judge("chat", "logprobs", bad=dead)
+    quick = ("--server", "tries=2", "--server", "in_flight=4")
+    with running(judge) as address:
+        mine = (*asked, "--dir", tmp_path / "out", "--labeler", address, *quick)
+        assert "run the same command again" in refuse(*mine) and not (tmp_path / "out" / "scores.jsonl").exists()
+        seen, judge.bad = len(judge.asked), None
+        assert "44 of 44 scores" in succeed(*mine)
+        assert len(judge.asked) == seen + 80 - 30 and len({*judge.prompts()}) == 80
+
+
+def test_one_question_that_a_server_refuses_is_no_score(asked: tuple[object, ...], tmp_path: Path) -> None:
+    def refuses(body: Any, number: int) -> HTTPResponse | None:
+        wrong = {"error": {"message": "flagged", "code": "content_filter"}}
+        return JSONResponse(wrong, 400) if "It is kind. " in str(body) and "Say 2" in str(body) else None
+
+    judge = Judge("chat", "logprobs", bad=refuses)
+    with running(judge) as address:
+        succeed(*asked, "--dir", tmp_path / "out", "--labeler", address, "--server", "tries=2")
+    assert read_done(tmp_path / "out")["counts"] == {"refusal": 3, "equal": 1}
+    scores = scores_of(tmp_path / "out")
+    assert len(scores) == 41 and ("p2", "kind") not in {(score.prompt_id, score.principle) for score in scores}
 
 
 def test_a_server_of_votes_is_refused(asked: tuple[object, ...], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ pair by sixteen principles is such a group; so are a question's answers, and a p
 """
 
 from collections.abc import Sequence
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
 from typing import NamedTuple
 
 LEAST = 16  # tokens that a group has for itself at least: to keep fewer costs as much as to compute them again
@@ -25,18 +25,19 @@ class Group(NamedTuple):
 
 def shared_length(prompts: Sequence[list[int]]) -> int:
     """How many tokens all prompts begin with, at least the last of each left over."""
-    return _same(min(prompts), max(prompts), min(map(len, prompts)))  # what these two share in front, all share
+    return _same(min(prompts), max(prompts), 0, min(map(len, prompts)))  # what these two share in front, all share
 
 
 def groups(prompts: Sequence[list[int]], shared: int) -> list[Group]:
-    """The prompts, all of which share `shared` tokens, in the groups that save the most tokens.
+    """The prompts, all of which share `shared` tokens, in groups: the cut of their sorted order that saves the most.
 
-    A group of m with a prefix of c tokens behind the shared ones saves (m − 1)·c. In sorted order a group is a run of
-    neighbours, so the best way to cut the order is found from its front: O(n · members).
+    A group of m with a prefix of c tokens behind the shared ones saves (m − 1)·c. The best cut into runs of neighbours
+    is found from the front, in O(n · members). Groups around other groups, which are no runs, are not looked for: they
+    would share what is short.
     """
     order = sorted(range(len(prompts)), key=prompts.__getitem__)
     pairs = [(prompts[a], prompts[b]) for a, b in pairwise(order)]
-    alike = [0, *(_same(a, b, min(len(a), len(b))) for a, b in pairs)]  # of each with the one before it
+    alike = [0, *(_same(a, b, shared, min(len(a), len(b))) for a, b in pairs)]  # of each with the one before it
     saved, cut, width = [0], [0], [shared]  # of the first n: tokens saved, where the last group begins, its length
     for end in range(1, len(order) + 1):
         best = saved[end - 1], end - 1, shared
@@ -55,6 +56,7 @@ def groups(prompts: Sequence[list[int]], shared: int) -> list[Group]:
     return found[::-1]
 
 
-def _same(a: list[int], b: list[int], shortest: int) -> int:
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
-    return min(same, shortest - 1)
+def _same(a: list[int], b: list[int], known: int, shortest: int) -> int:
+    """How many tokens both begin with, of which `known` are known to be the same; fewer than `shortest`."""
+    behind = zip(islice(a, known, None), islice(b, known, None), strict=False)
+    return min(known + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], behind)), shortest - 1)

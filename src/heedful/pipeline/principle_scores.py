@@ -20,7 +20,8 @@ from pydantic import Field
 
 from heedful.config import Config, InputError
 from heedful.feedback.ai.labeler import AILabeler, Ask
-from heedful.feedback.ai.ledger import Prices
+from heedful.feedback.ai.ledger import Estimate, Prices
+from heedful.feedback.ai.local import Estimate as LocalEstimate
 from heedful.feedback.ai.local import LocalAsk
 from heedful.feedback.ai.server import ServedModel
 from heedful.feedback.principles.aggregate import variances
@@ -180,17 +181,24 @@ def figures(scores: list[PrincipleScore]) -> dict[str, Json]:
 
 
 def cost(job: Job, prices: Prices | None = None) -> str:
-    """What scoring will take, in one line."""
-    labeler, principles = job.labeler, job.snapshot.principles
-    asked = [text for pair in job.pairs for both in questions(labeler.template, principles, pair) for text in both]
-    texts = list(dict.fromkeys(asked))
-    said = f"{len(job.pairs):,} pairs by {len(principles)} principles, {len(texts):,} questions"
+    """What scoring will take, in one line; equal questions are seen as one where their pairs stand near each other."""
+    labels, pairs, principles = job.labeler.template.labels, job.pairs, job.snapshot.principles
+    number, here, there = 0, LocalEstimate(0, 0), Estimate(0, 0, 0.0, 0)
+    for start in range(0, len(pairs), CHUNK):  # all questions at once would hold every pair's text 22 times
+        some = pairs[start : start + CHUNK]
+        every = (text for pair in some for both in questions(job.labeler.template, principles, pair) for text in both)
+        texts = list(dict.fromkeys(every))
+        number += len(texts)
+        if job.served:
+            there = there.plus(job.served.estimate_choose(texts, labels))
+        else:
+            assert isinstance(job.labeler.ask, LocalAsk)
+            found = job.labeler.ask.estimate(texts, labels)
+            here = LocalEstimate(here.tokens + found.tokens, here.too_long + found.too_long)
+    said = f"{len(pairs):,} pairs by {len(principles)} principles, {number:,} questions"
     if job.served:
-        found = job.served.estimate_choose(texts, labeler.template.labels)
-        said += f": {found.calls:,} calls, about {found.prompt_tokens:,.0f} tokens read"
-        said += f", {money(prices, found.prompt_tokens, found.new_tokens)}" if prices else ""
-        return said + (f"; {found.kept:,} more were answered before" if found.kept else "")
-    assert isinstance(labeler.ask, LocalAsk)
-    estimate = labeler.ask.estimate(texts, labeler.template.labels)
-    said += f", {estimate.tokens:,} tokens if each were read whole"
-    return said + (f"; {estimate.too_long:,} questions exceed the model's context" if estimate.too_long else "")
+        said += f": {there.calls:,} calls, about {there.prompt_tokens:,.0f} tokens read"
+        said += f", {money(prices, there.prompt_tokens, there.new_tokens)}" if prices else ""
+        return said + (f"; {there.kept:,} more were answered before" if there.kept else "")
+    said += f", {here.tokens:,} tokens if each were read whole"
+    return said + (f"; {here.too_long:,} questions exceed the model's context" if here.too_long else "")
