@@ -94,6 +94,7 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
             names += ["folds"] if folds else []
             names += [*(f"folds/model-{fold}" for fold in folds), *(f"folds/scores-{fold}" for fold in folds)]
         steps += [f"round-{n}/{name}" if name[0] != "." else name[3:] for name in [*names, *optimised]]
+    steps += lab_steps(recipe["lab"]) if recipe.get("lab") else []
     steps += [f"evaluation/best_of_{wanted['best_of']}"] if wanted["best_of"] else []
     steps.append(f"evaluation/{start}")
     steps += [f"evaluation/{start}_prompted"] if wanted["prompted"] else []
@@ -103,6 +104,15 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     for name in [start, *tuned]:
         steps += [f"{suite}/{name}" for suite in ("classic", "qualitative") if wanted.get(suite)]
     return [*steps, "evaluation/judgements"]
+
+
+def lab_steps(lab: Mapping[str, Any]) -> list[str]:
+    """The over-optimisation lab's."""
+    proxies = [f"{size}-{number}" for size in lab["sizes"] for number in lab["rankings"]]
+    penalised = [f"{proxies[-1]}-kl-{coef:g}" for coef in lab["kl_coefs"]]
+    names = ["gold", *(f"{size}/pretrain" for size, laid_over in lab["sizes"].items() if laid_over)]
+    names += [*(f"proxies/{proxy}" for proxy in proxies), "samples"]
+    return [f"lab/{name}" for name in (*names, *(f"ppo/{policy}" for policy in (*proxies, *penalised)))]
 
 
 def read_steps(folder: Path, recipe: Mapping[str, Any], store: "Store | None" = None) -> list[Step]:

@@ -42,13 +42,8 @@ def text_states_at(
         read = read_of_rows(tokens, row, position)
         return trunk(input_ids=tokens, use_cache=False, read=read).last_hidden_state[row, position]
     packed = Packed(length, tokens.shape[1])
-    output = trunk(
-        input_ids=packed.take(tokens)[None],
-        position_ids=packed.position[None],
-        use_cache=False,
-        laid=packed,
-        read=packed.read(row, position),
-    )
+    read, laid_out, place = packed.read(row, position), packed.take(tokens)[None], packed.position[None]
+    output = trunk(input_ids=laid_out, position_ids=place, use_cache=False, laid=packed, read=read)
     return output.last_hidden_state[0, packed.index(row, position)]
 
 

@@ -19,6 +19,7 @@ from heedful.pipeline import baselines, judges
 from heedful.pipeline.clock import clocked
 from heedful.pipeline.early import check_prompts, context_of
 from heedful.pipeline.jobs import Job, Workers
+from heedful.pipeline.lab import laboratory
 from heedful.pipeline.labelling import demonstrate, judge, not_erased, rank
 from heedful.pipeline.measure import (
     ChooseConfig,
@@ -290,8 +291,10 @@ class Loop:
         return self.job(name, "choose", choose, config, inputs)
 
     def optimise(self, round: int) -> None:
-        """Every variant of every optimiser, side by side."""
+        """Every variant of every optimiser, side by side; after the last round the over-optimisation lab."""
         self.workers.run(optimising(self, round))
+        if self.recipe.lab is not None and round == self.recipe.rounds:
+            laboratory(self, round)
 
     def evaluate(self) -> None:
         """Measure every policy on the evaluation prompts, then have the held-out labelers judge them."""

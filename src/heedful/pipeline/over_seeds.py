@@ -108,6 +108,14 @@ def numbers(results: Json) -> Iterator[Number]:
             yield Number(("reward_models", row["reward_model"], "calibration_error"), error, RATE)
     for row in results.get("ai_labelers") or []:
         yield Number(("ai_labelers", row["labeler"], row["figure"]), estimate(row), RATE)
+    yield from of_lab(results["lab"]) if results.get("lab") else ()
+
+
+def of_lab(lab: Json) -> Iterator[Number]:
+    """The over-optimisation lab's laws and peaks."""
+    for row in lab["laws"]:
+        for key in ("alpha", "beta", "observed_kl", "observed_gold", "predicted_kl", "off"):
+            yield Number(("lab", row["proxy"], f"{row['form']}_{key}"), alone(row[key]), None)
 
 
 def estimate(found: Json) -> Estimate:

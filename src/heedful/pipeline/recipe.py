@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from heedful.config import Config, InputError, parse
 from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, check_ai
+from heedful.pipeline.lab_settings import LabConfig, check_lab
 from heedful.stages.best_of_n import BestOfNConfig
 from heedful.stages.distil import DistilConfig
 from heedful.stages.dpo import DPOConfig
@@ -27,7 +28,7 @@ from heedful.text.format import PromptFormat
 POOLS = ("sft", "reward_model", "ppo", "evaluation")
 # Folders and files of a run that no policy may be named like, by the setting that names policies.
 JUDGED = r"judgements|choose_prefix"  # beside each policy's responses in evaluation/
-IN_RUN = r"data|demonstrations|judges|pretrain|examples|classic|qualitative|evaluation|round-\d+|tables|clock|lock"
+IN_RUN = r"data|demonstrations|judges|lab|pretrain|examples|classic|qualitative|evaluation|round-\d+|tables|clock|lock"
 IN_ROUND = r"prompts|responses|rankings|labels|reward_model|further|scores|folds|choose_.+"
 TAKEN = {
     "start_name": JUDGED,
@@ -164,6 +165,7 @@ class Recipe(Config):
     grpo: Mapping[str, GRPOConfig] = {}
     best_of_n: Mapping[str, BestOfNConfig] = {}
     dpo: Mapping[str, DPOConfig] = {}
+    lab: LabConfig | None = None  # the over-optimisation lab (docs/overoptimization.md)
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
@@ -196,6 +198,7 @@ class Recipe(Config):
         self._has_classic()
         self._has_text()
         check_ai(self)
+        check_lab(self)
         return self
 
     def _names(self) -> None:

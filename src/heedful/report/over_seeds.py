@@ -20,6 +20,7 @@ TITLES = {
     "pairwise": "Each policy against each other: the row's share of wins",
     "reward_models": "Reward models, on people's comparisons of held-out prompts",
     "ai_labelers": "AI labelers, beside people's rankings of the same responses",
+    "lab": "Over-optimisation: laws and peaks of each proxy",
 }
 
 

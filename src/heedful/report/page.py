@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.config import InputError
-from heedful.report import evaluation, judgements, preference, provenance, training
+from heedful.report import evaluation, judgements, lab, preference, provenance, training
 from heedful.report.charts import ACCENT, MUTED, legend
 from heedful.report.episodes import episode_trace, gap, outcome
 from heedful.report.folder import RunFolder, pointer
@@ -66,6 +66,7 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "preference": preference.panels(run, show),
         "preference_tables": preference.tables(run, show),
         "reward_tables": preference.reward_tables(run, show),
+        "lab": lab.section(run, show),
         "ai_tables": preference.ai_tables(run, show),
         "suite_tables": preference.suite_tables(run, show),
         "flags": evaluation.flags(run),

@@ -360,8 +360,7 @@ def main(
     if not kept:
         raise InputError(f"{prompts}: no training prompt within format.max_prompt_tokens ({format.max_prompt_tokens})")
     pretraining = mixed_in(documents, encoder, config.window, "ppo", "ptx_coef") if config.ptx_coef else None
-    how = config.max_new_tokens, config.temperature
-    sampler = Sampler(policy.decoder, tokenizer, *how, precision=config.precision)
+    sampler = Sampler(policy.decoder, tokenizer, config.max_new_tokens, config.temperature, precision=config.precision)
     generate = responses_by(sampler, tokens, config.responses_per_prompt, run.seed)
     if config.normalize_score:
         order = prompt_order(len(kept), 0, config.batch_size, run.seed, config.responses_per_prompt)

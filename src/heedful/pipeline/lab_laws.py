@@ -1,0 +1,119 @@
+"""What the lab's runs show: curves of gold against √KL, fitted laws (`evaluate.overoptimization`), where each peaks.
+
+A peak is predicted from the near half of the curve, in √KL, and held against the whole of it: a law that is fitted to
+all points would only describe them. Gold is gain over the start policy, in units of the exact utility; KL in nats.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heedful.evaluate.overoptimization import Form, Law, Peak, best_of_n_value, fit, observed_peak
+from heedful.evaluate.statistics import Estimate, cluster_bootstrap
+from heedful.losses.best_of_n import best_of_n_kl
+from heedful.run import read_jsonl
+
+Json = dict[str, Any]
+Numbers = NDArray[np.float64]
+
+RESAMPLES = 200  # of prompts, behind the intervals of α and β
+NEAR = 0.5  # share of the way, in √KL, that a peak is predicted from
+SMOOTH = 3  # iterations whose mean is one point of an RL curve
+
+
+def read_lab(folder: Path) -> Json | None:
+    """{curves, laws}: lists of rows; None where the lab has not sampled yet."""
+    if not (folder / "samples" / "done.json").exists():
+        return None
+    rows = read_jsonl(folder / "samples" / "samples.jsonl")
+    gold = np.array([row["gold"] for row in rows])
+    curves: list[Json] = []
+    laws: list[Json] = []
+    for proxy in rows[0]["scores"]:
+        scores = np.array([row["scores"][proxy] for row in rows])
+        found = best_of_n_curve(scores, gold)
+        curves += [{"proxy": proxy, "form": "best_of_n"} | point for point in found]
+        laws.append({"proxy": proxy} | law_row("best_of_n", found) | intervals(scores, gold))
+    start = float(gold.mean())
+    for place in sorted((folder / "ppo").glob("*/done.json")):
+        found = rl_curve(place.parent, start)
+        curves += [{"proxy": place.parent.name, "form": "rl"} | point for point in found]
+        laws.append({"proxy": place.parent.name} | law_row("rl", found))
+    return {"curves": curves, "laws": laws}
+
+
+def best_of_n_curve(scores: Numbers, gold: Numbers) -> list[Json]:
+    """A point for every n from 1 to the number of samples; scores and gold (P, N)."""
+    points = []
+    for n in range(1, gold.shape[1] + 1):
+        proxy, exact = best_of_n_value(scores, scores, n), best_of_n_value(scores, gold, n)
+        gain = {"gold": float(exact.mean() - gold.mean()), "score": float(proxy.mean() - scores.mean())}
+        points.append({"n": n, "kl": float(best_of_n_kl(n))} | gain)
+    return points
+
+
+def rl_curve(step: Path, start: float) -> list[Json]:
+    """Points of a policy while it is optimised: means over `SMOOTH` iterations; `start` is the start policy's gold."""
+    logged, rated = read_jsonl(step / "metrics.jsonl"), read_jsonl(step / "gold.jsonl")
+    kl = [row["kl_k1"] for row in logged]
+    gold = [row["gold"] - start for row in rated[: len(kl)]]
+    score = [row["score"] - logged[0]["score"] for row in logged]
+    points = []
+    for begin in range(0, len(kl) - SMOOTH + 1, SMOOTH):
+        part = slice(begin, begin + SMOOTH)
+        means = {"kl": np.mean(kl[part]), "gold": np.mean(gold[part]), "score": np.mean(score[part])}
+        points.append({key: float(value) for key, value in means.items()} | {"iteration": begin + SMOOTH})
+    return points
+
+
+def law_row(form: Form, points: Sequence[Json]) -> Json:
+    """α and β of the whole curve, the observed peak, and the one predicted from its near half, in nats and gold."""
+    d = np.sqrt(np.maximum([point["kl"] for point in points], 0.0))
+    gold = np.array([point["gold"] for point in points])
+    law, seen = fit(form, d, gold), observed_peak(d.tolist(), gold.tolist())
+    near = d <= NEAR * d.max()
+    predicted = within(fit(form, d[near], gold[near]), float(d.max()))
+    return {
+        "form": form,
+        "alpha": law.alpha if law else None,
+        "beta": law.beta if law else None,
+        "kl_reached": float(d.max() ** 2),
+        "observed_kl": seen.d**2,
+        "observed_gold": seen.gold,
+        "predicted_kl": predicted.d**2 if predicted else None,
+        "predicted_gold": predicted.gold if predicted else None,
+        "off": abs(predicted.d**2 - seen.d**2) if predicted else None,
+    }
+
+
+def within(law: Law | None, reached: float) -> Peak | None:
+    """Where the law is highest between 0 and `reached`, √nats; None without a law."""
+    if law is None:
+        return None
+    d = np.linspace(0.0, reached, 2001)
+    return observed_peak(d.tolist(), law.at(d).tolist())
+
+
+def intervals(scores: Numbers, gold: Numbers) -> Json:
+    """95 % intervals of the best-of-n law's α and β, by resampling prompts."""
+    numbers = [n for n in range(1, gold.shape[1] + 1) if n & (n - 1) == 0]
+    d = np.sqrt(best_of_n_kl(numbers))
+    gains = np.stack([best_of_n_value(scores, gold, n) - gold.mean(1) for n in numbers], 1)  # (P, points)
+
+    def coefficient(name: str) -> Estimate:
+        def of(index: NDArray[np.intp]) -> float:
+            law = fit("best_of_n", d, gains[index].mean(0))
+            return float("nan") if law is None else getattr(law, name)
+
+        return cluster_bootstrap(of, list(range(len(gains))), num_resamples=RESAMPLES)
+
+    found = {name: coefficient(name) for name in ("alpha", "beta")}
+    return {f"{name}_{end}": getattr(one, end) for name, one in found.items() for end in ("low", "high")}
+
+
+def law_of(row: Mapping[str, Any]) -> Law | None:
+    """The fitted law of a row of `laws`."""
+    return None if row["alpha"] is None else Law(row["form"], row["alpha"], row["beta"])

@@ -1,0 +1,55 @@
+"""The over-optimisation lab in a recipe: which proxies there are, and how far each is maximised."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from heedful.config import Config, parse
+from heedful.stages.ppo import PPOConfig
+
+if TYPE_CHECKING:
+    from heedful.pipeline.recipe import Recipe
+
+Number = Annotated[int, Field(ge=2)]
+
+
+class LabConfig(Config):
+    """Proxies of several sizes, taught on several numbers of gold rankings; each maximised by best-of-n and by PPO."""
+
+    sizes: Mapping[str, Mapping[str, Any]] = {
+        "own": {}
+    }  # name → what is laid over the pretrain block; {}: the policy's
+    rankings: tuple[Number, ...] = (150, 600)  # a proxy of each size learns from the first so many
+    samples: int = Field(default=64, ge=2)  # of each evaluation prompt, by the start policy: n goes up to this
+    ppo: Mapping[str, Any] = {}  # laid over PPO's defaults, by proxy; its KL coefficient is 0
+    kl_coefs: tuple[float, ...] = ()  # further runs on the proxy of the last size and most rankings, with these
+
+
+def check_lab(recipe: "Recipe") -> None:
+    """Raises ValueError where the lab lacks what it needs."""
+    lab = recipe.lab
+    if lab is None:
+        return
+    if recipe.prompts != "world" or recipe.pretrain is None or recipe.reward_model is None:
+        raise ValueError(
+            "lab: its gold is the world's rater; it needs prompts: world, a pretrain and a reward_model block"
+        )
+    if list(lab.rankings) != sorted(set(lab.rankings)):
+        raise ValueError("lab.rankings: give different numbers, the smallest first")
+    ppo_of(recipe)
+
+
+def ppo_of(recipe: "Recipe", kl_coef: float = 0.0) -> PPOConfig:
+    """How the lab's policies are optimised.
+
+    Raises:
+        InputError: a key of `lab.ppo` that PPO does not have, or an impossible value.
+    """
+    assert recipe.lab is not None
+    return parse(PPOConfig, {**recipe.lab.ppo, "kl_coef": kl_coef, "ptx_coef": 0.0}, "lab.ppo")
+
+
+def proxies_of(lab: LabConfig) -> list[tuple[str, int]]:
+    """(size, number of rankings) of every proxy, in the order of the settings."""
+    return [(size, number) for size in lab.sizes for number in lab.rankings]
