@@ -8,15 +8,29 @@ from typing import Any
 import pytest
 import torch
 
-from heedful.engine.follow import write_trace
-from heedful.engine.sample import Sampled
+from heedful.engine.follow import by_reward_model_in, write_trace
+from heedful.engine.sample import Sampled, Sampler, prompt_order, responses_by
+from heedful.models.checkpoint import save_reward_model
 from heedful.models.lora import BasePolicy, attach_lora
 from heedful.snapshot import Snapshot, write_snapshot
 from heedful.stages.ppo import PPOConfig
+from heedful.stages.rloo import RLOOConfig
 from heedful.text.collate import Encoded, Encoder
 from heedful.text.format import PromptFormat
 from heedful.types import Labeler, Prompt, Ranking, Response
-from toys import END, TOKENIZER, make_policy, make_value_model, open_run, plain_logprob, plain_value
+from toys import (
+    BEGIN,
+    END,
+    FIRST,
+    TOKENIZER,
+    make_policy,
+    make_reward_model,
+    make_value_model,
+    open_run,
+    plain_logprob,
+    plain_score,
+    plain_value,
+)
 
 FORMAT = PromptFormat(template="{prompt}", max_response_tokens=6)
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w0 w1", "w1 w1 w1 w1 w1 w1 w1 w1"]  # the last is longer than the format allows
@@ -114,3 +128,25 @@ def test_untrained_adapters_cost_no_kl_and_the_trace_is_the_same_every_time(tmp_
     found = trace(tmp_path / "a", adapters=True)
     assert all(row["logprob"] == row["ref_logprob"] for row in found["responses"])
     assert found == trace(tmp_path / "b", adapters=True)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_reward_model_is_scaled_on_the_first_batch_of_the_start(normalize: bool, tmp_path: Path) -> None:
+    save_reward_model(tmp_path / "model", make_reward_model(), TOKENIZER, {})
+    sampler = Sampler(make_policy().decoder, TOKENIZER, 5)
+    generate = responses_by(sampler, [[BEGIN, FIRST + n] for n in range(5)], 4, 3)
+    config = RLOOConfig(batch_size=20, normalize_score=normalize, precision="fp32", max_tokens=30)
+    score = by_reward_model_in(tmp_path / "model", config, generate, 5, seed=3)
+    first, other = (generate(prompt_order(5, start, 20, 3, 4), start) for start in (0, 20))
+    plain = [
+        torch.stack([plain_score(make_reward_model(), row) for row in as_rows(sampled)]).detach()
+        for sampled in (first, other)
+    ]
+    mean, sd = (plain[0].mean(), plain[0].std()) if normalize else (0.0, 1.0)
+    for sampled, raw in zip((first, other), plain, strict=True):
+        found = score([], sampled).detach()
+        torch.testing.assert_close(found, (raw - mean) / sd, atol=1e-4, rtol=1e-4)
+
+
+def as_rows(sampled: Sampled) -> list[Encoded]:
+    return [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows[:3], strict=True)]

@@ -240,6 +240,16 @@ def test_a_model_comes_out_that_is_nearer_to_the_prompted_one(tmp_path: Path) ->
     assert not torch.equal(weights(made)["decoder.lm_head.weight"], weights(make_policy(2))["decoder.lm_head.weight"])
 
 
+def test_a_text_that_stops_makes_responses_shorter(tmp_path: Path) -> None:
+    lengths = []
+    for stop in ("", "w3"):
+        place = tmp_path / f"stop-{stop}"
+        config = changed(iterations=1, batch_size=64, stop=stop, max_tokens=10_000)
+        distil.main(config, open_run(place / "run"), *written(place, "train"), PromptFormat())
+        lengths.append(read_log(place / "run")[0]["length"])
+    assert lengths[1] < lengths[0]
+
+
 def test_without_prompts_to_validate_on_nothing_is_measured(tmp_path: Path) -> None:
     distil.main(changed(iterations=1), open_run(tmp_path / "run"), *written(tmp_path, "train"), PromptFormat())
     assert read_done(tmp_path / "run")["results"]["valid_kl"] is None

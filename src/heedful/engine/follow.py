@@ -14,9 +14,10 @@ import torch
 
 from heedful.batch import Rows, pad_to
 from heedful.config import InputError
-from heedful.engine.sample import Sampled, score_rows
+from heedful.engine.sample import Generate, Sampled, prompt_order, score_rows
 from heedful.losses.masked import masked_whiten
 from heedful.losses.ppo import gae, kl_penalized_reward
+from heedful.models.checkpoint import load_reward_model
 from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.lora import Reference
 from heedful.models.optimizer import Precision, autocast
@@ -33,6 +34,30 @@ Score = Callable[[list[Prompt], Sampled], torch.Tensor]  # N prompts with their 
 def by_reward_model(model: RewardModel, max_tokens: int, precision: Precision) -> Score:
     """What the reward model gives a response, in passes of at most max_tokens."""
     return lambda prompts, sampled: score_rows(model, sampled.rows, max_tokens, precision)
+
+
+class Scaling(Protocol):
+    """The settings of a stage that say how a reward model's scores are scaled, and computed."""
+
+    batch_size: int
+    responses_per_prompt: int
+    normalize_score: bool
+    max_tokens: int
+    precision: Precision
+
+
+def by_reward_model_in(folder: Path, config: Scaling, generate: Generate, num_prompts: int, seed: int) -> Score:
+    """What the folder's reward model gives a response; with `normalize_score` scaled to mean 0, sd 1 on the first batch
+    that `generate` gives, of the policy as it is now.
+
+    Raises:
+        InputError: the folder holds no reward model.
+    """
+    model, _ = load_reward_model(folder)
+    if config.normalize_score:
+        order = prompt_order(num_prompts, 0, config.batch_size, seed, config.responses_per_prompt)
+        model.normalize(score_rows(model, generate(order, 0).rows, config.max_tokens, config.precision))
+    return by_reward_model(model, config.max_tokens, config.precision)
 
 
 def scored(score: Score, prompts: list[Prompt], sampled: Sampled, device: torch.device) -> torch.Tensor:

@@ -24,13 +24,13 @@ from pydantic import Field, model_validator
 
 from heedful.batch import Rows, pad_to
 from heedful.config import Config, InputError
-from heedful.engine.follow import Score, by_reward_model, by_token, scored
-from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by, score_rows
+from heedful.engine.follow import Score, by_reward_model_in, by_token, scored
+from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by
 from heedful.losses.best_of_n import best_of_n_kl
 from heedful.losses.kl import kl_k1, kl_k3
 from heedful.losses.masked import masked_mean
 from heedful.losses.sft import sft_loss
-from heedful.models.checkpoint import load_policy, load_reward_model, save_policy
+from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.heads import Policy
 from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, linear_warmup, set_lr
@@ -227,12 +227,7 @@ def main(
     generate = responses_by(sampler, tokens, config.responses_per_prompt, run.seed)
     if score is None:
         assert reward_model_folder is not None
-        reward_model, _ = load_reward_model(reward_model_folder)
-        if config.normalize_score:
-            order = prompt_order(len(kept), 0, config.batch_size, run.seed, config.responses_per_prompt)
-            rows = generate(order, 0).rows  # of the starting policy
-            reward_model.normalize(score_rows(reward_model, rows, config.max_tokens, config.precision))
-        score = by_reward_model(reward_model, config.max_tokens, config.precision)
+        score = by_reward_model_in(reward_model_folder, config, generate, len(kept), run.seed)
     if config.lora_rank:
         attach_lora(policy.decoder, config.lora_rank, config.lora_alpha, seed=run.seed)
     if config.activation_checkpointing:
