@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import torch
 
+from heedful.models.attention import Layout
+
 
 class Cache:
     """Per layer, keys and values (rows, kv_heads, columns, head_dim); layers may differ in heads and widths."""
@@ -77,7 +79,7 @@ def moved(x: torch.Tensor, dim: int, low: int, high: int, shift: int, columns: i
     return new
 
 
-class Prefill:
+class Prefill(Layout):
     """Layout of P right-padded prompts whose keys and values go to M slots, right-aligned to end before `end`.
 
     slot (M,); prompt (M,) says which of the P prompts each slot copies, so samples of one share its pass; length (P,).
@@ -104,7 +106,7 @@ class Prefill:
         return key, value, None
 
 
-class Decode:
+class Decode(Layout):
     """Layout of one new token for each of the first n rows, written to column `end − 1`; reads columns low to end.
 
     mask (n, 1, 1, end − low), additive.

@@ -25,6 +25,7 @@ from heedful.models.attention import Layout
 from heedful.models.heads import MAX_LOGITS
 from heedful.models.load import context_length, head_logits
 from heedful.models.optimizer import Precision, autocast
+from heedful.models.prefix import Keys
 from heedful.models.read import read_of_rows
 from heedful.models.threads import in_order
 from heedful.text.parts import by_width
@@ -58,7 +59,7 @@ class _Before(NamedTuple):
         return column < self.prefixes.length[self.of_row][:, None]
 
 
-class _Branches:
+class _Branches(Layout):
     """Layout of rows behind prefixes: position (N, T); part (N, T), 0 the prompt, 1 … its continuations.
 
     `keep` is given their keys and values, for rows that are prefixes themselves.
@@ -69,6 +70,7 @@ class _Branches:
     ) -> None:
         self._before, self._position, self._part, self._keep = before, position, part, keep
         self._causal = not before and not bool((part > 0).any())
+        self._last = int(position.max())
         self._masks: dict[int | None, torch.Tensor] = {}
 
     def update(
@@ -81,20 +83,31 @@ class _Branches:
         if window not in self._masks:
             seen = self._seen(window)
             self._masks[window] = torch.zeros_like(seen, dtype=key.dtype).masked_fill(~seen, float("-inf"))
-        if self._before:
-            key = torch.cat([*(b.behind(b.prefixes.key[layer]) for b in self._before), key], 2)
-            value = torch.cat([*(b.behind(b.prefixes.value[layer]) for b in self._before), value], 2)
+        if before := self._before[self._apart(window) :]:
+            key = torch.cat([*(b.behind(b.prefixes.key[layer]) for b in before), key], 2)
+            value = torch.cat([*(b.behind(b.prefixes.value[layer]) for b in before), value], 2)
         return key, value, self._masks[window]
+
+    def shared(self, layer: int, window: int | None) -> Keys | None:
+        """Those of the prefix of all rows, which `update` leaves out."""
+        every = self._before[0].prefixes if self._apart(window) else None
+        return None if every is None else (every.key[layer], every.value[layer])
+
+    def _apart(self, window: int | None) -> bool:
+        """Whether all rows begin with one prefix, of which no window hides a part."""
+        one = bool(self._before) and len(self._before[0].prefixes.length) == 1
+        return one and (window is None or self._last < window)
 
     def _seen(self, window: int | None) -> torch.Tensor:
         """Which keys each query sees, (N, 1, T, S) bool over prefixes and the row itself."""
+        before = self._before[self._apart(window) :]
         part, position = self._part, self._position
         rows, tokens = part.shape
         own = (part[:, None] == 0) | (part[:, None] == part[:, :, None])
         own &= torch.ones(tokens, tokens, dtype=torch.bool, device=part.device).tril()
-        seen = torch.cat([*(b.real()[:, None].expand(-1, tokens, -1) for b in self._before), own], 2)
+        seen = torch.cat([*(b.real()[:, None].expand(-1, tokens, -1) for b in before), own], 2)
         if window is not None:
-            at = torch.cat([*(b.prefixes.position.expand(rows, -1) for b in self._before), position], 1)
+            at = torch.cat([*(b.prefixes.position.expand(rows, -1) for b in before), position], 1)
             seen = seen & (position[:, :, None] - at[:, None] < window)
         return seen[:, None]
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
 from heedful.config import InputError
+from heedful.models.prefix import Keys, joined, merged, merges
 from heedful.models.read import Halves, read_in_part
 
 NAME = "heedful"
@@ -33,6 +34,11 @@ class Layout(Protocol):
         """Keys and values of the rows (N, Hkv, S, D), and an additive mask that broadcasts to (N, 1, T, S); no mask
         means causal, T = S."""
         ...
+
+    def shared(self, layer: int, window: int | None) -> Keys | None:
+        """Keys and values (1, Hkv, P, D) that stand before those of every row, and that every query sees; `update`
+        gives no part of them, and a mask then. None: there are none."""
+        return None
 
 
 Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
@@ -78,19 +84,41 @@ def attend(
         _refuse_unknown(module, query, key, attention_mask, sliding_window, others)
     how = (query.shape[-1] ** -0.5 if scaling is None else scaling, dropout, softcap, s_aux)
     layer: int = module.layer_idx  # type: ignore[assignment]
-    mask: torch.Tensor | None = None
-    if halves is not None:
-        key, value = halves.whole(key, value)
-        if (rows := laid or layout) is not None:
-            key, value, mask = rows.update(layer, key, value, sliding_window)
-        mask = halves.read.mask(mask, query, key.shape[2], sliding_window)
-        return halves.read.join(_attention(halves.read.queries(query), key, value, mask, None, *how)), None
-    if laid is not None:
+    if laid is not None and halves is None:
         parts = laid.parts(layer, query, key, value, sliding_window)
         return laid.join([_attention(*part, sliding_window, *how) for part in parts]), None
-    if layout is not None:
-        key, value, mask = layout.update(layer, key, value, sliding_window)
-    return _attention(query, key, value, mask, sliding_window, *how).contiguous(), None
+    mask: torch.Tensor | None = None
+    shared: Keys | None = None
+    if halves is not None:
+        key, value = halves.whole(key, value)
+    if (rows := laid or layout) is not None:
+        key, value, mask = rows.update(layer, key, value, sliding_window)
+        shared = rows.shared(layer, sliding_window)
+    if halves is not None:
+        query, mask = halves.read.queries(query), halves.read.mask(mask, query, key.shape[2], sliding_window)
+    out = _behind(shared, query, key, value, mask, sliding_window, *how)
+    return out.contiguous() if halves is None else halves.read.join(out), None
+
+
+def _behind(
+    shared: Keys | None,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    window: int | None,
+    scaling: float,
+    dropout: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """(N, T, H, D), also of what all rows share."""
+    if shared is not None:
+        assert mask is not None
+        if not dropout and softcap is None and sinks is None and merges(query, shared):
+            return merged(query, shared, key, value, mask, scaling)
+        key, value, mask = joined(shared, key, value, mask)
+    return _attention(query, key, value, mask, window, scaling, dropout, softcap, sinks)
 
 
 def _attention(

@@ -192,7 +192,7 @@ class Twin(torch.nn.Module):
         return head_logits(self.decoder, own).masked_fill(~inside, float("-inf"))
 
 
-class _Behind:
+class _Behind(Layout):
     """A layout in which the model's first layer is not the cache's first."""
 
     def __init__(self, layout: Layout, layers: int) -> None:

@@ -6,14 +6,14 @@ the right, so every hidden state is that of its row standing alone.
 
 import torch
 
-from heedful.models.attention import Part
+from heedful.models.attention import Laid, Part
 from heedful.models.places import Gather, Spread
 from heedful.models.read import Read, read_of
 
 PADDING = 0.1  # share of padding from which laying rows end to end costs less than computing it
 
 
-class Packed:
+class Packed(Laid):
     """The places of N rows of at most T tokens in one sequence of M tokens."""
 
     def __init__(self, length: torch.Tensor, width: int) -> None:

@@ -13,11 +13,11 @@ tokens; M positions in all.
 import torch
 
 from heedful.batch import Rows
-from heedful.models.attention import Part
+from heedful.models.attention import Laid, Part
 from heedful.models.read import Read, read_of
 
 
-class SharedPrompts:
+class SharedPrompts(Laid):
     """Rows laid out with each prompt once; `rows.group` says whose prompts are the same."""
 
     def __init__(self, rows: Rows) -> None:
