@@ -165,12 +165,19 @@ def test_labels_of_both_ways(asked: tuple[object, ...], tmp_path: Path) -> None:
     released_way = ("judge", "aggregate", tmp_path / "out", tmp_path / "released", "--as", "released")
     assert "no label came of it (undecided 44)" in refuse(*released_way)  # this model minds the place alone
     minded = [score.model_copy(update={"orders": (score.gap, 2 * score.gap)}) for score in scores_of(tmp_path / "out")]
+    minded = [one.model_copy(update={"orders": (1.0, -1.0)}) if one.prompt_id == "p0" else one for one in minded]
     lines = "".join(score.model_dump_json() + "\n" for score in minded)
     (tmp_path / "out" / "scores.jsonl").write_text(lines, encoding="utf-8")
     assert "turned round as noise" in succeed(*released_way)
-    released = read_snapshot(tmp_path / "released")
+    released_at = tmp_path / "released"
+    released = read_snapshot(released_at)
     assert len(released.principle_rankings) + sum(released.dropped.values()) == 4 * 11
     assert released.labelers[0].id.endswith("principles as released, seed 0")
+    assert released.dropped["undecided"] >= 12 and "p0" not in {one.id for one in released.prompts}
+    other = tmp_path / "other"
+    succeed(*released_way[:3], other, "--as", "released", "--seed", 1)
+    orders = [[one.principles for one in read_snapshot(place).principle_rankings] for place in (released_at, other)]
+    assert orders[0] != orders[1]
 
 
 def test_no_label_without_a_weight(asked: tuple[object, ...], tmp_path: Path) -> None:

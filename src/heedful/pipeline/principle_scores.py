@@ -148,7 +148,7 @@ def _scored(job: Job) -> tuple[list[str], Counter[str]]:
         if job.served:
             job.served.check()
         lines += [score.model_dump_json() for score in found.scores]
-        pass
+        unscored += found.unscored
         job.run.save_if_due(step + 1, scores=lines, unscored=dict(unscored), asked=dict(job.labeler.counts))
     return lines, unscored
 
