@@ -274,3 +274,29 @@ def test_every_principle_is_asked_of_every_pair_in_both_orders(load) -> None:
     assert len(pairs) == 6 and len(principles) == 5 and {pair[3:] + pair[:3] for pair in pairs} == pairs
     assert judge.prompts(judge.SHAPES["judge"], 0).shape == (400, 500)
     assert judge.prompts(judge.SHAPES["principles"], 0).shape == (256, 500)
+
+
+def test_products_that_are_left_out_are_not_counted(load, monkeypatch) -> None:
+    """Of tokens nobody reads the last layer gives queries, keys and values alone; each of six layers else does all."""
+    torch, common = pytest.importorskip("torch"), load("common")
+    from transformers import LlamaModel
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    from heedful.models.heads import text_states_at
+    from heedful.models.load import from_scratch
+
+    trunk = from_scratch({"model_type": "llama", **common.SHAPE}).get_decoder()
+    for kind in (LlamaModel, LlamaMLP):
+        monkeypatch.setattr(kind, "forward", kind.forward)  # what the counting replaces comes back
+    tell = common.count_tokens()
+    tokens, length = common.random_tokens((3, 8), 0), torch.tensor([8, 2, 5])
+    with torch.no_grad():
+        text_states_at(trunk, tokens, length, torch.arange(3), length - 1)
+    counted = tell()
+    assert counted == (15, 0, 5 * 15 + 3, 0) and counted.tokens == 15
+    text_states_at(trunk, tokens, length, torch.arange(3), length - 1).sum().backward()
+    trained = tell()
+    assert trained == (0, 15, 0, 5 * 15 + 3)
+    layer = 4 * common.WIDTH**2 + 3 * common.WIDTH * 688
+    left_out = 12 * (common.WIDTH**2 + 3 * common.WIDTH * 688)
+    assert common.flops(counted) == 2 * (6 * 15 * layer - left_out) == common.flops(trained) / 3
