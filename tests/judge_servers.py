@@ -50,13 +50,19 @@ class Judge:
 
     chat, text: the routes it has. logprobs: lists the likeliest tokens; token_ids: and those that are asked for;
     echo: and those of a prompt. json_schema, structured_outputs, guided_choice: answers only what it may. many: heeds
-    n. draws: heeds the temperature. thinks, wordy: does so before the answer. modern: wants max_completion_tokens and
-    takes no temperature and no seed.
+    n. draws: heeds the temperature. thinks, wordy: does so before the answer, the latter in these `words`. modern:
+    wants max_completion_tokens and takes no temperature and no seed.
     """
 
     def __init__(
-        self, *can: str, bad: Bad | None = None, first: Callable[[str], float] = chance, most_listed: int = 100
+        self,
+        *can: str,
+        bad: Bad | None = None,
+        first: Callable[[str], float] = chance,
+        most_listed: int = 100,
+        words: Sequence[str] = ("The", " better", " one", " is"),
     ) -> None:
+        self.words = words
         self.can, self.bad, self.first, self.most_listed = set(can), bad, first, most_listed
         self.asked: list[Json] = []  # bodies of questions, without the probe's
         self.probed = 0
@@ -129,16 +135,18 @@ class Judge:
         if may is not None and "response_format" in body:
             tokens = [json.dumps({"label": tokens[0]})]
         if "wordy" in self.can and may is None and not prompt.startswith(TRIED[1]):
-            tokens = ["The", " better", " one", " is", f" {label}", "."]
+            tokens = [*self.words, f" {label}", "."]
         thoughts = ["<think>", "1", " beats", " 2", "</think>", "\n\n"] if "thinks" in self.can else []
-        found: Json = {"index": sample, "finish_reason": "stop"}
+        said = thoughts + tokens
+        most = body.get("max_tokens", body.get("max_completion_tokens"))
+        found: Json = {"index": sample, "finish_reason": "stop" if len(said) <= most else "length"}
         if "messages" in body:
-            message = {"role": "assistant", "content": "".join(tokens)}
+            message = {"role": "assistant", "content": "".join(said[len(thoughts) : most])}
             found["message"] = message | ({"reasoning_content": "1 beats 2"} if thoughts else {})
         else:
-            found["text"] = "".join(thoughts + tokens)
+            found["text"] = "".join(said[:most])
         if body.get("logprobs") and "logprobs" in self.can:
-            found["logprobs"] = self.listed(body, thoughts + tokens, first)
+            found["logprobs"] = {key: rows[:most] for key, rows in self.listed(body, said, first).items()}
         return found
 
     def may_say(self, body: Json) -> list[str] | None:

@@ -205,6 +205,17 @@ def test_votes_that_say_nothing_are_counted_and_too_many_are_no_answer() -> None
     assert [(one.kind, one.message) for one in found] == [("api", "400: x")] * 5
 
 
+def test_a_refusal_that_names_a_number_is_no_vote() -> None:
+    for said, kind in (
+        ("I'm sorry, but I can't choose between these 2 responses.", "refusal"),
+        ("Between the 2 responses, the first is better.", "parse"),
+    ):
+        judge = Judge("chat", "draws", bad=lambda body, number, said=said: message(said))
+        with running(judge) as address, Ledger() as ledger:
+            found = ServedModel(address, ledger, limits=QUICK).choose(PROMPTS[:5], LABELS)
+        assert [one.kind for one in found] == [kind] * 5 and not any(one.logprobs for one in found)
+
+
 def test_samples_that_do_not_come_are_missing_one_by_one() -> None:
     def fewer(body: Any, number: int) -> Response | None:
         return message("only one") if number == 0 else None

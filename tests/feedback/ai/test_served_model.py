@@ -11,7 +11,7 @@ from heedful.feedback.ai.calls import Limits, address_of
 from heedful.feedback.ai.labeler import Outcome, share_of_first
 from heedful.feedback.ai.ledger import Ledger, Spent
 from heedful.feedback.ai.server import ServedModel, read_key
-from judge_servers import NAME, Judge, chance, running, spread
+from judge_servers import NAME, Json, Judge, chance, running, spread
 
 PROMPTS = [f"Q{n}: which is better, {n} or 2?\nPreferred Response=" for n in range(12)]
 LABELS = ["1", "2"]
@@ -50,7 +50,37 @@ def test_shares_are_the_servers_own(kind: str) -> None:
     assert sums == pytest.approx([0.9] * len(PROMPTS))  # what went elsewhere is not the labels'
     assert [outcome.prompt_tokens for outcome in found] == [len(prompt) for prompt in PROMPTS]
     limits = {body.get("max_tokens") for body in judge.asked}
-    assert limits == {64} if "thinks" in can else max(limits) <= 4
+    assert limits == {64} if "thinks" in can else max(limits) <= (24 if "chat" in can else 1)
+
+
+@pytest.mark.parametrize("words", [("The", " better", " one", " is"), ("Pre", "ferred", " Response", "=")])
+def test_a_sentence_is_given_room_and_one_that_is_cut_is_no_label(words: tuple[str, ...]) -> None:
+    """The server heeds its limit; of the place where a sentence begins 6 % are labels', and they say the opposite."""
+    for said, kind in ((words, "ok"), (("Well", ",") * 20 + words, "parse")):
+        with running(Judge("chat", "logprobs", "wordy", words=said)) as address, Ledger() as ledger:
+            found = ServedModel(address, ledger, limits=QUICK).choose(PROMPTS, LABELS)
+        assert {outcome.kind for outcome in found} == {kind}
+        if kind == "ok":
+            assert shares(found) == pytest.approx(TRUE, abs=1e-9)
+        else:
+            assert found[0].message == "its limit ended it before it named a label"
+
+
+@pytest.mark.parametrize("others", [0.0, -9999.0])
+def test_lists_that_are_no_probabilities_are_not_taken_for_a_feature(others: float) -> None:
+    """All certain, or all impossible but one: the answers are counted as votes."""
+
+    class Pretends(Judge):
+        def listed(self, body: Json, tokens: Sequence[str], first: float) -> Json:
+            told = super().listed(body, tokens, first)
+            for place in told["content"]:
+                for one in (place, *place["top_logprobs"]):
+                    one["logprob"] = 0.0 if one["token"] == place["token"] else others
+            return told
+
+    with running(Pretends("chat", "logprobs", "draws")) as address, Ledger() as ledger:
+        model = ServedModel(address, ledger, limits=QUICK)
+        assert model.able.way == "votes" and model.told == "shares of 8 votes: answers in words (chat)"
 
 
 def test_only_the_first_tokens_of_labels_are_asked_for_by_their_ids() -> None:
@@ -158,7 +188,7 @@ def test_an_estimate_is_what_is_asked_then() -> None:
     with running(judge) as address, Ledger() as ledger:
         model = ServedModel(address, ledger, limits=QUICK)
         before = model.estimate_choose(PROMPTS + PROMPTS[:3], LABELS)
-        assert (before.calls, before.kept, before.new_tokens) == (12, 0, 12 * 4)
+        assert (before.calls, before.kept, before.new_tokens) == (12, 0, 12 * (1 + 16 + 19 // 3))
         assert before.prompt_tokens == sum(map(len, PROMPTS)) / 4  # English, until the server has counted
         spent = model.spent
         model.choose(PROMPTS[:4], LABELS)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from heedful.feedback.ai.calls import Failure, Json, Reply
 from heedful.feedback.ai.labeler import Kind, Outcome
-from heedful.feedback.ai.reading import DENIALS, Chances, Said, chosen, log, read_echo, read_label, said_in, verdict
+from heedful.feedback.ai.reading import DENIALS, NAMED, Chances, chosen, log, read_echo, read_label, said_in, verdict
 
 DOUBT = 0.05  # by which a label's share may be off and still be taken
 SHOWN = 80  # characters of an answer that is no answer
@@ -31,10 +31,11 @@ def of_label(answer: Answer, labels: Sequence[str], complete: bool) -> Outcome:
     if said.refusal:
         return counted(Outcome("refusal", message=said.refusal), answer)
     found = read_label(answer.choices[0], labels, DOUBT, complete)
+    sure = isinstance(found, Chances) and sum(found.told) >= NAMED
+    if DENIALS.search(said.text) and not sure:
+        return counted(Outcome("refusal", message=shown(said.text)), answer)
     if isinstance(found, Chances) and found.doubt <= DOUBT:
         return counted(Outcome(logprobs=found.logprobs()), answer)
-    if denies(said, labels):
-        return counted(Outcome("refusal", message=shown(said.text)), answer)
     why = f"the labels are not among the likeliest tokens; it began {shown(said.text)}"
     return counted(Outcome("parse", message=found if isinstance(found, str) else why), answer)
 
@@ -99,10 +100,6 @@ def of_text(choice: Json) -> Outcome:
     if not said.text.strip():
         return Outcome("parse", message="cut while it was thinking" if said.thought and said.cut else "nothing written")
     return Outcome(text=said.text, cut=said.cut)
-
-
-def denies(said: Said, labels: Sequence[str]) -> bool:
-    return DENIALS.search(said.text) is not None and verdict(said.text, labels) is None
 
 
 def shown(text: str) -> str:

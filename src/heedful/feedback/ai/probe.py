@@ -5,12 +5,13 @@ list must come, of a choice that is forced the answer must be one that nobody wo
 many must come and differ.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from heedful.config import InputError
 from heedful.feedback.ai.calls import CHAT, COMPLETIONS, Call, Caller, Failure, Json, Reply
-from heedful.feedback.ai.reading import chosen, places_in, read_echo, said_in
+from heedful.feedback.ai.reading import Place, chosen, places_in, read_echo, said_in
 
 Way = Literal["token_ids", "top", "forced", "votes"]
 Forcing = Literal["", "json_schema", "structured_outputs", "guided_choice"]
@@ -159,9 +160,9 @@ class Probe:
         asked = self.ask(able, ASKED, FEW, **drawn, **with_rivals(able), logprob_token_ids=ids)
         if isinstance(plain, Failure) or isinstance(asked, Failure):
             return False
-        if not (_listed(plain) and _listed(asked)):
+        if not (_places(plain) and _places(asked)):
             return False
-        one, other = (places_in(reply.choices[0])[0].listed for reply in (plain, asked))
+        one, other = (_places(reply)[0].listed for reply in (plain, asked))
         return one.keys() != other.keys() and len(other) <= len(ids) + 1
 
     def _echo(self, able: Able) -> bool:
@@ -211,8 +212,14 @@ def _thinks(reply: Reply) -> bool:
 
 
 def _listed(reply: Reply) -> int:
+    """How many tokens are listed at every place; 0 where nowhere two of them are possible: then nothing is told."""
+    places = _places(reply)
+    possible = max((sum(one > -math.inf for one in place.listed.values()) for place in places), default=0)
+    return min(len(place.listed) for place in places) if possible > 1 else 0
+
+
+def _places(reply: Reply) -> list[Place]:
     try:
-        places = places_in(reply.choices[0])
+        return places_in(reply.choices[0])
     except ValueError:
-        return 0
-    return min((len(place.listed) for place in places), default=0)
+        return []

@@ -20,11 +20,25 @@ CLOSES = ("</think>", "</thinking>", "</reasoning>", "[/THINK]")
 REASONING = ("reasoning_content", "reasoning", "thinking")
 BYTES = re.compile(r"\\x([0-9a-fA-F]{2})")
 LOUDEST = 1e-3  # nats above 0 that rounding may leave; more is no log-probability
+SUM_OVER = 0.02  # above 1 that the probabilities of a place may sum to: logits in bf16 are rounded so
+NAMED = 0.5  # of probability that labels must have where a chat begins, unless it names one
 DENIALS = re.compile(
-    r"\bI('m| am) (sorry|unable)\b|\bI (can't|can’t|cannot|won't|won’t|will not|must decline)\b|\bas an AI\b"
+    r"\bI(['’]m| am) (sorry|unable)\b|\bI (can't|can’t|cannot|won't|won’t|will not|must decline)\b|\bas an AI\b"
+    r"|\bI (have|hold) no (preference|opinion)\b"
     r"|抱歉|对不起|(无法|不能|不便)(回答|选择|提供|协助|帮助|判断|评价)|作为(一个)?(AI|人工智能)",
     re.I,
 )
+# What stands before a label that a sentence chooses: a word for what is judged; or a sign or a verb, behind which a
+# number may also count something ("is 2 sentences long").
+NOUNS = r"\b(?:response|summary|answer|option|number)|回答|回复|回应|摘要|总结|选项"
+VERBS = r"[=:：]|\b(?:is|prefer|choose|pick|select|give it an?)|选择?|是"
+TURNED = re.compile(  # a sentence that may say the opposite
+    r"\b(?:not|no|neither|nor|never|cannot|worse|worst|less|least|without|lacks?|fails?|wrong|bad|harmful|unsafe)\b"
+    r"|n['’]t\b|不|没|無|无|非|差",
+    re.I,
+)
+WORD = "A-Za-z0-9_０-９"  # Chinese stands beside a number without a blank
+BEHIND_OTHER = re.compile(r"\b(?:than|over|instead|rather|unlike|against|between|both)\b|比", re.I)  # it lost
 
 
 def spellings(label: str) -> list[str]:
@@ -133,6 +147,8 @@ def _place(token: bytes, logprob: Any, rivals: Sequence[tuple[bytes, Any]]) -> P
     for rival, value in rivals:  # several tokens may be spelled alike
         chances[rival] = chances.get(rival, 0.0) + math.exp(_checked(value))
     chances.setdefault(token, math.exp(_checked(logprob)))
+    if (whole := sum(chances.values())) > 1 + SUM_OVER:
+        raise ValueError(f"probabilities that sum to {whole:.3g} are none")
     return Place(token, {name: log(chance) for name, chance in chances.items()})
 
 
@@ -224,18 +240,30 @@ def _ways(said: bytes, form: bytes) -> set[bytes]:
 
 
 def verdict(text: str, labels: Sequence[str]) -> tuple[int, int] | None:
-    """The label that a text names, and where: that which its last line ends in or consists of, else the only one that
-    is named; None where it names none or several."""
+    """The label that a text chooses, and where; None where it chooses none, or will not.
+
+    Its last line consists of the label, or ends in it behind = or a colon. Or a sentence names it behind a word such as
+    Response, the text names no other, and nothing in the sentence may turn it round ("not", "worse", "than 1").
+    """
+    if DENIALS.search(text):
+        return None
     by_form = {form.strip(): n for n, label in enumerate(labels) for form in spellings(label)}
     either = "|".join(re.escape(form) for form in sorted(by_form, key=len, reverse=True))
     begin = text.rstrip().rfind("\n") + 1
     last = re.search(rf"(?:^|[=:：])\W*({either})\W*$", text[begin:])
-    if last is not None:
+    if last is not None and not TURNED.search(text[begin:]):
         return by_form[last[1]], begin + last.start(1)
-    named = list(re.finditer(rf"(?<![\w.])(?:{either})(?!\w|\.\d)", text))
-    if len({by_form[one[0]] for one in named}) != 1:
+    named = {by_form[one[0]] for one in re.finditer(rf"(?<![{WORD}.])(?:{either})(?![{WORD}]|\.\d)", text)}
+    here = rf"[^\w.。!?！？\n-]*({either})(?![{WORD}]|\.\d|\s*[/%-])"
+    found = re.search(rf"(?:{NOUNS}){here}|(?:{VERBS}){here}(?!\s+\w+s\b)", text, re.I)
+    if found is None or len(named) != 1:
         return None
-    return by_form[named[0][0]], named[0].start()
+    which = 1 if found[1] else 2
+    before = re.split(r"[.。!?！？\n]", text[: found.start(which)])[-1]
+    after = re.split(r"[.。!?！？\n]", text[found.end(which) :])[0]
+    if TURNED.search(before) or TURNED.search(after) or BEHIND_OTHER.search(before):
+        return None
+    return by_form[found[which]], found.start(which)
 
 
 def chosen(text: str, labels: Sequence[str]) -> int | None:
@@ -270,7 +298,8 @@ def read_label(choice: Json, labels: Sequence[str], enough: float, complete: boo
     """The labels' chances where a choice answers; otherwise what is wrong with it, in a few words.
 
     The answer stands at the first token, or behind the thoughts of a model that thinks. Where labels are unlikely
-    there, or their shares in doubt beyond `enough`, it stands where the text names a label, if it names one.
+    there, or their shares in doubt beyond `enough`, it stands where the text names a label, if it names one. A chat
+    that was cut before it could name one, and in which labels are unlikely at the first token, has none.
     """
     said = said_in(choice)
     try:
@@ -284,10 +313,12 @@ def read_label(choice: Json, labels: Sequence[str], enough: float, complete: boo
         return "its limit ended it while it was thinking" if said.cut else "no answer behind what it thought"
     found = read_chances(places[start:], labels, complete)
     named = verdict(said.text, labels)
-    if named is not None and (found.doubt > enough or sum(found.told) < 0.5):
+    if named is not None and (found.doubt > enough or sum(found.told) < NAMED):
         later = start_of(places, said.text, named[1])
         if later is not None and later > start:
             return read_chances(places[later:], labels, complete)
+    if named is None and said.cut and "message" in choice and sum(found.told) < NAMED:
+        return "its limit ended it before it named a label"
     return found
 
 

@@ -38,7 +38,8 @@ from heedful.feedback.ai.probe import (
 )
 from heedful.feedback.ai.reading import spellings
 
-AROUND = 3  # tokens of a chat's answer beside the label: emphasis, a blank, an end
+AROUND = 16  # tokens of a chat's answer beside the label and the prompt's last line, which some repeat
+BYTES_OF_LINE = 3  # of that line per token: few in English, a character in Chinese
 FORCED = 24  # tokens of the JSON around a label
 WORDS = 16  # tokens of a vote in words beside the label
 PROBE_TRIES = 4
@@ -169,7 +170,7 @@ class ServedModel:
 
     def _label_call(self, prompt: str, labels: Sequence[str]) -> Call:
         """Greedy; a model that thinks is drawn as its server sets, for many of them run in circles when greedy."""
-        length = max(map(len, labels)) + (AROUND if self.able.route == CHAT else 0)
+        length = max(map(len, labels)) + (around(prompt) if self.able.route == CHAT else 0)
         drawn = how_drawn(self.able, None if self.able.thinks else 0.0, 0)
         body = self._body(prompt, length) | drawn | with_rivals(self.able)
         if self.able.way == "token_ids":
@@ -217,6 +218,11 @@ class ServedModel:
         """The answers to each group's calls, all asked side by side, with how many samples each was to hold."""
         answers = iter(self.caller.ask([call for group in groups for call in group]))
         return [[(next(answers), int(call.body.get("n", 1))) for call in group] for group in groups]
+
+
+def around(prompt: str) -> int:
+    """Tokens of a chat's answer beside the label: the prompt's last line over again, and a sentence's words."""
+    return AROUND + len(prompt.rsplit("\n", 1)[-1].encode(errors="replace")) // BYTES_OF_LINE
 
 
 def only_model(caller: Caller) -> str:
