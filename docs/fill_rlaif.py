@@ -21,6 +21,7 @@ LABELERS = {
     "alignment": "alignment",
     "alignment_one_order": "of one order",
     "same_position": "same position",
+    "alignment_same_position": "alignment there",
     "first_of_same": "of those the first",
     "calibration_error": "calibration error",
     "prefers_longer": "prefers longer",
@@ -36,6 +37,7 @@ POLICIES = {
     "gold": "exact utility",
     "likert": "Likert",
     "kl": "KL",
+    "harmful_advice": "harmful advice",
 }
 
 

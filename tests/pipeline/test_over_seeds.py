@@ -94,11 +94,12 @@ def test_the_files_hold_every_number_and_the_page_shows_them(runs: list[Finished
 
 
 def rows(**means: float) -> list[Json]:
-    """Rows of over_seeds.json: `table__name__measure=mean`, an interval of ±0.02."""
+    """Rows of over_seeds.json: `table__name__measure=mean`, an interval of ±0.02, two seeds."""
     made = []
     for place, mean in means.items():
         table, name, measure = place.split("__")
         own = {"table": table, "name": name, "measure": measure, "mean": mean, "low": mean - 0.02, "high": mean + 0.02}
+        own["seeds"] = [mean - 0.001, mean + 0.001]
         made.append(own)
     return made
 
@@ -110,7 +111,7 @@ PAPER = {
     "ai_labelers__large__same_position": 0.18,
     "ai_labelers__small__alignment_one_order": 0.58, "ai_labelers__same_size__alignment_one_order": 0.72,
     "ai_labelers__large__alignment_one_order": 0.77,
-    "reward_models__reward_model__accuracy_heldout": 0.793, "reward_models__people_soft__accuracy_heldout": 0.795,
+    "reward_models__reward_model__accuracy_heldout": 0.793,
     "reward_models__large_soft__accuracy_heldout": 0.742, "reward_models__large_hard__accuracy_heldout": 0.73,
     "reward_models__same_size_soft__accuracy_heldout": 0.72, "reward_models__same_size_hard__accuracy_heldout": 0.71,
     "reward_models__small_soft__accuracy_heldout": 0.664, "reward_models__small_hard__accuracy_heldout": 0.66,
@@ -133,6 +134,28 @@ def test_every_number_can_break_a_claim(place: str) -> None:
     broken = [shape for wrong in (0.0, 1.0) for shape in shapes(rows(**PAPER | {place: wrong})) if shape.holds is False]
     assert broken
     assert any(shape.holds is None for shape in shapes(rows(**others)))
+
+
+def test_equal_numbers_show_nothing() -> None:
+    """Labelers without a difference, soft labels that gain nothing: no claim of more or less holds."""
+    same = {place: 0.5 for place in PAPER}
+    found = [shape for shape in shapes(rows(**same)) if shape.holds]
+    assert {shape.claim.partition(":")[0] for shape in found} == {
+        "RLAIF and RLHF are alike",
+        "people's and the machine's labels mixed gain nothing over people's",
+    }
+
+
+@pytest.mark.parametrize(
+    ("mean", "width", "verdict"), [(0.5, 0.04, True), (0.5, 0.2, None), (0.42, 0.1, None), (0.3, 0.1, False)]
+)
+def test_alike_is_more_than_a_wide_interval(mean: float, width: float, verdict: bool | None) -> None:
+    found = rows(**PAPER | {"pairwise__rlaif__rlhf": mean})
+    for row in found:
+        if (row["name"], row["measure"]) == ("rlaif", "rlhf"):
+            row |= {"low": mean - width, "high": mean + width}
+    [shape] = [shape for shape in shapes(found) if "alike" in shape.claim]
+    assert shape.holds is verdict
 
 
 def test_the_page_of_rlaif_is_filled_from_the_file(runs: list[Finished]) -> None:

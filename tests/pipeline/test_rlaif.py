@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from heedful.config import InputError
 from heedful.feedback.ai.template import FOLDER
 from heedful.models.checkpoint import weights_hash
-from heedful.pipeline.ai_settings import AILabelerConfig
-from heedful.pipeline.judges import marks
+from heedful.pipeline.judges import marks, template_of
+from heedful.pipeline.labelling import without_strangers
 from heedful.pipeline.recipe import Recipe
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
@@ -97,7 +96,8 @@ def test_each_reward_model_learns_from_whom_it_is_told_to(whole: Path) -> None:
 def test_direct_scores_are_the_judge_s_expected_marks(whole: Path) -> None:
     """What the log says of a sampled episode is what the judge says of it when it is asked alone."""
     recipe = Recipe.model_validate(read(whole / "recipe.json"))
-    score = marks(recipe.ai_labelers["same"], whole / "judges" / "same" / "taught" / "epoch-01")
+    same = recipe.ai_labelers["same"]
+    score = marks(same, template_of(same), whole / "judges" / "same" / "taught" / "epoch-01")
     prompts = read_snapshot(whole / "data" / "ppo").prompt_by_id()
     for row in read_jsonl(whole / "round-1" / "direct" / "samples.jsonl"):
         sampled: Any = type("Sampled", (), {"text": [row["text"]]})
@@ -173,5 +173,37 @@ def test_a_template_without_marks_is_no_reward(tmp_path: Path) -> None:
     found = yaml.safe_load((FOLDER / "world.yaml").read_text(encoding="utf-8"))
     del found["score"]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(found), encoding="utf-8")
-    with pytest.raises(InputError, match=r"mine\.yaml: no score block, and marks are the reward"):
-        marks(AILabelerConfig(judge="a", template=str(tmp_path / "mine.yaml")), tmp_path)
+    without = f"ai_labelers.same.template={tmp_path / 'mine.yaml'}"
+    line = refuse("run", TINY, "--dir", tmp_path / "run", *overrides((*SETTINGS, without)))
+    assert "no score block, which marks by same are asked with" in line
+
+
+def test_a_template_that_was_edited_is_another(whole: Path, tmp_path: Path) -> None:
+    """Steps are known by what a template says, not by its file's name."""
+    recipe = Recipe.model_validate(read(whole / "recipe.json"))
+    named = recipe.ai_labelers["own"].model_copy(update={"template": str(tmp_path / "mine.yaml")})
+    text = (FOLDER / "world.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    before = template_of(named)
+    (tmp_path / "mine.yaml").write_text(text.replace("which ?", "which one ?"), encoding="utf-8")
+    assert before.model_dump_json() != template_of(named).model_dump_json()
+    parents = read(whole / "round-1" / "rankings" / "manifest.json")["parents"]
+    assert parents["own template"] == before.model_dump_json()
+
+
+def test_ai_labels_from_beside_the_run_are_learned_from_where_they_are_named(whole: Path) -> None:
+    """What `heedful judge label` put into the store counts for whoever names it, and for nobody else."""
+    recipe, snapshot = (
+        Recipe.model_validate(read(whole / "recipe.json")),
+        read_snapshot(whole / "round-1" / "rankings" / "snapshot"),
+    )
+    plain = recipe.model_copy(update={"ai_labelers": {}, "further_reward_models": {}})
+    assert recipe.reward_model is not None
+    for weights, heard in (({}, set()), ({"own": 0.5}, {"own"}), ({"ai": 1.0}, {"own", "same"})):
+        reward = recipe.reward_model.model_copy(update={"labeler_weights": weights})
+        kept = without_strangers(plain.model_copy(update={"reward_model": reward}), snapshot)
+        ids = {ranking.labeler for ranking in kept.rankings}
+        assert {one.id for one in kept.labelers if one.kind == "ai"} == heard == ids & {"own", "same"}
+        left_out = sum(ranking.labeler in {"own", "same"} - heard for ranking in snapshot.rankings)
+        assert kept.dropped.get("rankings_by_unnamed_ai_labelers", 0) == left_out
+    assert without_strangers(recipe, snapshot).rankings == snapshot.rankings

@@ -176,3 +176,20 @@ def test_the_papers_preset() -> None:
     config = DPOConfig()
     assert (config.dpo_beta, config.batch_size, config.lr, config.warmup_steps) == (0.1, 64, 1e-6, 150)
     assert dpo.DPOConfig is DPOConfig
+
+
+@pytest.mark.parametrize("how", [{}, {"soft": True}])
+def test_a_comparison_pulls_by_its_weight(how: dict[str, Any]) -> None:
+    config, policy, rankings = changed(**how), make_policy(), items(5)
+    reference = of_reference(make_policy(5), rankings, PAD, config)
+    weight = [(1.0, 0.5, 3.0)[n % 3] for n in range(len(rankings))]
+    heavy = [
+        item._replace(weight=tuple((w,) * len(item.rank) for _ in item.rank))
+        for item, w in zip(rankings, weight, strict=True)
+    ]
+    told = backward(policy, heavy, reference, PAD, config)
+    mine = gradients(policy)
+    losses = torch.stack([w * plain_loss(policy, item, config) for item, w in zip(rankings, weight, strict=True)])
+    losses.mean().backward()
+    assert_same(mine, gradients(policy))
+    assert told["loss"] == pytest.approx(float(losses.mean().detach()), rel=1e-4)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from heedful.config import InputError, parse, read_recipe
-from heedful.feedback.objectives import OBJECTIVES, Learned
+from heedful.feedback.objectives import OBJECTIVES, Learned, weight_of
 from heedful.models.checkpoint import load_reward_model, save_policy
 from heedful.models.heads import RewardModel
 from heedful.pipeline.recipe import build
@@ -224,6 +224,27 @@ def test_a_weight_is_the_pull_of_a_comparison() -> None:
     items = learned(half, with_ai()).train
     found = {item.id: validate(model, [item], PAD, objective(half), half)[0] for item in items}
     assert found == pytest.approx({id: loss * (0.5 if id == "p0-ai" else 1) for id, loss in losses.items()}, abs=1e-6)
+
+
+def test_weights_go_by_name_before_kind_before_others() -> None:
+    who = [Labeler(id="ada"), Labeler(id="bob"), Labeler(id="critic", kind="ai"), Labeler(id="other", kind="ai")]
+    assert weight_of(who, {}) == {"ada": 1, "bob": 1, "critic": 1, "other": 1}
+    asked = {"critic": 0.5, "ai": 2.0, "others": 0.0, "bob": 3.0}
+    assert weight_of(who, asked) == {"ada": 0, "bob": 3, "critic": 0.5, "other": 2}
+    with pytest.raises(InputError, match=r"labeler_weights\.critc: no labeler .* did you mean critic"):
+        weight_of(who, {"critc": 1.0})
+
+
+def test_votes_as_soft_labels_are_each_labeler_s_hard_ones() -> None:
+    """Cross-entropy is linear in the label: the gain of soft labels is not one of several people over one."""
+    model = make_reward_model()
+    soft, hard = config(objective="soft"), config()
+
+    def total(asked: RewardModelConfig) -> float:
+        items = [item for item in learned(asked).train if item.id.startswith("p0")]
+        return sum(validate(model, [item], PAD, objective(asked), asked)[0] for item in items)
+
+    assert total(soft) == pytest.approx(total(hard), abs=1e-6)
 
 
 def test_a_kind_of_weight_0_is_left_out_and_counted() -> None:

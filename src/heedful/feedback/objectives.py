@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from types import MappingProxyType
-from typing import NamedTuple, get_args
+from typing import Annotated, NamedTuple, get_args
 
 import torch
+from pydantic import Field
 
 from heedful.batch import RankedRows
 from heedful.config import InputError, nearest
@@ -35,6 +36,7 @@ from heedful.types import Labeler, LabelerKind, Prompt, Ranking, Response, Split
 
 Objective = Callable[[torch.Tensor, RankedRows, float], torch.Tensor]  # score, its batch, margin → (B,)
 Judged = list[tuple[Prompt, list[Response], Ranking]]
+Weight = Annotated[float, Field(ge=0)]  # of what a labeler says; 0 leaves it out
 Weights = Mapping[str, float]  # by a labeler's id, a kind, or "others"
 
 

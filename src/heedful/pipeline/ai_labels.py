@@ -245,9 +245,10 @@ def figures(snapshot: Snapshot, labeler: str) -> dict[str, Estimate]:
     """What there is to say of the AI labeler's rankings, with 95 % intervals clustered by prompt.
 
     `alignment`: how often its soft label is on the side of a person's untied comparison; `alignment_one_order`, that of
-    one order alone; `calibration_error` of the soft label's certainty. `same_position`: pairs of which both orders
-    prefer the same place, `first_of_same`, of those the first. `order_gap`: how far the two orders' probabilities lie
-    apart. `prefers_longer`: probability that the longer response is better, and by `people` how often it was.
+    one order alone; `alignment_same_position`, that of pairs of which both orders prefer one place and the mean alone
+    decides; `calibration_error` of the soft label's certainty. `same_position`: pairs of which both orders prefer the
+    same place, `first_of_same`, of those the first. `order_gap`: how far the two orders' probabilities lie apart.
+    `prefers_longer`: probability that the longer response is better, and by `people` how often it was.
     """
     kind = {one.id: one.kind for one in snapshot.labelers}
     own = [ranking for ranking in snapshot.rankings if ranking.labeler == labeler]
@@ -261,6 +262,9 @@ def figures(snapshot: Snapshot, labeler: str) -> dict[str, Estimate]:
     return {
         "alignment": clustered_proportion([one.right for one in beside], prompts),
         "alignment_one_order": clustered_proportion([one.in_one_order for one in beside], prompts),
+        "alignment_same_position": clustered_proportion(
+            [one.right for one in beside if one.same_place], [one.prompt_id for one in beside if one.same_place]
+        ),
         "calibration_error": _calibration([one.right for one in beside], [one.certainty for one in beside], prompts),
         "same_position": clustered_proportion([float(place > 0) for _, place in places], [id for id, _ in places]),
         "first_of_same": clustered_proportion([float(place == 1) for _, place in same], [id for id, _ in same]),

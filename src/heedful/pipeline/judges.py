@@ -17,7 +17,7 @@ import torch
 from heedful.config import Config, InputError
 from heedful.engine.sample import Sampled
 from heedful.feedback.ai.labeler import AILabeler
-from heedful.feedback.ai.template import marks_of, read_template, write, write_score
+from heedful.feedback.ai.template import Template, marks_of, read_template, write, write_score
 from heedful.pipeline.ai_labels import Choice, LabelConfig, judge_items, local_ask, open_job
 from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, own_shapes
 from heedful.pipeline.jobs import Job
@@ -39,14 +39,13 @@ PAGE = PromptFormat(template="{prompt}")  # a page ends where the answer stands
 class PagesConfig(Config):
     """What a judge is taught on."""
 
-    template: str
     prompts: int
     answers: int
 
 
-def make_pages(config: PagesConfig, run: Run) -> None:
+def make_pages(config: PagesConfig, run: Run, template: Template) -> None:
     """The world's comparisons and marks as prompts with their answers: a snapshot that `stages.sft` trains on."""
-    template, world = read_template(config.template), World(run.seed)
+    world = World(run.seed)
     sizes: dict[Split, int] = {"train": config.prompts, "valid": max(1, round(VALID_SHARE * config.prompts))}
     pages = []
     for split, number in sizes.items():
@@ -83,7 +82,9 @@ def teaching(loop: "Loop") -> list[Job]:
     """A fine-tune for each judge; the pages it is taught on are made now."""
     recipe = loop.recipe
     pages = [
-        loop.job(f"judges/{name}/pages", "pages", make_pages, pages_of(config), {})
+        loop.job(
+            f"judges/{name}/pages", "pages", make_pages, pages_of(config), {"template": read_template(config.template)}
+        )
         for name, config in recipe.judges.items()
     ]
     loop.workers.run(pages)
@@ -98,7 +99,7 @@ def teaching(loop: "Loop") -> list[Job]:
 
 
 def pages_of(config: JudgeConfig) -> PagesConfig:
-    return PagesConfig(template=config.template, prompts=config.prompts, answers=config.answers)
+    return PagesConfig(prompts=config.prompts, answers=config.answers)
 
 
 def model_of(loop: "Loop", labeler: AILabelerConfig) -> Path | str:
@@ -107,6 +108,11 @@ def model_of(loop: "Loop", labeler: AILabelerConfig) -> Path | str:
         return str(labeler.model)
     taught = loop.folder / "judges" / labeler.judge / "taught"
     return sft.epoch_folder(taught, loop.recipe.judges[labeler.judge].epochs)
+
+
+def template_of(labeler: AILabelerConfig) -> Template:
+    """What it is asked with, as it stands in the file now: steps are known by that, not by the file's name."""
+    return read_template(labeler.template, labeler.shots, labeler.think)
 
 
 def label(loop: "Loop", round: int) -> None:
@@ -133,21 +139,21 @@ def _with_marks(
     run: Run,
     *,
     labeler: AILabelerConfig,
+    labeler_template: Template,
     labeler_model: Path | str,
     **inputs: Any,
 ) -> None:
-    main(config, run, score=marks(labeler, labeler_model), **inputs)
+    main(config, run, score=marks(labeler, labeler_template, labeler_model), **inputs)
 
 
-def marks(labeler: AILabelerConfig, model: Path | str) -> Callable[[list[Prompt], Sampled], torch.Tensor]:
+def marks(
+    labeler: AILabelerConfig, template: Template, model: Path | str
+) -> Callable[[list[Prompt], Sampled], torch.Tensor]:
     """N prompts with their responses → (N,) expected marks in −1 … 1.
 
     Raises:
-        InputError: a template without a form for marks; when called, a response that got none.
+        InputError: when called, a response that got none.
     """
-    template = read_template(labeler.template, labeler.shots)
-    if not marks_of(template):
-        raise InputError(f"{labeler.template}: no score block, and marks are the reward; write one")
     asked = AILabeler(local_ask(str(model), labeler.style), template, Labeler(id="marks", kind="ai"))
 
     def score(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:

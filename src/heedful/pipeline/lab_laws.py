@@ -35,13 +35,13 @@ def read_lab(folder: Path) -> Json | None:
     for proxy in rows[0]["scores"]:
         scores = np.array([row["scores"][proxy] for row in rows])
         found = best_of_n_curve(scores, gold)
-        curves += [{"proxy": proxy, "form": "best_of_n"} | point for point in found]
         laws.append({"proxy": proxy} | law_row("best_of_n", found) | intervals(scores, gold))
+        curves += with_law(laws[-1], found)
     start = float(gold.mean())
     for place in sorted((folder / "ppo").glob("*/done.json")):
         found = rl_curve(place.parent, start)
-        curves += [{"proxy": place.parent.name, "form": "rl"} | point for point in found]
         laws.append({"proxy": place.parent.name} | law_row("rl", found))
+        curves += with_law(laws[-1], found)
     return {"curves": curves, "laws": laws}
 
 
@@ -114,6 +114,10 @@ def intervals(scores: Numbers, gold: Numbers) -> Json:
     return {f"{name}_{end}": getattr(one, end) for name, one in found.items() for end in ("low", "high")}
 
 
-def law_of(row: Mapping[str, Any]) -> Law | None:
-    """The fitted law of a row of `laws`."""
-    return None if row["alpha"] is None else Law(row["form"], row["alpha"], row["beta"])
+def with_law(row: Mapping[str, Any], points: Sequence[Json]) -> list[Json]:
+    """The curve's rows: each point beside what the fitted law says there."""
+    about = {"proxy": row["proxy"], "form": row["form"]}
+    if row["alpha"] is None:
+        return [about | point | {"law": None} for point in points]
+    law = Law(row["form"], row["alpha"], row["beta"])
+    return [about | point | {"law": float(law.at(max(point["kl"], 0.0) ** 0.5))} for point in points]

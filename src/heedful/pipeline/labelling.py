@@ -153,16 +153,30 @@ def rank(
         wanted = ranking_work(round, config.train, config.heldout, config.overlap)
         wait_for(store, [*wanted, *marking_work(round, config.ratings, config.references)], responses)
     ask_ai()
-    snapshot = export_snapshot(store, pools=["reward_model"], heldout="validation")
+    snapshot = without_strangers(recipe, export_snapshot(store, pools=["reward_model"], heldout="validation"))
     learners = [recipe.reward_model, RewardModelConfig() if recipe.dpo else None]  # DPO learns from orders as well
     for learner in filter(None, learners) if not train else ():
         check_judged(learner, snapshot, store, run.folder)
+    run.count("rankings_by_unnamed_ai_labelers", snapshot.dropped.get("rankings_by_unnamed_ai_labelers", 0))
     write_snapshot(run.folder / "snapshot", snapshot)
     for prompt, group in grouped:
         for response in group if prompt.split == "test" else []:
             utility = source.utility(prompt, response.text)
             run.sample(prompt_id=prompt.id, response_id=response.id, utility=utility)
     run.finish(num_rankings=len(snapshot.rankings), num_responses=len(snapshot.responses))
+
+
+def without_strangers(recipe: Recipe, snapshot: Snapshot) -> Snapshot:
+    """The snapshot without rankings by AI labelers that the recipe names nowhere: `heedful judge label` put them into
+    the store beside the run, and whoever wants to learn from them says so in labeler_weights. They are counted."""
+    named = {name for name, labeler in recipe.ai_labelers.items() if labeler.rankings}
+    learners = [recipe.reward_model, *recipe.further_reward_models.values(), *recipe.dpo.values()]
+    named |= {name for learner in learners if learner is not None for name in learner.labeler_weights}
+    strangers = {one.id for one in snapshot.labelers if one.kind == "ai" and not named & {one.id, "ai"}}
+    rankings = tuple(ranking for ranking in snapshot.rankings if ranking.labeler not in strangers)
+    left_out = {"rankings_by_unnamed_ai_labelers": len(snapshot.rankings) - len(rankings)} if strangers else {}
+    who = tuple(one for one in snapshot.labelers if one.id not in strangers)
+    return replace(snapshot, rankings=rankings, labelers=who, dropped=dict(snapshot.dropped) | left_out)
 
 
 def check_judged(config: RewardModelConfig, snapshot: Snapshot, store: Store, where: Path) -> None:

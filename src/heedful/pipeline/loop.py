@@ -245,6 +245,7 @@ class Loop:
         for name, labeler in self.recipe.ai_labelers.items():
             if labeler.rankings:
                 found |= {name: labeler, f"{name} model": judges.model_of(self, labeler)}
+                found[f"{name} template"] = judges.template_of(labeler)
         return found
 
     def renew(self, round: int) -> None:

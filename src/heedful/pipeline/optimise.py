@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heedful.pipeline.jobs import Job
-from heedful.pipeline.judges import by_marks, model_of
+from heedful.pipeline.judges import by_marks, model_of, template_of
 from heedful.stages import best_of_n, dpo, grpo, nlpo, ppo, reinforce, rloo
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def optimising(loop: "Loop", round: int) -> list[Job]:
         inputs, body = inputs_of(loop, round, stage, reward), BODIES[stage]
         if labeler := loop.recipe.ai_labelers.get(reward):
             inputs |= {"labeler": labeler, "labeler_model": model_of(loop, labeler)}
+            inputs["labeler_template"] = template_of(labeler)
             body = by_marks(body)
         found.append(loop.job(f"round-{round}/{name}", stage, body, config, inputs))
     return found

@@ -3,9 +3,6 @@
 from math import sqrt
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from heedful.evaluate.overoptimization import Law
 from heedful.report.charts import MUTED, POLICIES, Series, legend, line_chart
 from heedful.report.evaluation import Panel
 from heedful.report.folder import RunFolder
@@ -42,21 +39,12 @@ def panels(run: RunFolder) -> list[Panel]:
             for name in names:
                 own = [row for row in found["curves"] if (row["form"], row["proxy"]) == (form, name)]
                 x = [sqrt(max(row["kl"], 0.0)) for row in own]
-                if key == "gold":
-                    series += fitted(found["laws"], form, name, max(x))
+                if key == "gold" and own[0]["law"] is not None:
+                    along = sorted(zip(x, (row["law"] for row in own), strict=True))
+                    series.append(Series("", [at for at, _ in along], [law for _, law in along], MUTED, "line"))
                 series.append(Series(name, x, [row[key] for row in own], colour[name], "points"))
             title = f"{how}: {what}"
             text = "Points are measured, lines the fitted laws." if key == "gold" else "What was maximised."
             chart = line_chart(series, title, "√KL, √nats per response")
             made.append(Panel(title, chart + legend([(name, colour[name]) for name in names]), text))
     return made
-
-
-def fitted(laws: list[Json], form: str, name: str, far: float) -> list[Series]:
-    """The law of the proxy as a line up to `far`."""
-    [row] = [row for row in laws if (row["form"], row["proxy"]) == (form, name)]
-    if row["alpha"] is None:
-        return []
-    x = np.linspace(0.0, far, 60)
-    law = Law("rl" if form == "rl" else "best_of_n", row["alpha"], row["beta"])
-    return [Series("", x.tolist(), law.at(x).tolist(), MUTED, "line")]

@@ -1,14 +1,22 @@
 """Which of RLAIF's shapes came out (Lee et al. 2023, arXiv 2309.00267): each a claim of the paper's, tested by the rows
-of over_seeds.json. A claim holds by the means over seeds, but where it says that two are alike: then by the interval.
+of over_seeds.json.
+
+A claim of more or less holds by the means, strictly, and says in how many seeds it does. That two are alike holds where
+the interval lies within `ALIKE` of one half, fails where it lies outside, and is open in between: a wide interval shows
+nothing.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from heedful.report.shapes import Shape, holds, rising, said
+from heedful.report.shapes import Shape, said
 
 Json = dict[str, Any]
 SIZES = ("small", "same_size", "large")
+ALIKE = 0.05  # of a win rate, around one half
+PEOPLE = "reward_model"  # the reward model of people's labels
+OF_LABELERS = {"large": "the largest labeler's", "same_size": "the same size's", "small": "the smallest labeler's"}
 
 
 class Rows:
@@ -17,22 +25,37 @@ class Rows:
     def __init__(self, rows: Sequence[Json]) -> None:
         self._found = {(row["table"], row["name"], row["measure"]): row for row in rows}
 
-    def mean(self, table: str, name: str, measure: str) -> float | None:
+    def seeds(self, table: str, name: str, measure: str) -> list[float]:
+        """The number of every seed that has it."""
         row = self._found.get((table, name, measure))
-        return row["mean"] if row else None
+        return row["seeds"] if row else []
 
-    def interval(self, table: str, name: str, measure: str) -> tuple[float | None, float | None]:
+    def interval(self, table: str, name: str, measure: str) -> tuple[float, float] | None:
         row = self._found.get((table, name, measure))
-        return (row["low"], row["high"]) if row else (None, None)
+        return None if row is None or row["low"] is None else (row["low"], row["high"])
 
-    def sizes(self, figure: str) -> list[float | None]:
-        return [self.mean("ai_labelers", size, figure) for size in SIZES]
+    def sizes(self, figure: str) -> list[list[float]]:
+        return [self.seeds("ai_labelers", size, figure) for size in SIZES]
 
-    def wins(self, policy: str, other: str = "") -> float | None:
-        return self.mean("pairwise", policy, other) if other else self.mean("policies", policy, "win_rate")
+    def wins(self, policy: str, other: str = "") -> list[float]:
+        return self.seeds("pairwise", policy, other) if other else self.seeds("policies", policy, "win_rate")
 
-    def accuracy(self, model: str) -> float | None:
-        return self.mean("reward_models", model, "accuracy_heldout")
+    def accuracy(self, model: str) -> list[float]:
+        return self.seeds("reward_models", model, "accuracy_heldout")
+
+
+def rises(figure: str, claim: str, paper: str, values: Sequence[Sequence[float]]) -> Shape:
+    """A claim that each is above the one before; every entry has a number for each seed."""
+    means = [mean(own) for own in values]
+    ours = percent(means)
+    if not values[0] or len({len(own) for own in values}) > 1:
+        return Shape(figure, claim, paper, ours, None)
+    by_seed = [climbs([own[seed] for own in values]) for seed in range(len(values[0]))]
+    return Shape(figure, claim, paper, f"{ours}, {sum(by_seed)} of {len(by_seed)} seeds", climbs(means))
+
+
+def climbs(values: Sequence[float]) -> bool:
+    return all(before < after for before, after in pairwise(values))
 
 
 def shapes(rows: Sequence[Json]) -> list[Shape]:
@@ -43,51 +66,35 @@ def shapes(rows: Sequence[Json]) -> list[Shape]:
 
 def of_labelers(r: Rows) -> list[Shape]:
     alignment, bias, alone = (r.sizes(figure) for figure in ("alignment", "same_position", "alignment_one_order"))
-    gains = [None if a is None or b is None else a - b for a, b in zip(alignment, alone, strict=True)]
-    falling = rising([None if value is None else -value for value in bias])
-    known = [(b, g) for b, g in zip(bias, gains, strict=True) if b is not None and g is not None]
-    most = max(known)[1] == max(gain for _, gain in known) if len(known) == len(SIZES) else None
+    gains = [[a - b for a, b in zip(both, one, strict=False)] for both, one in zip(alignment, alone, strict=True)]
+    in_order = [gain for _, gain in sorted(zip(bias, gains, strict=True), key=lambda pair: mean(pair[0]))]
     return [
-        Shape(
-            "alignment",
-            "a larger labeler agrees with people more often",
-            "62.7 73.8 78.0 %",
-            percent(alignment),
-            rising(alignment),
-        ),
-        Shape("position", "a larger labeler prefers a place less often", "56 21 18 %", percent(bias), falling),
-        Shape(
+        rises("alignment", "a larger labeler agrees with people more often", "62.7 73.8 78.0 %", alignment),
+        rises("position", "a smaller labeler prefers a place more often", "L 18, S 21, XS 56 %", bias[::-1]),
+        rises(
             "position",
-            "averaging both orders gains most where the bias is largest",
+            "averaging both orders gains the more, the larger the bias",
             "orders are always averaged",
-            f"gains {said(gains)}",
-            most,
+            in_order,
         ),
     ]
 
 
 def of_reward_models(r: Rows) -> list[Shape]:
-    people, machine = r.accuracy("reward_model"), r.accuracy("large_soft")
     found = [
-        Shape(
+        rises(
             "reward model",
-            "people's labels teach more about people's than a machine's do",
-            "79.3 > 74.2 %",
-            percent([people, machine]),
-            holds(lambda a, b: a > b, people, machine),
+            "people's labels teach more about people's than the largest labeler's",
+            "74.2 < 79.3 %",
+            [r.accuracy("large_soft"), r.accuracy(PEOPLE)],
         )
     ]
-    names = {"large": "the largest labeler's", "same_size": "the same size's", "small": "the smallest labeler's"}
-    for size, whose in names.items():
-        soft, hard = r.accuracy(f"{size}_soft"), r.accuracy(f"{size}_hard")
+    for size, whose in OF_LABELERS.items():
         claim = f"{whose} soft labels beat its hard ones"
-        found.append(Shape("soft labels", claim, "soft", percent([soft, hard]), holds(lambda a, b: a > b, soft, hard)))
-    soft, hard = r.accuracy("people_soft"), people
-    claim = "people's votes as soft labels beat hard ones"
-    found.append(Shape("soft labels", claim, "not asked", percent([soft, hard]), holds(lambda a, b: a > b, soft, hard)))
-    by_size = [r.accuracy(f"{size}_soft") for size in SIZES]
+        found.append(rises("soft labels", claim, "soft", [r.accuracy(f"{size}_hard"), r.accuracy(f"{size}_soft")]))
     claim = "a larger labeler's labels make a better reward model"
-    return [*found, Shape("reward model", claim, "XS 66.4, L 77.9 %", percent(by_size), rising(by_size))]
+    by_size = [r.accuracy(f"{size}_soft") for size in SIZES]
+    return [*found, rises("reward model", claim, "XS 66.4, L 77.9 % (base prompt, no exemplars)", by_size)]
 
 
 def of_policies(r: Rows) -> list[Shape]:
@@ -95,39 +102,45 @@ def of_policies(r: Rows) -> list[Shape]:
         "rlaif": ("RLAIF beats SFT", "71 %"),
         "rlhf": ("RLHF beats SFT", "73 %"),
         "same_size": ("RLAIF by a labeler of the policy's size beats SFT", "68 %"),
-        "direct": ("direct RLAIF beats SFT", "74 %"),
+        "direct": ("direct RLAIF by that labeler beats SFT", "74 %"),
     }
-    found = [
-        Shape("win rate", claim, paper, percent([r.wins(name)]), holds(lambda a: a > 0.5, r.wins(name)))
-        for name, (claim, paper) in against.items()
-    ]
-    low, high = r.interval("pairwise", "rlaif", "rlhf")
-    alike = holds(lambda a, b: a <= 0.5 <= b, low, high)
-    own = f"{percent([r.wins('rlaif', 'rlhf')])} ({percent([low, high])})"
-    direct, mixed = r.wins("direct", "same_size"), [r.wins("mixed"), r.wins("rlhf")]
-    return [
-        *found,
-        Shape("win rate", "RLAIF and RLHF are alike: the interval holds one half", "50 %", own, alike),
-        Shape(
-            "win rate",
-            "direct RLAIF beats RLAIF of the same size",
-            "60 %",
-            percent([direct]),
-            holds(lambda a: a > 0.5, direct),
-        ),
-        Shape(
-            "win rate",
-            "people's and machine's labels mixed gain nothing over people's",
-            "71, 74 %",
-            percent(mixed),
-            no_gain(*mixed),
-        ),
-    ]
+    found = [above_half(claim, paper, r.wins(name)) for name, (claim, paper) in against.items()]
+    found.append(alike(r))
+    found.append(above_half("direct RLAIF beats RLAIF, both by that labeler", "60 %", r.wins("direct", "same_size")))
+    claim = "people's and the machine's labels mixed gain nothing over people's"
+    mixed, people = r.wins("mixed"), r.wins("rlhf")
+    if mixed and people:
+        means = [mean(mixed), mean(people)]
+        return [*found, Shape("win rate", claim, "71 and 74 %", percent(means), means[0] <= means[1])]
+    return [*found, Shape("win rate", claim, "71 and 74 %", "–", None)]
 
 
-def no_gain(mixed: float | None, people: float | None) -> bool | None:
-    return None if mixed is None or people is None else mixed <= people
+def above_half(claim: str, paper: str, values: Sequence[float]) -> Shape:
+    return rises("win rate", claim, paper, [[0.5] * len(values), values])._replace(ours=won(values))
 
 
-def percent(values: Sequence[float | None]) -> str:
-    return said([None if value is None else 100 * value for value in values], 1) + " %"
+def won(values: Sequence[float]) -> str:
+    """A win rate, and the seeds in which it is above one half."""
+    above = sum(value > 0.5 for value in values)
+    return f"{percent([mean(values)])}, {above} of {len(values)} seeds" if values else "–"
+
+
+def alike(r: Rows) -> Shape:
+    claim = f"RLAIF and RLHF are alike: the interval lies within {50 - 100 * ALIKE:.0f}…{50 + 100 * ALIKE:.0f} %"
+    found, values = r.interval("pairwise", "rlaif", "rlhf"), r.wins("rlaif", "rlhf")
+    if found is None:
+        return Shape("win rate", claim, "50 %", won(values), None)
+    low, high = found
+    inside = 0.5 - ALIKE <= low and high <= 0.5 + ALIKE
+    outside = high < 0.5 - ALIKE or low > 0.5 + ALIKE
+    ours = f"{percent([mean(values)])} ({said([100 * low], 1)}…{said([100 * high], 1)})"
+    return Shape("win rate", claim, "50 %", ours, True if inside else False if outside else None)
+
+
+def mean(values: Sequence[float]) -> float:
+    """NaN of none."""
+    return sum(values) / len(values) if values else float("nan")
+
+
+def percent(values: Sequence[float]) -> str:
+    return said([None if value != value else 100 * value for value in values], 1) + " %"

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from heedful.batch import RankedRows, pad_to
 from heedful.config import Config
-from heedful.feedback.objectives import compared, ordered
+from heedful.feedback.objectives import Weight, compared, ordered
 from heedful.losses.dpo import conservative_dpo_loss, dpo_loss, ipo_loss
 from heedful.losses.masked import masked_sum
 from heedful.losses.ranking import best_of, ranking_accuracy, untied_pairs
@@ -47,6 +47,7 @@ class DPOConfig(Config):
     dpo_beta: float = Field(default=0.1, gt=0)  # the paper: 0.1; 0.5 for TL;DR
     flipped: float = Field(default=0.1, ge=0, lt=0.5)  # share of labels that `conservative` takes to be wrong
     soft: bool = False  # labels are probabilities, ties ½; else ties teach nothing
+    labeler_weights: dict[str, Weight] = Field(default_factory=dict)  # by name, kind or "others", as {ai: 0.5}; else 1
     epochs: int = Field(default=1, ge=1)  # passes over the rankings
     batch_size: int = Field(default=64, ge=1)  # rankings per step; the paper: 64 pairs
     lr: float = Field(default=1e-6, gt=0)  # the paper: 1e-6
@@ -90,6 +91,8 @@ def ranking_losses(
         probability = batch.share[row, chosen, rejected]
     given = (logprob[row, chosen], logprob[row, rejected], ref_logprob[row, chosen], ref_logprob[row, rejected])
     each = pair_losses(given, probability, config) / pairs.sum((1, 2))[row]
+    if batch.weight is not None:
+        each = each * batch.weight[row, chosen, rejected]
     return logprob.new_zeros(len(logprob)).index_add(0, row, each)
 
 
@@ -209,7 +212,9 @@ def main(config: DPOConfig, run: Run, policy_folder: Path, rankings: Path, forma
     """
     policy, tokenizer = load_policy(policy_folder)
     encoder, pad = Encoder(tokenizer, format, context_length(policy.decoder)), pad_id(tokenizer)
-    learned = compared(encoder, read_snapshot(rankings), rankings, config.soft, per_pair=False)
+    learned = compared(
+        encoder, read_snapshot(rankings), rankings, config.soft, per_pair=False, weights=config.labeler_weights
+    )
     ref_logprob = of_reference(policy, [*learned.train, *learned.valid], pad, config)
     if config.lora_rank:
         attach_lora(policy.decoder, config.lora_rank, config.lora_alpha, seed=run.seed)

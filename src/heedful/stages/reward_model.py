@@ -16,7 +16,7 @@ Command: heedful reward RECIPE --dir DIR
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from heedful.batch import RankedRows
 from heedful.config import Config
 from heedful.engine.sample import score_rows
-from heedful.feedback.objectives import OBJECTIVES, Learned, compared, marked, ordered
+from heedful.feedback.objectives import OBJECTIVES, Learned, Weight, compared, marked, ordered
 from heedful.losses.ranking import ranking_accuracy
 from heedful.models.checkpoint import load_policy, save_reward_model
 from heedful.models.heads import RewardModel
@@ -41,7 +41,6 @@ from heedful.text.parts import by_length
 from heedful.text.tokenizer import pad_id
 
 Loss = Callable[[torch.Tensor, RankedRows], torch.Tensor]  # score (B, Kmax) and its batch → (B,)
-Weight = Annotated[float, Field(ge=0)]  # of what a labeler of the kind says; 0 leaves it out
 
 
 class RewardModelConfig(Config):

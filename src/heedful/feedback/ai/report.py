@@ -37,6 +37,7 @@ class Compared(NamedTuple):
     right: float  # 1 where the surer side is the person's, ½ where neither is surer
     in_one_order: float  # the mean of the same over the two orders, each alone
     certainty: float  # probability of the surer side, ½ … 1
+    same_place: bool  # whether both orders prefer one place: then it is their mean alone that decides
 
 
 def judged_pairs(rankings: Iterable[Ranking]) -> list[Judged]:
@@ -78,7 +79,8 @@ def _compared(pair: Judged, better: bool) -> Compared:
         return 0.5 if share == 0.5 else float((share > 0.5) == better)
 
     alone = (right(pair.first) + right(pair.second)) / 2
-    return Compared(pair.prompt_id, right(pair.share), alone, max(pair.share, 1 - pair.share))
+    sure, place = max(pair.share, 1 - pair.share), same_position(pair)
+    return Compared(pair.prompt_id, right(pair.share), alone, sure, place is not None and place > 0)
 
 
 def calibration_error(right: Sequence[float], certainty: Sequence[float]) -> float:
