@@ -141,6 +141,8 @@ def test_coefficients_are_those_of_variants_that_differ_in_nothing_else(drawn: P
     found = {f: {(r["policy"], r["coefficient"]) for r in rows(figures, f)} for f in ("33", "34")}
     assert found["33"] == {("ppo", 0.0), ("ppo_ptx", 1.0), ("ptx_more", 2.0)}
     assert found["34"] == {("kl_none", 0.0), ("ppo", 0.02)}
+    # The other size has the ends of figure 33's line alone: its numbers are another line's.
+    assert {row["size"] for f in ("33", "34") for row in rows(figures, f)} == {"small"}
     results = read(drawn / "cells" / SMALL / "results.json")["policies"]
     [score] = rows(figures, "33", policy="ptx_more", measure="score")
     assert score["mean"] == pytest.approx(results["ptx_more"]["score"] - results["ppo_init"]["score"])

@@ -473,3 +473,21 @@ def test_a_recipe_without_a_reward_model_ends_with_results(tmp_path: Path) -> No
     assert results["policies"]["sft"]["score"] is None and results["policies"]["sft"]["reason"]["score"]
     assert results["reward_model"]["accuracy"]["train_labelers"]["mean"] is None
     assert all(dict(nulls(json.loads(json.dumps(results)))).values())
+
+
+def test_a_run_begun_before_a_setting_was_there_goes_on(tiny_copy: Path) -> None:
+    """What came after stands at its default; what was changed is still refused."""
+    path = tiny_copy / "recipe.json"
+    old = json.loads(path.read_text(encoding="utf-8"))
+    for block in (old, *old["ppo"].values()):
+        for newer in ("lab", "judges", "reward"):
+            block.pop(newer, None)
+    path.write_text(json.dumps(old), encoding="utf-8")
+    recipe = build(read_recipe(str(TINY)))
+    with at_work(recipe, tiny_copy) as loop:
+        assert loop.recipe == recipe
+    with (
+        pytest.raises(InputError, match="holds a run with new_prompts"),
+        at_work(recipe.model_copy(update={"new_prompts": 3}), tiny_copy),
+    ):
+        pass

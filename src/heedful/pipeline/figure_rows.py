@@ -265,12 +265,18 @@ def language_loss(cell: Measured, policy: str) -> Found:
 
 
 def along(figure: str, measured: Sequence[Measured], sizes: Sequence[str]) -> Iterable[Json]:
-    """Score, KL, language loss and classic tasks of the PPO variants that differ from one in a coefficient alone."""
+    """Score, KL, language loss and classic tasks of the PPO variants that differ from one in a coefficient alone.
+
+    Of the size that tries most coefficients, the first of those: where one size alone sweeps, the others have the
+    sweep's ends at most, and lines of several sizes are no line.
+    """
     key, base = COEFFICIENTS[figure]
-    for size in sizes:
-        cells = [cell for cell in measured if cell.size == size and base in cell.settings]
-        names = on_the_line(cells[0].settings, key, base) if cells else []
-        for name in names if len(names) > 1 else ():
+    by_size = {size: [cell for cell in measured if cell.size == size and base in cell.settings] for size in sizes}
+    lines = {size: on_the_line(cells[0].settings, key, base) for size, cells in by_size.items() if cells}
+    most = max(map(len, lines.values()), default=0)
+    for size in [size for size, names in lines.items() if len(names) == most > 1][:1]:
+        cells = by_size[size]
+        for name in lines[size]:
             place = {"figure": figure, "size": size, "policy": name, "coefficient": cells[0].settings[name][key]}
             kept = [cell for cell in cells if name in cell.policies]
             yield over_seeds([gain(cell, name) for cell in kept], measure="score", **place)

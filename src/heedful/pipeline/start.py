@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from heedful.config import InputError, read_recipe
 from heedful.models.load import load_tokenizer
 from heedful.pipeline.jobs import Workers
@@ -96,10 +98,18 @@ def keep_recipe(recipe: Recipe, folder: Path) -> None:
     path = folder / "recipe.json"
     now = recipe.model_dump(mode="json")
     if path.exists():
-        for key, there, here in differences(json.loads(path.read_text(encoding="utf-8")), now):
+        for key, there, here in differences(as_now(json.loads(path.read_text(encoding="utf-8"))), now):
             raise InputError(f"{folder} holds a run with {key} = {there!r}, now {here!r}; use another --dir")
     else:
         write_atomic(path, json.dumps(now, indent=2) + "\n")
+
+
+def as_now(old: Any) -> Any:
+    """A kept recipe with the settings that came after it at their defaults; what is no recipe any more as it is."""
+    try:
+        return Recipe.model_validate(old).model_dump(mode="json")
+    except ValidationError:
+        return old
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
