@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NAMES = {
     "alignment": "agrees with people, both orders averaged",
     "alignment_one_order": "agrees with people, one order alone",
+    "alignment_same_position": "agrees with people where both orders prefer one place",
     "calibration_error": "calibration error of its certainty",
     "same_position": "same place preferred in both orders",
     "first_of_same": "of those, the first place",
