@@ -79,10 +79,9 @@ gain is in the layers themselves, which run alike on both sides but for the last
 are predicted, which makes an update 1.06 times as fast in one thread's processor time. Nothing else was tried.""",
     "judge": """
 In passes of 512 to 1,536 tokens heedful answers 95 to 100 prompts a second, in longer ones 86, measured in turns; so a
-pass has 1,024 now. The row was measured twice on this day, 3.90 times with longer passes and as above with these: the
-machine varies more than the change brings. In processor time of one thread, side by side over 40 prompts: 1.09 times as
-fast since the last layer is computed where it is read, 1.14 times since attention to the shared prefix and to each row
-is computed apart instead of copying the prefix's keys and values before every row's, 1.32 times with both.""",
+pass has 1,024 now. The row stood at 3.3 and 3.9 times, on another machine, before two changes: in processor time of one
+thread, side by side over 40 prompts, computing the last layer where it is read alone makes it 1.09 times as fast,
+attending to the shared prefix apart, whose keys and values were copied before every row's, 1.14 times, both 1.32.""",
     "memory_rollout_k9": """
 heedful keeps as many rows side by side as their storage allows (`engine.sample.rows_that_fit`), each with the keys and
 values of its prompt.""",

@@ -61,8 +61,9 @@ class Judge:
         first: Callable[[str], float] = chance,
         most_listed: int = 100,
         words: Sequence[str] = ("The", " better", " one", " is"),
+        failing_probe: Callable[[int], Response | None] | None = None,  # of the number of the probe's question
     ) -> None:
-        self.words = words
+        self.words, self.failing_probe = words, failing_probe
         self.can, self.bad, self.first, self.most_listed = set(can), bad, first, most_listed
         self.asked: list[Json] = []  # bodies of questions, without the probe's
         self.probed = 0
@@ -92,7 +93,8 @@ class Judge:
         self.headers.append(request.headers.get("authorization", ""))
         if prompt_of(body).startswith(TRIED):
             self.probed += 1
-            return self.good(body)
+            failed = self.failing_probe(self.probed - 1) if self.failing_probe else None
+            return failed or self.good(body)
         self.asked.append(body)
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)

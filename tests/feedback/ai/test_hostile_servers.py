@@ -143,6 +143,11 @@ READ: dict[str, tuple[Callable[[], Response], str]] = {
     "a policy": (lambda: error(400, "triggering the content management policy"), "refusal"),
     "too long": (lambda: error(400, "x", code="context_length_exceeded"), "long"),
     "too long in words": (lambda: error(400, "This model's maximum context length is 512 tokens"), "long"),
+    "our own limit": (lambda: error(400, "max_tokens is too large: 4096. It supports at most 2048 tokens"), "api"),
+    "too long for the limit": (
+        lambda: error(400, "max_tokens is too large: 9. The maximum context length is 512 tokens"),
+        "long",
+    ),
     "too large": (lambda: error(413, "x"), "long"),
     "another mistake": (lambda: error(422, "x"), "api"),
     "a way elsewhere": (lambda: Response(b"", 307, headers={"Location": "http://127.0.0.1:9/v1"}), "api"),

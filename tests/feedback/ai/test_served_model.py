@@ -10,7 +10,7 @@ from heedful.config import InputError
 from heedful.feedback.ai.calls import Limits, address_of
 from heedful.feedback.ai.labeler import Outcome, share_of_first
 from heedful.feedback.ai.ledger import Ledger, Spent
-from heedful.feedback.ai.server import ServedModel, read_key
+from heedful.feedback.ai.server import ServedModel, in_the_open, read_key
 from judge_servers import NAME, Json, Judge, chance, running, spread
 
 PROMPTS = [f"Q{n}: which is better, {n} or 2?\nPreferred Response=" for n in range(12)]
@@ -222,6 +222,15 @@ def test_addresses() -> None:
         assert "secret" not in str(refused.value)
 
 
+def test_a_key_leaves_the_machine_encrypted_or_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    inside = ("http://127.0.0.1:1/v1", "http://localhost/v1", "http://[::1]:1/v1", "https://host/v1")
+    assert in_the_open("http://host/v1", "k") and not in_the_open("http://host/v1", "")
+    assert not any(in_the_open(address, "k") for address in inside)
+    with Ledger() as ledger, pytest.raises(InputError):
+        ServedModel("http://no-such-host.invalid/v1", ledger, key="k", limits=QUICK)
+    assert "http://no-such-host.invalid/v1: the key goes there unencrypted" in caplog.text
+
+
 def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEEDFUL_JUDGE_KEY", raising=False)
     assert read_key() == ""
@@ -231,8 +240,9 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: p
     assert [read_key(), read_key("MINE"), read_key(str(tmp_path / "key"))] == ["one", "two", "three"]
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "words").write_text("no key")
-    with pytest.raises(InputError, match="neither a variable"):
-        read_key(str(tmp_path / "none"))
+    with pytest.raises(InputError, match="neither a variable") as refused:
+        read_key("sk-4711")
+    assert "sk-4711" not in str(refused.value)
     for name in ("empty", "words"):
-        with pytest.raises(InputError, match="it holds no key"):
+        with pytest.raises(InputError, match="holds no key, which is one word of ASCII"):
             read_key(str(tmp_path / name))

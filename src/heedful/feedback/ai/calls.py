@@ -29,12 +29,11 @@ MAY_PASS = (408, 409, 425, 429)  # and all from 500 on
 ENDS_ALL = (401, 402, 403, 404, 405)
 NO_MONEY = ("insufficient_quota", "billing")
 FILTERED = re.compile(r"content_?(filter|policy)|content management policy|safety (system|filter)", re.I)
-TOO_LONG = re.compile(
-    r"context_length_exceeded|maximum context|context (length|window|size)|(too|very) (long|large|many tokens)"
-    r"|max_model_len|exceeds? .{0,60}(context|tokens|length)",
-    re.I,
-)
+CONTEXT = re.compile(r"context_length_exceeded|maximum context|context (length|window|size)|max_model_len", re.I)
+TOO_LONG = re.compile(r"(too|very) (long|large|many tokens)|exceeds? .{0,60}(context|tokens|length)", re.I)
+LIMIT = re.compile(r"max_(completion_|new_)?tokens", re.I)  # what is too large is then our own field
 GONE = 8  # failures in a row at least, where fewer calls are in flight
+LARGEST = 64 * 2**20  # bytes of a reply; one of 4,096 tokens with twenty beside each has about 6 million
 SHOWN = 300  # characters of what a server says of a failure
 
 Json = dict[str, Any]
@@ -76,10 +75,11 @@ class Reply(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why there is no reply: "long", "refusal" or "api"."""
+    """Why there is no reply: "long", "refusal" or "api"; `status` where the server said no to what was asked."""
 
     kind: Kind
     message: str
+    status: int = 0
 
 
 @dataclass
@@ -92,7 +92,9 @@ class Caller:
     limits: Limits = Limits()
     counts: Counter[str] = field(default_factory=Counter)  # requests made, kept replies, failed tries by reason
     spent: Spent = field(default_factory=Spent)
+    largest: int = LARGEST  # bytes of a reply that are read
     in_a_row: int = 0  # calls that failed since the last one that did not
+    long: int | None = 0  # calls that were too long, while none was answered
     over: str | None = None  # why no more calls are made; it stays so
 
     def ask(self, calls: Sequence[Call]) -> list[Reply | Failure]:
@@ -116,15 +118,24 @@ class Caller:
         return " ".join(said.split())[:SHOWN]
 
     def tokenize(self, model: str, texts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each text where the server tells them (vLLM's /tokenize); none where it does not."""
+        """The token ids of each text where the server tells them (vLLM's /tokenize); none where it does not.
+
+        Raises:
+            InputError: it is busy, or nothing came: whether it tells them is not known.
+        """
         address = f"{self.address.removesuffix('/v1')}/tokenize"
         found: list[list[int]] = []
         try:
             with self.plain() as client:
                 for text in texts:
                     body = {"model": model, "prompt": text, "add_special_tokens": False}
-                    told = client.post(address, json=body).raise_for_status().json()["tokens"]
+                    answer = client.post(address, json=body)
+                    if answer.status_code in (*MAY_PASS, 502, 503, 504):
+                        raise InputError(f"{address}: {answer.status_code}; run the same command again later")
+                    told = answer.raise_for_status().json()["tokens"]
                     found.append([id for id in told if type(id) is int])
+        except httpx.RequestError as error:
+            raise InputError(f"{address}: {self.hidden(repr(error))}; run the same command again later") from None
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return [[] for _ in texts]
         return found
@@ -185,6 +196,7 @@ class _Asking:
         kept = self.caller.ledger.reply(key)
         if kept is not None:
             self.caller.counts["kept"] += 1
+            self.caller.long = None
             return read_reply(kept)
         if self.caller.over is not None:
             return Failure("api", f"not asked: {self.caller.over}")
@@ -193,8 +205,14 @@ class _Asking:
             self.caller.in_a_row += 1
             if self.caller.in_a_row >= max(self.limits.in_flight, GONE) and self.caller.over is None:
                 self.caller.over = f"the last {self.caller.in_a_row} calls all failed ({found.message})"
-        else:
-            self.caller.in_a_row = 0
+            return found
+        self.caller.in_a_row = 0
+        if isinstance(found, Reply):
+            self.caller.long = None
+        elif found.kind == "long" and self.caller.long is not None:
+            self.caller.long += 1
+            if self.caller.long >= 2 * max(self.limits.in_flight, GONE) and self.caller.over is None:
+                self.caller.over = f"all of {self.caller.long} calls were too long ({found.message})"
         return found
 
     async def until_answered(self, client: httpx.AsyncClient, key: str, call: Call) -> Reply | Failure:
@@ -228,18 +246,24 @@ class _Asking:
         self.caller.counts["asked"] += 1
         began = time.monotonic()
         try:
-            async with asyncio.timeout(self.limits.answer):
-                answer = await client.post(
+            async with (
+                asyncio.timeout(self.limits.answer),
+                client.stream(
+                    "POST",
                     f"{self.caller.address}/{call.route}",
                     content=json.dumps(call.body).encode(),
                     headers={"Content-Type": "application/json"},
-                )
+                ) as answer,
+            ):
+                raw = await read_whole(answer, self.caller.largest)
         except (httpx.TimeoutException, TimeoutError) as error:
             away = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
             raise _Again("timeout", "no connection in time" if away else "no reply in time") from None
         except httpx.RequestError as error:
             raise _Again("connection", self.caller.hidden(f"no reply: {error!r}")) from None
-        text = answer.text
+        if raw is None:
+            return Failure("api", f"a reply of more than {self.caller.largest:,} bytes")
+        text = raw.decode(errors="replace")
         if answer.status_code != 200:
             return self.refused(answer, text)
         try:
@@ -263,14 +287,25 @@ class _Asking:
         words = f"{said.code} {said.message[:SHOWN]}"
         if status in (400, 403, 422) and FILTERED.search(words):
             return Failure("refusal", message)
-        if status in (400, 413, 422) and (status == 413 or TOO_LONG.search(words)):
+        too_long = CONTEXT.search(words) or (TOO_LONG.search(words) and not LIMIT.search(words))
+        if status in (400, 413, 422) and (status == 413 or too_long):
             return Failure("long", message)
         if status in ENDS_ALL or (status == 429 and any(word in words for word in NO_MONEY)):
             self.caller.over = message
-            return Failure("api", message)
-        if status in MAY_PASS or status >= 500:
+            return Failure("api", message, status)
+        if status in MAY_PASS or (status >= 500 and status != 501):
             raise _Again(str(status), message, retry_after(answer.headers.get("Retry-After", "")))
-        return Failure("api", message)
+        return Failure("api", message, status)
+
+
+async def read_whole(answer: httpx.Response, most: int) -> bytes | None:
+    """The body, decompressed; None where it is larger, and then the rest is not read."""
+    parts, size = [], 0
+    async for part in answer.aiter_bytes():
+        parts.append(part)
+        if (size := size + len(part)) > most:
+            return None
+    return b"".join(parts)
 
 
 def read_reply(text: str) -> Reply:
@@ -345,6 +380,6 @@ def address_of(text: str) -> str:
     if url.scheme not in ("http", "https") or not url.host:
         raise InputError(f"{text}: give the server's address, such as http://127.0.0.1:8000/v1")
     if url.userinfo or url.query:
-        raise InputError(f"{url.scheme}://{url.host}: give the key by --key-from, not in the address")
+        raise InputError(f"{url.scheme}://{url.host}: give the key by --server key_from=NAME, not in the address")
     address = str(url).rstrip("/")
     return f"{address}/v1" if url.path in ("", "/") else address

@@ -84,7 +84,7 @@ def read_prices(text: str) -> Prices:
     except ValueError:
         prompt = new = -1.0
     if not (0 <= prompt < float("inf") and 0 <= new < float("inf")):
-        raise InputError(f"--price {text}: write what a million tokens read and written cost, such as 0.15/0.60")
+        raise InputError(f"--server price={text}: write what a million tokens read and written cost, such as 0.15/0.60")
     return Prices(prompt, new)
 
 

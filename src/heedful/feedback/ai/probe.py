@@ -2,7 +2,8 @@
 
 Servers take fields that they do not heed. So nothing counts as done because it was accepted: of log-probabilities the
 list must come, of a choice that is forced the answer must be one that nobody would give freely, of several samples so
-many must come and differ.
+many must come and differ. And nothing counts as not done but by an answer without it or a plain no: where the server is
+busy or fails, nothing is found out, and the probe ends.
 """
 
 import math
@@ -20,6 +21,7 @@ ASKED = "Which is larger, 1 or 2? Answer with 1 or 2.\nAnswer:"
 STORY = "Tell a story about a red boat and a small dog."
 NEVER = ("quince", "walrus")  # answers to ASKED that are only given where nothing else may be
 FEW = 16  # tokens
+NO = (400, 404, 405, 413, 422, 501)  # statuses of a plain no to what was asked
 RIVALS = (20, 5)  # tokens listed beside one: the API's limit for chats, and for texts
 
 
@@ -107,7 +109,7 @@ class Probe:
         """What it can do, by the route that is given, or by chat where it can chat.
 
         Raises:
-            InputError: it cannot be asked at all.
+            InputError: it cannot be asked at all, or failed before all was found out.
         """
         able = self._basics([route] if route else [CHAT, COMPLETIONS])
         able = self._listing(able)
@@ -122,7 +124,21 @@ class Probe:
     def ask(self, able: Able, prompt: str, max_tokens: int, turn: int = 0, **more: Any) -> Reply | Failure:
         length = self.thinking_tokens if able.thinks else max_tokens
         body = with_prompt(able, self.model, prompt, length) | more | self.extra
-        return self.caller.ask([Call(able.route, body, prompt, turn)])[0]
+        return self.call(Call(able.route, body, prompt, turn))
+
+    def call(self, call: Call) -> Reply | Failure:
+        """The reply, or the server's no to such a call.
+
+        Raises:
+            InputError: it was no answer to what was asked.
+        """
+        [found] = self.caller.ask([call])
+        if isinstance(found, Failure) and found.kind == "api":
+            if found.status not in NO:
+                again = "; what it can do is not found out yet: run the same command again later"
+                raise InputError(f"{self.caller.address}: {found.message}{again}")
+            self.caller.over = None  # a route that is not there, or nobody there who can do that
+        return found
 
     def _basics(self, routes: list[str]) -> Able:
         """Which route answers, and which fields of length and drawing it takes."""
@@ -134,9 +150,6 @@ class Probe:
                 if isinstance(found, Reply):
                     return replace(able, thinks=_thinks(found))
                 said = found.message
-                if self.caller.over is not None and not said.startswith(("404", "405")):
-                    raise InputError(f"{self.caller.address}: {said}")
-                self.caller.over = None
                 if (next_one := _without(able, said)) == able:
                     break
                 able = next_one
@@ -166,7 +179,7 @@ class Probe:
         return one.keys() != other.keys() and len(other) <= len(ids) + 1
 
     def _echo(self, able: Able) -> bool:
-        found = self.caller.ask([echo_call(self.model, [f"{ASKED} {n}" for n in (1, 2)], self.extra)])[0]
+        found = self.call(echo_call(self.model, [f"{ASKED} {n}" for n in (1, 2)], self.extra))
         if isinstance(found, Failure):
             return False
         read = read_echo(found.choices, [(0, " 1"), (1, " 2")], 2)

@@ -12,6 +12,7 @@ and a server that fails are outcomes of their own kinds, never probabilities.
         model.choose(prompts, ["1", "2"])
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -79,7 +80,9 @@ class ServedModel:
         Raises:
             InputError: nothing answers there, the key is not taken, or the name is not known.
         """
-        self.caller = Caller(address_of(address), ledger, key, limits or Limits())
+        if in_the_open(where := address_of(address), key):
+            logging.getLogger(__name__).warning("%s: the key goes there unencrypted; use https", where)
+        self.caller = Caller(where, ledger, key, limits or Limits())
         self.votes, self.thinking_tokens = votes, thinking_tokens
         self.extra: Json = dict(extra or {})
         self.model = model or only_model(self.caller)
@@ -239,10 +242,12 @@ def only_model(caller: Caller) -> str:
         said = caller.hidden(str(error) or repr(error))
         raise InputError(f"{caller.address}: {said}; is it a model server, and is the key right?") from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{caller.address} does not say which models it has; name one by --model") from None
+        raise InputError(
+            f"{caller.address} does not say which models it has; name one by --server model=NAME"
+        ) from None
     if len(names) != 1:
         listed = ", ".join(names[:20]) or "none"
-        raise InputError(f"{caller.address} has {len(names)} models ({listed}); name one by --model")
+        raise InputError(f"{caller.address} has {len(names)} models ({listed}); name one by --server model=NAME")
     return names[0]
 
 
@@ -250,15 +255,25 @@ def read_key(source: str = "") -> str:
     """The API key from a variable of the environment or a file; none: from HEEDFUL_JUDGE_KEY where that is set.
 
     Raises:
-        InputError: there is no such variable or file, or what it holds is no key.
+        InputError: there is no such variable or file, or what it holds is no key. It does not say what was given,
+            which may be the key itself.
     """
     key = os.environ.get(source or KEY_FROM, "")
     if not key and source:
         try:
             key = Path(source).read_text(encoding="utf-8")
         except (OSError, ValueError):
-            raise InputError(f"--key-from {source}: neither a variable of the environment nor a file") from None
+            said = "what it names is neither a variable of the environment nor a file; give the name, not the key"
+            raise InputError(f"--server key_from: {said}") from None
     key = key.strip()
     if not all("!" <= character <= "~" for character in key) or (source and not key):
-        raise InputError(f"--key-from {source or KEY_FROM}: it holds no key, which is one word of ASCII")
+        place = "what it names" if source else KEY_FROM
+        raise InputError(f"--server key_from: {place} holds no key, which is one word of ASCII")
     return key
+
+
+def in_the_open(address: str, key: str) -> bool:
+    """Whether the key would leave this machine unencrypted."""
+    url = httpx.URL(address)
+    inside = url.host in ("localhost", "::1") or url.host.startswith("127.")
+    return bool(key) and url.scheme == "http" and not inside
