@@ -82,6 +82,9 @@ In passes of 512 to 1,536 tokens heedful answers 95 to 100 prompts a second, in 
 pass has 1,024 now. The row stood at 3.3 and 3.9 times, on another machine, before two changes: in processor time of one
 thread, side by side over 40 prompts, computing the last layer where it is read alone makes it 1.09 times as fast,
 attending to the shared prefix apart, whose keys and values were copied before every row's, 1.14 times, both 1.32.""",
+    "memory_rollout": """
+heedful's two engines, one on each thread, keep all 256 rows side by side, each with its keys and values; the peer's
+smallest layout that is at most a tenth slower than its fastest holds 128.""",
     "memory_rollout_k9": """
 heedful keeps as many rows side by side as their storage allows (`engine.sample.rows_that_fit`), each with the keys and
 values of its prompt.""",

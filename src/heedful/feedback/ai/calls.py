@@ -75,7 +75,7 @@ class Reply(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why there is no reply: "long", "refusal" or "api"; `status` where the server said no to what was asked."""
+    """Why there is no reply: "long", "refusal" or "api"; `status`: HTTP's, of the last answer; 0 of none."""
 
     kind: Kind
     message: str
@@ -216,7 +216,7 @@ class _Asking:
         return found
 
     async def until_answered(self, client: httpx.AsyncClient, key: str, call: Call) -> Reply | Failure:
-        said = ""
+        said, status = "", 0
         for attempt in range(self.limits.tries):
             await self.turn()
             if self.caller.over is not None:
@@ -225,7 +225,7 @@ class _Asking:
                 return await self.once(client, key, call)
             except _Again as again:
                 self.caller.counts[again.reason] += 1
-                said = str(again)
+                said, status = str(again), int(again.reason) if again.reason.isdigit() else 0
                 if again.wait > self.limits.patience:
                     self.caller.over = f"{said}; it asks to wait {again.wait:.0f} s, so run the same command again then"
                     continue
@@ -234,7 +234,7 @@ class _Asking:
             if attempt + 1 < self.limits.tries:
                 wait = min(self.limits.first_wait * 2**attempt, self.limits.longest_wait)
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-        return Failure("api", f"{self.limits.tries} tries: {said}")
+        return Failure("api", f"{self.limits.tries} tries: {said}", status)
 
     async def turn(self) -> None:
         """Wait until calls may be made; they do not all come back in the same moment."""

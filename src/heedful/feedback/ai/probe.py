@@ -7,6 +7,7 @@ busy or fails, nothing is found out, and the probe ends.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -22,6 +23,7 @@ STORY = "Tell a story about a red boat and a small dog."
 NEVER = ("quince", "walrus")  # answers to ASKED that are only given where nothing else may be
 FEW = 16  # tokens
 NO = (400, 404, 405, 413, 422, 501)  # statuses of a plain no to what was asked
+BROKEN = 500  # an error within the server
 RIVALS = (20, 5)  # tokens listed beside one: the API's limit for chats, and for texts
 
 
@@ -121,32 +123,39 @@ class Probe:
             able = self._forcing(able)
         return self._sampling(able)
 
-    def ask(self, able: Able, prompt: str, max_tokens: int, turn: int = 0, **more: Any) -> Reply | Failure:
+    def ask(
+        self, able: Able, prompt: str, max_tokens: int, turn: int = 0, *, no: Sequence[int] = NO, **more: Any
+    ) -> Reply | Failure:
         length = self.thinking_tokens if able.thinks else max_tokens
         body = with_prompt(able, self.model, prompt, length) | more | self.extra
-        return self.call(Call(able.route, body, prompt, turn))
+        return self.call(Call(able.route, body, prompt, turn), no)
 
-    def call(self, call: Call) -> Reply | Failure:
-        """The reply, or the server's no to such a call.
+    def call(self, call: Call, no: Sequence[int] = NO) -> Reply | Failure:
+        """The reply, or the server's no to such a call, which the statuses `no` are.
 
         Raises:
             InputError: it was no answer to what was asked.
         """
         [found] = self.caller.ask([call])
         if isinstance(found, Failure) and found.kind == "api":
-            if found.status not in NO:
+            if found.status not in no:
                 again = "; what it can do is not found out yet: run the same command again later"
                 raise InputError(f"{self.caller.address}: {found.message}{again}")
             self.caller.over = None  # a route that is not there, or nobody there who can do that
         return found
 
     def _basics(self, routes: list[str]) -> Able:
-        """Which route answers, and which fields of length and drawing it takes."""
+        """Which route answers, and which fields of length and drawing it takes.
+
+        A route that keeps failing within the server, as a chat with a model without a template does in some, cannot
+        either, if the next one answers; the last one has to.
+        """
         said = ""
         for route in routes:
             able = Able(route=route)
+            no = NO if route == routes[-1] else (*NO, BROKEN)
             for _ in range(4):
-                found = self.ask(able, ASKED, FEW, **how_drawn(able, 0.0, 0))
+                found = self.ask(able, ASKED, FEW, no=no, **how_drawn(able, 0.0, 0))
                 if isinstance(found, Reply):
                     return replace(able, thinks=_thinks(found))
                 said = found.message
