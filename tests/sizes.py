@@ -1,11 +1,16 @@
-"""Files stay within 400 lines, functions within 60; a training loop, a function named `train`, within 80."""
+"""Files stay within 400 lines, functions within 60; a training loop, a function named `train`, within 80.
+
+Files of tests have names of their own: pytest imports two of one name as one, and collects neither.
+"""
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src" / "heedful"
+TESTS = Path(__file__).parent
+SOURCE = TESTS.parent / "src" / "heedful"
 MAX_FILE, MAX_FUNCTION, MAX_LOOP = 400, 60, 80
 
 
@@ -24,7 +29,14 @@ def too_long(source: Path = SOURCE) -> Iterator[str]:
                     yield f"{path}:{node.lineno} {node.name}: {length} lines, the limit is {limit}"
 
 
+def same_names(tests: Path = TESTS) -> Iterator[str]:
+    """One line for each name that several files of tests have."""
+    for name, number in Counter(path.name for path in tests.rglob("test_*.py")).items():
+        if number > 1:
+            yield f"{tests}: {number} files are called {name}"
+
+
 if __name__ == "__main__":
-    complaints = list(too_long())
+    complaints = [*too_long(), *same_names()]
     print("\n".join(complaints) or "sizes: every file and function is within its limit")
     sys.exit(bool(complaints))
