@@ -19,12 +19,12 @@ from heedful.engine.sample import Sampled
 from heedful.feedback.ai.labeler import AILabeler
 from heedful.feedback.ai.template import Template, marks_of, read_template, write, write_score
 from heedful.pipeline.ai_labels import Choice, LabelConfig, judge_items, local_ask, open_job
-from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, own_shapes
+from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig
 from heedful.pipeline.jobs import Job
 from heedful.pipeline.reuse import content_hash
 from heedful.run import Run
 from heedful.snapshot import Snapshot, write_snapshot
-from heedful.stages import pretrain, sft
+from heedful.stages import sft
 from heedful.text.format import PromptFormat
 from heedful.types import Demonstration, Labeler, Prompt, Split
 from heedful.world import World
@@ -63,19 +63,6 @@ def make_pages(config: PagesConfig, run: Run, template: Template) -> None:
     )
     write_snapshot(run.folder / "snapshot", Snapshot(prompts=prompts, demonstrations=answers))
     run.finish(num_pages=len(pages))
-
-
-def pretraining(loop: "Loop") -> list[Job]:
-    """A model for each judge that has a size of its own."""
-    base = loop.recipe.pretrain
-    inputs = {"tokenizer": loop.source.tokenizer(), "documents": loop.data("documents"), "format": loop.recipe.format}
-    found = []
-    for name, laid_over in own_shapes(loop.recipe).items():
-        assert base is not None
-        shape = base.shape | dict(laid_over.get("shape", {}))
-        config = pretrain.PretrainConfig.model_validate(base.model_dump() | dict(laid_over) | {"shape": shape})
-        found.append(loop.job(f"judges/{name}/pretrain", "pretrain", pretrain.main, config, inputs))
-    return found
 
 
 def teaching(loop: "Loop") -> list[Job]:

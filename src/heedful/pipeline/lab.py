@@ -25,10 +25,11 @@ from heedful.models.checkpoint import load_policy, load_reward_model
 from heedful.pipeline.jobs import Job
 from heedful.pipeline.lab_settings import LabConfig, ppo_of, proxies_of
 from heedful.pipeline.measure import fitting
+from heedful.pipeline.sized import pretraining
 from heedful.ranks import dense
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
-from heedful.stages import ppo, pretrain, reward_model
+from heedful.stages import ppo, reward_model
 from heedful.stages.ppo import PPOConfig
 from heedful.text.collate import Encoder
 from heedful.text.format import PromptFormat
@@ -62,8 +63,9 @@ def laboratory(loop: "Loop", round: int) -> None:
     assert lab is not None and recipe.reward_model is not None
     responses = loop.round_folder(round) / "responses" / "responses"
     asked = GoldConfig(rankings=lab.rankings)
+    others = {name: laid_over for name, laid_over in lab.sizes.items() if laid_over}
     loop.workers.run(
-        [loop.job("lab/gold", "gold", rank_by_gold, asked, {"responses": responses}), *pretraining(loop, lab)]
+        [loop.job("lab/gold", "gold", rank_by_gold, asked, {"responses": responses}), *pretraining(loop, "lab", others)]
     )
     jobs = []
     for size, number in proxies_of(lab):
@@ -76,20 +78,6 @@ def laboratory(loop: "Loop", round: int) -> None:
     last = "{}-{}".format(*proxies_of(lab)[-1])
     optimised += [optimising(loop, round, last, coef) for coef in lab.kl_coefs]
     loop.workers.run([sampling(loop, lab), *optimised])
-
-
-def pretraining(loop: "Loop", lab: LabConfig) -> list[Job]:
-    """A model for each size that is not the policy's."""
-    base = loop.recipe.pretrain
-    assert base is not None
-    inputs = {"tokenizer": loop.source.tokenizer(), "documents": loop.data("documents"), "format": loop.recipe.format}
-    found = []
-    for name, laid_over in lab.sizes.items():
-        if laid_over:
-            shape = base.shape | dict(laid_over.get("shape", {}))
-            config = pretrain.PretrainConfig.model_validate(base.model_dump() | dict(laid_over) | {"shape": shape})
-            found.append(loop.job(f"lab/{name}/pretrain", "pretrain", pretrain.main, config, inputs))
-    return found
 
 
 def model_of(loop: "Loop", size: str) -> Path:

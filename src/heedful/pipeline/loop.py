@@ -16,6 +16,7 @@ from typing import Any
 from heedful.config import Config
 from heedful.models.load import load_tokenizer
 from heedful.pipeline import baselines, judges
+from heedful.pipeline.ai_settings import own_shapes
 from heedful.pipeline.clock import clocked
 from heedful.pipeline.early import check_prompts, context_of
 from heedful.pipeline.jobs import Job, Workers
@@ -36,6 +37,7 @@ from heedful.pipeline.recipe import POOLS, Recipe
 from heedful.pipeline.renew import RENEWED, NewPromptsConfig, renew
 from heedful.pipeline.reuse import content_hash, finished, take_over
 from heedful.pipeline.rewarding import rewarding
+from heedful.pipeline.sized import pretraining
 from heedful.pipeline.source import Source
 from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
@@ -168,7 +170,7 @@ class Loop:
             inputs = {"tokenizer": self.source.tokenizer(), "documents": self.data("documents")}
             inputs["format"] = self.recipe.format
             job = self.job("pretrain", "pretrain", pretrain.main, self.recipe.pretrain, inputs)
-            self.workers.run([job, *judges.pretraining(self)])
+            self.workers.run([job, *pretraining(self, "judges", own_shapes(self.recipe))])
 
     def demonstrate(self) -> None:
         """Labelers' own responses to the SFT pool, into a snapshot."""
