@@ -102,7 +102,14 @@ def count_tokens() -> Callable[[], Counted]:
     return tell
 
 
-def count_head(model: PreTrainedModel) -> Callable[[], Counted]:
+class Read(NamedTuple):
+    """Positions that went through a language head, without and with a backward pass."""
+
+    forward: int
+    trained: int
+
+
+def count_head(model: PreTrainedModel) -> Callable[[], Read]:
     """Likewise, the positions that go through the model's language head."""
     counts = [0, 0]
 
@@ -111,8 +118,8 @@ def count_head(model: PreTrainedModel) -> Callable[[], Counted]:
 
     model.get_output_embeddings().register_forward_hook(count)
 
-    def tell() -> Counted:
-        found = Counted(*counts)
+    def tell() -> Read:
+        found = Read(*counts)
         counts[:] = [0, 0]
         return found
 

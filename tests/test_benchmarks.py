@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 NAMES = {"reward_k9", "reward_k4", "ppo_1_epoch", "ppo_4_epochs", "rollout", "rollout_k9", "sft", "sft_packed", "judge"}
@@ -300,3 +302,17 @@ def test_products_that_are_left_out_are_not_counted(load, monkeypatch) -> None:
     layer = 4 * common.WIDTH**2 + 3 * common.WIDTH * 688
     left_out = 12 * (common.WIDTH**2 + 3 * common.WIDTH * 688)
     assert common.flops(counted) == 2 * (6 * 15 * layer - left_out) == common.flops(trained) / 3
+
+
+def test_what_a_head_counts_is_what_products_are_counted_from(load) -> None:
+    common = load("common")
+    shape = common.SHAPE | {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    shape |= {"num_attention_heads": 1, "num_key_value_heads": 1}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **shape))
+    tell = common.count_head(model)
+    with torch.no_grad():
+        model(torch.ones(2, 3, dtype=torch.long))
+    model(torch.ones(1, 5, dtype=torch.long))
+    read = tell()
+    assert (read.forward, read.trained) == (6, 5) and tuple(tell()) == (0, 0)
+    assert common.flops(common.Counted(0, 0), *read) == common.HEAD_WEIGHTS * (2 * 6 + 6 * 5)
