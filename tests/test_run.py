@@ -232,3 +232,12 @@ def test_samples_keep_any_script(tmp_path: Path) -> None:
     run.sample(text="你好")
     assert read_jsonl(tmp_path / "samples.jsonl") == [{"text": "你好"}]
     assert "你好" in (tmp_path / "samples.jsonl").read_text(encoding="utf-8")
+
+
+def test_what_is_told_beside_stands_in_the_next_line_alone(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    run.beside(length_bonus=0.5)
+    run.log(0, score=1.0)
+    run.log(1, score=2.0)
+    first, second = read_jsonl(tmp_path / "metrics.jsonl")
+    assert first == {"step": 0, "score": 1.0, "length_bonus": 0.5} and second == {"step": 1, "score": 2.0}

@@ -68,6 +68,7 @@ class Run:
         self._seconds_before = 0.0
         self._started = self._saved = time.monotonic()
         self._save_cost = 0.0
+        self._beside: dict[str, Any] = {}
 
     @classmethod
     def open(
@@ -103,7 +104,7 @@ class Run:
             write_atomic(path, json.dumps(manifest, indent=2) + "\n")
         run = cls(folder, manifest, _checkpoint_seconds() if checkpoint_seconds is None else checkpoint_seconds)
         if run.done:
-            read_done(folder)  # before what could stand in for it goes
+            run._seconds_before = read_done(folder)["seconds"]  # read before what could stand in for it goes
             run._clear()  # a kill can come between the results and the end of the states
         elif not run._states():
             run._cut_logs(dict.fromkeys(LOGS, 0))  # a step that saves no state begins again, and so does its log
@@ -124,8 +125,13 @@ class Run:
 
     def log(self, step: int, **metrics: Any) -> None:
         """Append one line to metrics.jsonl; tensors of one element become numbers."""
-        row = {"step": step} | {key: _plain(value) for key, value in metrics.items()}
+        row = {"step": step} | {key: _plain(value) for key, value in (metrics | self._beside).items()}
+        self._beside = {}
         self._append("metrics.jsonl", row)
+
+    def beside(self, **metrics: Any) -> None:
+        """Add to the next line of metrics.jsonl: for what a loop calls and of which it knows the result alone."""
+        self._beside |= metrics
 
     def sample(self, **row: Any) -> None:
         """Append one line to samples.jsonl."""
@@ -265,6 +271,11 @@ class Run:
         done = {"results": results, "counts": dict(self.counts), "seconds": round(seconds, 2)}
         write_atomic(self.folder / "done.json", json.dumps(done, indent=2) + "\n")
         self._clear()
+
+    def reopen(self, step: int, **parts: Any) -> None:
+        """A finished run is unfinished again, after `step` steps and with this state."""
+        self.save(step, **parts)
+        (self.folder / "done.json").unlink()
 
     def _clear(self) -> None:
         """Remove what only an unfinished run needs, half-written files of killed processes included."""

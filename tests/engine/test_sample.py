@@ -54,6 +54,7 @@ def test_each_request_gets_its_responses_side_by_side(temperature: float) -> Non
     sampled = Sampler(policy.decoder, TOKENIZER, 6, temperature)(PROMPTS, [5, 6, 7], [2, 1, 3])
     asked = [PROMPTS[i] for i in (0, 0, 1, 2, 2, 2)]
     assert len(sampled.text) == len(sampled.tokens) == len(sampled.finished) == len(sampled.logprob) == 6
+    assert sampled.seed == (5, 5, 6, 7, 7, 7)
     for n, prompt in enumerate(asked):
         length, begin = int(sampled.rows.length[n]), len(prompt)
         row = sampled.rows.tokens[n, :length].tolist()

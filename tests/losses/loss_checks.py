@@ -276,6 +276,8 @@ def check_kl_penalized_reward(losses: SimpleNamespace):
     mask = boolean([[1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 0, 0]])
     reward = losses.ppo.kl_penalized_reward(tensor([0.9, 2, -3, NAN]), logprob, ref_logprob, mask, 0.02)
     same(reward, [[-0.004, -0.008, 0.902], [-0.02, 2, 0], [-0.01, 0, -3 + 0.02], [0, 0, 0]])
+    reward = losses.ppo.kl_penalized_reward(tensor([0.9, 2, -3, NAN]), logprob, ref_logprob, mask, 0.02, True)
+    same(reward, [[-0.004, -0.008, 0.9], [-0.02, 2, 0], [-0.01, 0, -3], [0, 0, 0]])
 
 
 def check_gae(losses: SimpleNamespace):

@@ -333,7 +333,8 @@ def plain_train(config: PPOConfig, policy: Policy, value_model: ValueModel, samp
     ref = [plain_logprob(make_policy(5), row).detach() for row in rows]
     advantage, returns = [], []
     for n in range(len(rows)):
-        reward = -config.kl_coef * (old[n] - ref[n])
+        kl = old[n] - ref[n]
+        reward = -config.kl_coef * (torch.where(kl < 0, 0, kl) if config.clamp_kl else kl)
         reward[-1] += score[n]
         found = torch.zeros_like(reward)
         later = later_value = 0.0
@@ -365,8 +366,11 @@ def plain_train(config: PPOConfig, policy: Policy, value_model: ValueModel, samp
                         p -= lr * 0.1 * (0 if p.grad is None else p.grad)  # a tenth: the first step of the warm-up
 
 
-def test_an_iteration_of_two_epochs_is_the_one_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = changed(iterations=1, inner_epochs=2, lr=1.0, value_lr=1.0, ema_decay=0.0, kl_coef=0.1, logprobs="trainer")
+@pytest.mark.parametrize("clamp_kl", [False, True])
+def test_an_iteration_of_two_epochs_is_the_one_written_out(
+    clamp_kl: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(iterations=1, inner_epochs=2, lr=1.0, value_lr=1.0, ema_decay=0.0, kl_coef=0.1, clamp_kl=clamp_kl)
     monkeypatch.setattr(ppo, "adam", lambda parameters, lr: torch.optim.SGD(parameters, lr))
     monkeypatch.setattr(ppo, "check_start", lambda *_: None)  # the reference is another model here
     policy, value_model = make_policy(), make_value_model()

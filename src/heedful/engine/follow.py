@@ -83,6 +83,7 @@ class Learning(Protocol):
     """The settings of PPO that make advantages out of scores."""
 
     temperature: float
+    clamp_kl: bool
     discount: float
     gae_lambda: float
     whiten_reward: bool
@@ -157,7 +158,7 @@ def arithmetic(
     one_by_one = [read(sampled.rows.select(torch.tensor([n]))) for n in range(len(mask))]  # whatever fits PPO fits here
     logprob, ref_logprob, value = (torch.cat(column) for column in zip(*one_by_one, strict=True))
     score = score - config.no_eos_penalty * (~sampled.finished)
-    reward = kl_penalized_reward(score, logprob, ref_logprob, mask, kl_coef)
+    reward = kl_penalized_reward(score, logprob, ref_logprob, mask, kl_coef, config.clamp_kl)
     if config.whiten_reward:
         reward = masked_whiten(reward, mask, shift_mean=False)
     raw, returns = gae(reward, value, mask, config.discount, config.gae_lambda)

@@ -33,6 +33,7 @@ class Sampled(NamedTuple):
     finished: torch.Tensor  # (N,) bool: False where the length limit cut the response
     logprob: torch.Tensor  # (N, R) of the sampled tokens at the sampling temperature
     close_draws: int = 0  # tokens that fp32 rounding, which depends on the batch, could have made others
+    seed: tuple[int, ...] = ()  # of the request that each response answers; () where nobody sampled them
 
 
 class Sampler:
@@ -77,7 +78,8 @@ class Sampler:
         tokens = [self.response(completion) for completion in completions]
         text = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         close = sum(completion.close_draws for completion in completions)
-        return Sampled(rows.to(device), tokens, text, finished.to(device), logprob.to(device), close)
+        of_request = tuple(seed for seed, k in zip(seeds, number, strict=True) for _ in range(k))
+        return Sampled(rows.to(device), tokens, text, finished.to(device), logprob.to(device), close, of_request)
 
     def response(self, completion: Completion) -> list[int]:
         """The tokens of a response without what ended it. Where a stop text begins within a token, what stands before

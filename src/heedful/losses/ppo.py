@@ -10,14 +10,21 @@ from heedful.losses.kl import kl_k1
 
 
 def kl_penalized_reward(
-    score: torch.Tensor, logprob: torch.Tensor, ref_logprob: torch.Tensor, mask: torch.Tensor, kl_coef: float
+    score: torch.Tensor,
+    logprob: torch.Tensor,
+    ref_logprob: torch.Tensor,
+    mask: torch.Tensor,
+    kl_coef: float,
+    clamp_kl: bool = False,
 ) -> torch.Tensor:
     """Reward of each token: rₜ = −β·(log π(yₜ) − log π_ref(yₜ)), plus the response's score on its last counted token.
 
     score is (N,), one number per response; β = kl_coef. A row sums to score − β·KL. Uncounted tokens get 0; a row
-    that counts no token gets nothing, its score included, so count such rows.
+    that counts no token gets nothing, its score included, so count such rows. With `clamp_kl` a token's difference
+    counts as 0 where it is negative: a biased penalty, which pays nothing for tokens that the reference finds likelier.
 
-    InstructGPT (arXiv 2203.02155), equation 2; Ziegler et al. 2019 (arXiv 1909.08593), equation 2.
+    InstructGPT (arXiv 2203.02155), equation 2; Ziegler et al. 2019 (arXiv 1909.08593), equation 2. Clamped: the code
+    released with SALMON (arXiv 2310.05910).
 
     >>> logprob, ref_logprob = torch.tensor([[-1.0, -1.0, -1.0]]), torch.tensor([[-1.2, -1.4, -0.9]])
     >>> kl_penalized_reward(torch.tensor([0.9]), logprob, ref_logprob, torch.tensor([[True, True, True]]), 0.02)
@@ -25,7 +32,8 @@ def kl_penalized_reward(
     """
     still_to_come = mask.flip(1).cumsum(1).flip(1)
     last = mask & (still_to_come == 1)
-    penalty = -kl_coef * kl_k1(logprob, ref_logprob).masked_fill(~mask, 0)
+    kl = kl_k1(logprob, ref_logprob).masked_fill(~mask, 0)
+    penalty = -kl_coef * (kl.clamp_min(0) if clamp_kl else kl)
     return torch.where(last, penalty + score.unsqueeze(1), penalty)
 
 

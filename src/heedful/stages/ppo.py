@@ -60,6 +60,7 @@ class PPOConfig(Config):
     warmup_start: float = Field(default=0.1, ge=0, le=1)
     kl_coef: float = Field(default=0.02, ge=0)  # per token; InstructGPT: 0.02
     kl_target: float | None = Field(default=None, gt=0)  # nats per response; set: the coefficient adapts towards it
+    clamp_kl: bool = False  # a token that the reference finds likelier counts as KL 0; SALMON's code: true
     kl_horizon: int = Field(default=10_000, ge=1)  # episodes; Ziegler et al.: 10,000
     discount: float = Field(default=1.0, gt=0, le=1)
     gae_lambda: float = Field(default=0.95, ge=0, le=1)  # not given in the paper
@@ -269,7 +270,8 @@ def train(
         scores = scored(score, [prompts[i] for i in index], sampled, policy.device)
         rollout = collect(policy, ref_policy, value_model, sampled, scores, config, seed)
         # 3. per-token reward and advantage
-        reward = kl_penalized_reward(rollout.score, rollout.old_logprob, rollout.ref_logprob, rollout.mask, kl_coef)
+        old, ref = rollout.old_logprob, rollout.ref_logprob
+        reward = kl_penalized_reward(rollout.score, old, ref, rollout.mask, kl_coef, config.clamp_kl)
         if config.whiten_reward:
             reward = masked_whiten(reward, rollout.mask, shift_mean=False)
         advantage, returns = gae(reward, rollout.value, rollout.mask, config.discount, config.gae_lambda)
