@@ -88,6 +88,17 @@ class Snapshot:
             if prompts[ranking.prompt_id].split == split
         ]
 
+    def asked_for(self, ranking: PrincipleRanking) -> list[str]:
+        """The texts of the principles the ranking was made under, negated ones by their negative definition.
+
+        Raises:
+            InputError: the snapshot lacks one of them in the ranking's language.
+        """
+        known = {(one.id, one.language): one for one in self.principles}
+        if lacking := [id for id, _ in ranking.principles if (id, ranking.language) not in known]:
+            raise InputError(f"{ranking.id}: no principle {lacking[0]} in {ranking.language!r}; add it to principles")
+        return [known[id, ranking.language].text(negated) for id, negated in ranking.principles]
+
     def documents_of(self, split: Split) -> list[str]:
         return [document.text for document in self.documents if document.split == split]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from heedful.config import InputError
+from heedful.config import Config, InputError
 from heedful.models import checkpoint
 from heedful.models.checkpoint import (
+    guideline_of,
     load_policy,
     load_reward_model,
     save_policy,
@@ -55,6 +56,25 @@ def test_hash_follows_the_weights(tmp_path: Path) -> None:
     assert weights_hash(tmp_path / "a") != weights_hash(tmp_path / "b")
     with pytest.raises(InputError, match=r"no \.safetensors"):
         weights_hash(tmp_path)
+
+
+class Guideline(Config):
+    template: str = "{principles} {prompt}"
+
+
+def test_a_model_that_follows_principles_scores_with_its_own_guideline_alone(tmp_path: Path) -> None:
+    reward = RewardModel.from_decoder(small_model("llama"))
+    save_reward_model(tmp_path / "led", reward, TOKENIZER, {}, Guideline())
+    save_reward_model(tmp_path / "plain", reward, TOKENIZER, {})
+    assert same(reward, load_reward_model(tmp_path / "led", Guideline())[0])
+    assert guideline_of(tmp_path / "led") == {"template": "{principles} {prompt}"}
+    assert guideline_of(tmp_path / "plain") is None
+    with pytest.raises(InputError, match="follows principles, and without them its scores mean nothing"):
+        load_reward_model(tmp_path / "led")
+    with pytest.raises(InputError, match="reads no principles"):
+        load_reward_model(tmp_path / "plain", Guideline())
+    with pytest.raises(InputError, match=r"another guideline; score with .*principles"):
+        load_reward_model(tmp_path / "led", Guideline(template="{prompt}"))
 
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from heedful.losses.ranking import (
 )
 from heedful.snapshot import Snapshot
 from heedful.text.collate import EncodedRanking, Encoder
+from heedful.text.principles import PrincipleFormat, guided
 from heedful.types import Labeler, LabelerKind, Prompt, Ranking, Response, Split
 
 Objective = Callable[[torch.Tensor, RankedRows, float], torch.Tensor]  # score, its batch, margin → (B,)
@@ -115,6 +116,24 @@ def compared(
     if unheard := len(snapshot.rankings) - len(heard.rankings):
         dropped["ranking_of_no_weight"] = unheard
     return Learned(data, valid, told, dropped)
+
+
+def under_principles(encoder: Encoder, snapshot: Snapshot, place: Path, guideline: PrincipleFormat) -> Learned:
+    """Rankings under principles, one item each, behind prompts that the principles stand before.
+
+    Raises:
+        InputError: no training ranking has an untied pair, or a principle's text is missing.
+    """
+
+    def items(split: Split) -> list[EncodedRanking]:
+        judged = snapshot.principle_rankings_of(split)
+        under = [(guided(p, snapshot.asked_for(ranking), guideline), found, ranking) for p, found, ranking in judged]
+        return encoder.rankings(under)
+
+    data, valid = items("train"), items("valid")
+    if not data:
+        raise InputError(f"{place}: no ranking under principles of a training prompt; score pairs and aggregate first")
+    return Learned(data, valid, {"num_rankings": len(data)}, {})
 
 
 def weight_of(labelers: Sequence[Labeler], weights: Weights) -> dict[str, float]:

@@ -3,7 +3,8 @@
     model.safetensors, config.json, …   the decoder (policy) or its trunk (reward model)
     head.safetensors                    the scalar head of a reward model
     tokenizer.json, …                   the tokenizer
-    heedful.json                        kind, format version, parents (name → hash)
+    heedful.json                        kind, format version, parents (name → hash); of a reward model that follows
+                                        principles its guideline, without which nobody scores with it
 
 A folder is written aside, flushed and renamed, so a reader finds the old one or the new one, never half.
 """
@@ -15,13 +16,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from heedful.config import InputError
+from heedful.config import Config, InputError
 from heedful.models.heads import Policy, RewardModel
 from heedful.models.load import ABOUT, check_kind, compute_device, load_decoder, load_tokenizer, load_trunk
 from heedful.models.lora import merged
@@ -36,9 +39,16 @@ def save_policy(folder: Path, policy: Policy, tokenizer: PreTrainedTokenizerBase
     _save(folder, "policy", merged(policy.decoder), None, tokenizer, parents)
 
 
-def save_reward_model(folder: Path, model: RewardModel, tokenizer: PreTrainedTokenizerBase, parents: Parents) -> None:
-    """Adapters are merged into the weights."""
-    _save(folder, "reward_model", merged(model.trunk), model.head, tokenizer, parents)
+def save_reward_model(
+    folder: Path,
+    model: RewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    parents: Parents,
+    guideline: Config | None = None,
+) -> None:
+    """Adapters are merged into the weights. `guideline`: how principles stand before the prompts it learned from."""
+    more = {} if guideline is None else {"guideline": guideline.model_dump(mode="json")}
+    _save(folder, "reward_model", merged(model.trunk), model.head, tokenizer, parents, more)
 
 
 def load_policy(name_or_path: Path | str) -> tuple[Policy, PreTrainedTokenizerBase]:
@@ -51,14 +61,24 @@ def load_policy(name_or_path: Path | str) -> tuple[Policy, PreTrainedTokenizerBa
     return Policy(load_decoder(name_or_path)).to(compute_device()).eval(), load_tokenizer(name_or_path)
 
 
-def load_reward_model(folder: Path | str) -> tuple[RewardModel, PreTrainedTokenizerBase]:
+def load_reward_model(
+    folder: Path | str, guideline: Config | None = None
+) -> tuple[RewardModel, PreTrainedTokenizerBase]:
     """A saved reward model, in eval mode on `compute_device()`.
 
+    `guideline`: how principles will stand before the prompts it scores; None: there will be none.
+
     Raises:
-        InputError: another kind of checkpoint, or broken files.
+        InputError: another kind of checkpoint, broken files, or a model that has learned to read prompts otherwise.
     """
     trunk, head = _load(Path(folder))
+    _check_guideline(Path(folder), guideline)
     return RewardModel(trunk, head).to(compute_device()).eval(), load_tokenizer(folder)
+
+
+def guideline_of(folder: Path | str) -> Mapping[str, Any] | None:
+    """The guideline that a saved reward model reads principles in, as plain values; None: it reads none."""
+    return json.loads((Path(folder) / ABOUT).read_text(encoding="utf-8")).get("guideline")
 
 
 def weights_hash(folder: Path | str) -> str:
@@ -93,8 +113,9 @@ def _save(
     head: torch.nn.Linear | None,
     tokenizer: PreTrainedTokenizerBase,
     parents: Parents,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    about = {"kind": kind, "format": FORMAT, "parents": dict(parents)}
+    about = {"kind": kind, "format": FORMAT, "parents": dict(parents), **more}
     with _written_aside(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
@@ -116,6 +137,19 @@ def _load(folder: Path) -> tuple[PreTrainedModel, torch.nn.Linear]:
     except (OSError, SafetensorError, KeyError, RuntimeError):
         raise InputError(f"{folder}: its {HEAD} is missing or broken; train or copy the reward model again") from None
     return trunk, head
+
+
+def _check_guideline(folder: Path, guideline: Config | None) -> None:
+    learned = guideline_of(folder)
+    if guideline is None and learned is not None:
+        raise InputError(
+            f"{folder}: a reward model that follows principles, and without them its scores mean nothing; "
+            "name one that was trained without a guideline"
+        )
+    if guideline is not None and learned is None:
+        raise InputError(f"{folder}: a reward model that reads no principles; name one trained with a guideline")
+    if guideline is not None and learned != guideline.model_dump(mode="json"):
+        raise InputError(f"{folder}: it was trained with another guideline; score with {json.dumps(learned)}")
 
 
 @contextmanager

@@ -194,15 +194,19 @@ def head_logits(decoder: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def kind_of(path: str | Path) -> str | None:
+    """What the folder says it is; None where it is no checkpoint of heedful's."""
+    about = Path(path) / ABOUT
+    return json.loads(about.read_text(encoding="utf-8"))["kind"] if about.is_file() else None
+
+
 def check_kind(path: str | Path, kind: str) -> None:
     """Raises InputError when the folder is a heedful checkpoint of another kind."""
-    about = Path(path) / ABOUT
-    if about.is_file():
-        found = json.loads(about.read_text(encoding="utf-8"))["kind"]
-        if found != kind:
-            raise InputError(
-                f"{path} holds a {found.replace('_', ' ')}, not a {kind.replace('_', ' ')}; name another folder"
-            )
+    found = kind_of(path)
+    if found is not None and found != kind:
+        raise InputError(
+            f"{path} holds a {found.replace('_', ' ')}, not a {kind.replace('_', ' ')}; name another folder"
+        )
 
 
 def _prepare(model: PreTrainedModel) -> PreTrainedModel:

@@ -8,10 +8,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from heedful.batch import RankedRows, Rows, Texts, repeated
+from heedful.principles import PrincipleRanking
 from heedful.ranks import untied_pairs
 from heedful.text.format import PromptFormat, prompt_tokens
 from heedful.text.tokenizer import end_id, fingerprint
 from heedful.types import Demonstration, Prompt, Ranking, Response
+
+Ordered = Ranking | PrincipleRanking
 
 
 class Encoded(NamedTuple):
@@ -66,7 +69,7 @@ class Encoder:
         return self._response(self.prompt(prompt), response)
 
     def ranking(
-        self, prompt: Prompt, responses: Sequence[Response], ranking: Ranking, keep_tied: bool = False
+        self, prompt: Prompt, responses: Sequence[Response], ranking: Ordered, keep_tied: bool = False
     ) -> EncodedRanking | None:
         """None, counted, when the prompt does not fit or no two comparable responses are left.
 
@@ -90,7 +93,7 @@ class Encoder:
         return [(i, row) for i, row in found if row is not None]
 
     def rankings(
-        self, items: Iterable[tuple[Prompt, list[Response], Ranking]], keep_tied: bool = False
+        self, items: Iterable[tuple[Prompt, list[Response], Ordered]], keep_tied: bool = False
     ) -> list[EncodedRanking]:
         return [encoded for item in items if (encoded := self.ranking(*item, keep_tied)) is not None]
 
