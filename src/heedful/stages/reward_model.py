@@ -276,7 +276,7 @@ def alone(snapshot: Snapshot, id: str) -> Snapshot:
     """One training ranking with its prompt, its responses, its labeler, and its principles where it has any."""
     plain = tuple(one for one in snapshot.rankings if one.id == id)
     under = tuple(one for one in snapshot.principle_rankings if one.id == id)
-    (one,) = (*plain, *under)
+    one = (plain or under)[0]
     responses = snapshot.response_by_id()
     return Snapshot(
         prompts=(snapshot.prompt_by_id()[one.prompt_id],),
