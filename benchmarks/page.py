@@ -13,13 +13,14 @@ What a figure on this page has to meet:
 1. Both sides run on the same machine, model, weights and data, and take turns: A B A B …, five repeats or more after a
    warm-up, each on data of its own seed. The ratio is the median of the pairs' ratios; beside it stand the quartiles.
    Each row names the place, the versions and the commit it was measured with: rows may be of different days.
-2. It counts tokens processed as well as seconds (positions that went through a model's layers, padding included), and
+2. It counts tokens processed as well as seconds (positions that went through a model's trunk, padding included), and
    says what the machine could do at most: the fastest product of two square matrices, measured in the same session.
 3. Both sides compute the same, and that is checked: losses, log-probabilities or tokens from the same data before the
    row is timed, and the mean length of what is sampled. A row whose sides disagree counts as not met.
 4. Each side runs as well as it can: it takes the fastest of its layouts, each tried twice in turns (but not again where
    the first trial came to less than two thirds of the fastest) and the two best once more. The peer is tried on all
-   threads and on one. It logs, saves and evaluates nothing, and keeps all activations.
+   threads and on one. It logs, saves and evaluates nothing, and keeps all activations. A layout is a batch size: a
+   peer's code is its library's own, and no prefix is kept in it that the library's call does not keep.
 5. No side is told anything of threads from outside. heedful tells its own process that threads sleep while they wait;
    the peer's wait as they do in any process of its library.
 6. Reward models are compared at an equal number of prompts per update, with validation loss and accuracy beside the
@@ -80,8 +81,10 @@ are predicted, which makes an update 1.06 times as fast in one thread's processo
     "judge": """
 In passes of 512 to 1,536 tokens heedful answers 95 to 100 prompts a second, in longer ones 86, measured in turns; so a
 pass has 1,024 now. The row stood at 3.3 and 3.9 times, on another machine, before two changes: in processor time of one
-thread, side by side over 40 prompts, computing the last layer where it is read alone makes it 1.09 times as fast,
-attending to the shared prefix apart, whose keys and values were copied before every row's, 1.14 times, both 1.32.""",
+thread, side by side over 20 to 40 prompts on two machines, computing the last layer where it is read alone makes it
+1.08 to 1.09 times as fast, attending to the shared prefix apart, whose keys and values were copied before every row's,
+1.07 to 1.14 times. On GPUs, under autocast to bf16, with soft caps or sinks, and where a window cuts the prefix, keys are
+copied as before. Most of the ratio is the prefix, which the peer computes anew with every prompt.""",
     "memory_rollout": """
 heedful's two engines, one on each thread, keep all 256 rows side by side, each with its keys and values; the peer's
 smallest layout that is at most a tenth slower than its fastest holds 128.""",

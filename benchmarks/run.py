@@ -53,7 +53,7 @@ class Session:
             "threads": self.threads,
             "system": platform.platform(),
             "python": platform.python_version(),
-            "commit": here()["commit"],
+            "commit": here()["commit"].removesuffix("+changes") + ("+changes" if changed_code() else ""),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "peak_flops": self.peak,
             "versions": {name: here()["versions"][name] for name in ("torch", "transformers", "heedful")},
@@ -233,6 +233,16 @@ def peer_environment() -> str | None:
     return str(python)
 
 
+def changed_code() -> str:
+    """The first file of what is measured that differs from the last commit; "" where none does.
+
+    Results of earlier rows are no such file.
+    """
+    git = ["git", "-C", str(ROOT), "diff", "--name-only", "HEAD", "--", "src", "benchmarks/*.py", "pyproject.toml"]
+    found = subprocess.run(git, capture_output=True, text=True)
+    return (found.stdout.splitlines() or [""])[0]
+
+
 def matmul_peak(threads: int) -> float:
     """In a process of its own, so that this one never holds torch's threads."""
     code = f"from profiling import matmul_peak; print(matmul_peak({threads}))"
@@ -327,6 +337,8 @@ def main() -> None:
         parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
     names = args.names or [row.name for row in (TIMED if args.quick else ROWS.values())]
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.out == HERE and (changed := changed_code()):
+        sys.exit(f"{changed} differs from the commit that the page would name: commit it, or give --out")
     try:
         measure(Session(args, names), names)
     except WorkerFailed as error:

@@ -1,6 +1,7 @@
 """The last layer computed where it is read alone: the same values and gradients from fewer products."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -109,6 +110,30 @@ def test_where_most_tokens_are_read_all_are_computed() -> None:
     position = torch.arange(23).repeat(5)
     text_states_at(policy.decoder.get_decoder(), TOKENS, length, torch.arange(5).repeat_interleave(23), position)
     assert seen[1:] == [115]
+
+
+def test_where_the_mask_outweighs_what_is_left_out_all_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = torch.arange(5).repeat_interleave(15), torch.arange(15, 30).repeat(5)
+    read = read_of_rows(TOKENS, *half)
+    assert read is not None and read.mask_size == 5 * 15 * 30
+    monkeypatch.setattr("heedful.models.read.MOST_MASK", 29)
+    assert read_of_rows(TOKENS, *half) is None  # 30 numbers of the mask for each of 75 tokens left out
+
+
+def test_rows_of_one_token_are_computed_whole() -> None:
+    """Beside hidden states (6, 1, H) a tensor (1, 1, 1, 1) does not say which of its dimensions is the tokens'."""
+    assert read_of_rows(TOKENS[:, :1], torch.tensor([2]), torch.tensor([0])) is None
+
+
+def test_a_model_is_pickled_and_copied_with_its_last_layer() -> None:
+    model = small_model("llama")
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert type(again.model.layers[-1]) is type(model.model.layers[-1])
+        seen = passed(again.get_decoder())
+        assert states_at(again.get_decoder(), rows_of("padded"), ROW, POSITION).equal(
+            states_at(model.get_decoder(), rows_of("padded"), ROW, POSITION)
+        )
+        assert seen and seen[0] < 150
 
 
 def test_nothing_read_is_nothing_given() -> None:

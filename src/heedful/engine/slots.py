@@ -214,8 +214,9 @@ class Slots:
         column = self._time - self._base
         layout = Prefill(self._cache, self._tensor(slots), self._tensor(prompt), length, max(lengths), column)
         last = torch.arange(len(units), device=self._device), length - 1
-        all_read = any(unit.request.prompt_logprobs is not None for unit in units)
-        read = None if all_read else read_of_rows(tokens, *last)
+        whole = [unit.request.prompt_logprobs is not None for unit in units]
+        read_at = [(p, t) for p, n in enumerate(lengths) for t in range(0 if whole[p] else n - 1, n)]
+        read = read_of_rows(tokens, *self._tensor(read_at).unbind(1))
         hidden = self._run(tokens, torch.arange(max(lengths), device=self._device)[None], layout=layout, read=read)
         if len(self._cache.key) != self._model.config.get_text_config().num_hidden_layers:
             raise InputError(f"architecture {self._model.config.model_type!r} shares keys between layers")

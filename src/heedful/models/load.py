@@ -31,6 +31,7 @@ from transformers.utils import logging
 from heedful.config import InputError
 from heedful.models.attention import use_attention
 from heedful.models.packed import Packed
+from heedful.models.read import read_of_rows
 
 DEVICE_VARIABLE = "HEEDFUL_DEVICE"  # where to compute, for whoever does not want the first GPU
 ABOUT = "heedful.json"  # written beside the weights of a checkpoint: kind, parents, format version
@@ -220,8 +221,8 @@ def _prepare(model: PreTrainedModel) -> PreTrainedModel:
         theirs = model(input_ids=tokens, use_cache=False).logits.float()
         use_attention(model)
         ours = head_logits(model, model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state)
-        parts = _two_rows(model, tokens[0])
-        theirs = torch.cat([theirs[0], theirs[0, [PROBE_TOKENS - 1, PROBE_ROW - 1]]])
+        parts = torch.cat(_two_rows(model, tokens[0]))
+        theirs = torch.cat([theirs[0], theirs[0, [PROBE_TOKENS - 1, PROBE_ROW - 1] * 2]])
         ours = torch.cat([ours[0], head_logits(model, parts)])
     if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())):
         raise InputError(
@@ -231,19 +232,21 @@ def _prepare(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _two_rows(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
-    """Hidden states (2, D) at the end of the tokens and of their first few, which are laid end to end behind them."""
+def _two_rows(model: PreTrainedModel, tokens: torch.Tensor) -> list[torch.Tensor]:
+    """Hidden states (2, D) at the end of the tokens and of their first few: laid end to end, and as two rows."""
     length = torch.tensor([len(tokens), PROBE_ROW])
     packed = Packed(length, len(tokens))
-    row = torch.arange(2)
-    found = model.get_decoder()(
-        input_ids=packed.take(tokens.expand(2, -1))[None],
+    at = torch.arange(2), length - 1
+    both = tokens.repeat(2, 1)
+    laid = model.get_decoder()(
+        input_ids=packed.take(both)[None],
         position_ids=packed.position[None],
         use_cache=False,
         laid=packed,
-        read=packed.read(row, length - 1),
+        read=packed.read(*at),
     )
-    return found.last_hidden_state[0, packed.index(row, length - 1)]
+    padded = model.get_decoder()(input_ids=both, use_cache=False, read=read_of_rows(both, *at))
+    return [laid.last_hidden_state[0, packed.index(*at)], padded.last_hidden_state[at]]
 
 
 def _config(name_or_path: str | Path) -> PreTrainedConfig:

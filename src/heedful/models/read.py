@@ -12,6 +12,7 @@ Shapes: N rows of at most T tokens, which stand at places in a sequence of M; R 
 """
 
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from transformers import PreTrainedModel
 from heedful.models.places import Gather, Spread
 
 MOST = 0.8  # share of tokens that are read from which dividing the last layer gains too little
+# Numbers of a mask (N, Q, T) for each token left out, from which the mask costs more than leaving out saves: queries of
+# some tokens need one, where attention to all is causal and needs none.
+MOST_MASK = 2048
 
 
 class Read:
@@ -39,7 +43,7 @@ class Read:
         self.unread = (~read).nonzero().squeeze(1)  # (M − R,)
         self._order = torch.cat([self.unread, self.places])
         self._back = torch.empty_like(self._order).index_copy_(0, self._order, torch.arange(total, device=device))
-        self.num = len(self.places)
+        self.num, self._width = len(self.places), width
         # each row's queries side by side
         cell = cell[self.places]
         by_row = cell.argsort()
@@ -52,6 +56,11 @@ class Read:
         empty = cell.new_zeros(rows * self._shape[1])
         self._source = empty.index_copy(0, self._cell, torch.arange(self.num, device=device))  # (N · Q) into R
         self._column = empty.index_copy(0, self._cell, column).unflatten(0, self._shape)  # (N, Q)
+
+    @property
+    def mask_size(self) -> int:
+        """How many numbers a mask (N, Q, T) has."""
+        return self._shape[0] * self._shape[1] * self._width
 
     def divided(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Hidden states (…, H) of the sequence as (1, M − R, H) that are not read and (1, R, H) that are."""
@@ -87,9 +96,13 @@ class Read:
 
 
 def read_of(place: torch.Tensor, total: int, row: torch.Tensor, position: torch.Tensor) -> Read | None:
-    """What `Read` says, or None where so many tokens are read (or none) that dividing them gains nothing."""
+    """What `Read` says, or None where dividing the tokens gains nothing: hardly any are left out, or rows are so long
+    that the mask outweighs them, or of one token."""
+    if place.shape[1] == 1:
+        return None
     read = Read(place, total, row, position)
-    return read if 0 < read.num < MOST * total else None
+    gains = 0 < read.num < MOST * total and read.mask_size <= MOST_MASK * len(read.unread)
+    return read if gains else None
 
 
 def read_of_rows(tokens: torch.Tensor, row: torch.Tensor, position: torch.Tensor) -> Read | None:
@@ -140,6 +153,10 @@ class _LastLayer(torch.nn.Module):
         zeros = found.new_zeros(shape.numel(), found.shape[-1])
         return zeros.index_copy(0, read.places, found[0]).unflatten(0, shape)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        kind = type(self).__mro__[2]  # what is not known by a name of this module is told by the class it extends
+        return _empty, (kind,), self.__getstate__()
+
 
 def _at(place: torch.Tensor, shape: torch.Size, x: Any) -> Any:
     """What a layer is given beside hidden states (A, B, H): of every tensor (A or 1, …1, B, …) its entries at the
@@ -158,6 +175,13 @@ def _at(place: torch.Tensor, shape: torch.Size, x: Any) -> Any:
     return chosen[None].movedim(1, 1 + between)
 
 
+def _empty(kind: type) -> _LastLayer:
+    """An instance for a copy, or for one read back from disk, to be filled."""
+    made: _LastLayer = object.__new__(_dividing(kind))
+    return made
+
+
+@cache
 def _dividing(kind: type) -> type:
     # a subclass, so that checkpointing, which transformers wraps around a class's own forward, holds both calls
     return type(kind.__name__, (_LastLayer, kind), {})
@@ -169,4 +193,5 @@ def read_in_part(trunk: PreTrainedModel) -> None:
     layers = [m for m in trunk.children() if isinstance(m, torch.nn.ModuleList) and len(m) == number]
     if layers:
         last = layers[0][-1]
-        last.__class__ = _dividing(type(last))
+        kind: type = type(last)
+        last.__class__ = _dividing(kind)
