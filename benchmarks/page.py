@@ -83,8 +83,8 @@ In passes of 512 to 1,536 tokens heedful answers 95 to 100 prompts a second, in 
 pass has 1,024 now. The row stood at 3.3 and 3.9 times, on another machine, before two changes: in processor time of one
 thread, side by side over 20 to 40 prompts on two machines, computing the last layer where it is read alone makes it
 1.08 to 1.09 times as fast, attending to the shared prefix apart, whose keys and values were copied before every row's,
-1.07 to 1.14 times. On GPUs, under autocast to bf16, with soft caps or sinks, and where a window cuts the prefix, keys are
-copied as before. Most of the ratio is the prefix, which the peer computes anew with every prompt.""",
+1.07 to 1.14 times. On GPUs, under autocast to bf16, with soft caps or sinks, and where a window cuts the prefix, keys
+are copied as before. Most of the ratio is the prefix, which the peer computes anew with every prompt.""",
     "memory_rollout": """
 heedful's two engines, one on each thread, keep all 256 rows side by side, each with its keys and values; the peer's
 smallest layout that is at most a tenth slower than its fastest holds 128.""",
