@@ -67,6 +67,16 @@ def optimised_in(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {name: config for stage in OPTIMISERS for name, config in recipe.get(stage, {}).items()}
 
 
+def best_rows(best_of: int | Sequence[int] | None) -> dict[str, int]:
+    """What `evaluate.best_of` asks for: the rows' names, each with its n.
+
+    >>> best_rows([4, 16])
+    {'best_of_4': 4, 'best_of_16': 16}
+    """
+    numbers = [best_of] if isinstance(best_of, int) else best_of or []
+    return {f"best_of_{n}": n for n in numbers}
+
+
 def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     """The folders of a recipe's steps, in the order in which they are begun."""
     sft, multitask, optimised = list(recipe["sft"]), list(recipe.get("multitask", {})), list(optimised_in(recipe))
@@ -95,7 +105,7 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
             names += [*(f"folds/model-{fold}" for fold in folds), *(f"folds/scores-{fold}" for fold in folds)]
         steps += [f"round-{n}/{name}" if name[0] != "." else name[3:] for name in [*names, *optimised]]
     steps += lab_steps(recipe["lab"]) if recipe.get("lab") else []
-    steps += [f"evaluation/best_of_{wanted['best_of']}"] if wanted["best_of"] else []
+    steps += [f"evaluation/{name}" for name in best_rows(wanted["best_of"])]
     steps.append(f"evaluation/{start}")
     steps += [f"evaluation/{start}_prompted"] if wanted["prompted"] else []
     begun = ["ppo_start"] if optimised and recipe["ppo_start"] == wanted["baseline"] in sft else []

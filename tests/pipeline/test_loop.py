@@ -39,7 +39,7 @@ def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     too."""
     folder = tmp_path_factory.mktemp("two") / "run"
     settings = ["rounds=2", "evaluate.prompted=false", "ppo.variants={ppo: {ptx_coef: 0}}", "pools.reward_model=14"]
-    settings += ["labelers.heldout=1", "world.document_tokens=6000", "evaluate.best_of=2", "reward_model_folds=2"]
+    settings += ["labelers.heldout=1", "world.document_tokens=6000", "evaluate.best_of=[2, 3]", "reward_model_folds=2"]
     settings += ["evaluate.training_labelers=true"]
     recipe = build(read_recipe(str(TINY), settings))
     with at_work(recipe, folder, cores=1) as loop:
@@ -125,9 +125,14 @@ def test_only_one_held_out_labeler_is_no_agreement_but_no_obstacle(two_rounds: P
 
 def test_the_best_of_n_has_no_kl_and_scores_no_worse_than_one(two_rounds: Path) -> None:
     policies = read(two_rounds / "results.json")["policies"]
-    best = policies["best_of_2"]
-    assert best["kl"] is None and best["reason"]["kl"]
-    assert len(read_snapshot(two_rounds / "evaluation" / "best_of_2" / "responses").responses) == 10
+    for n in (2, 3):
+        best = policies[f"best_of_{n}"]
+        assert best["kl"] is None and best["reason"]["kl"]
+        assert best["kl_bound"] == pytest.approx(math.log(n) - (n - 1) / n)
+        assert best["sampled_per_answer"] > best["length"]
+        assert len(read_snapshot(two_rounds / "evaluation" / f"best_of_{n}" / "responses").responses) == 10
+    alone = policies["ppo"]
+    assert "kl_bound" not in alone and alone["sampled_per_answer"] == pytest.approx(alone["length"])
 
 
 # Cross-validation over groups of labelers.

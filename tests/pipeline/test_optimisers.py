@@ -1,6 +1,7 @@
 """Every way to optimise a policy side by side in one run: planned, run, begun again in a second round, reported."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import pytest
 from heedful.config import InputError, read_recipe
 from heedful.models.checkpoint import weights_hash
 from heedful.pipeline.early import needs
+from heedful.pipeline.over_seeds import Finished, write_over_seeds
 from heedful.pipeline.recipe import build
-from heedful.pipeline.sweep import default_by, is_done, value_of
+from heedful.pipeline.stories import StoriesSource
+from heedful.pipeline.sweep import default_by, is_done, read_sweep, value_of
+from heedful.report.over_seeds import read_groups
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
 from heedful.steps import OPTIMISERS, planned_steps
@@ -20,6 +24,7 @@ from tiny import TINY, refuse, succeed
 
 SMALL = "iterations: 2, batch_size: 8, max_new_tokens: 12, lr: 1.0e-3, warmup_iterations: 0, precision: fp32"
 ALONE = ("evaluate.prompted=false", "world.document_tokens=6000")
+BEST = "evaluate.best_of=[2, 4]"
 BLOCKS = (
     "ppo.variants={ppo: {ptx_coef: 0}}",
     f"nlpo={{{SMALL}, inner_epochs: 2, top_p: 0.5, min_tokens: 5, target_update: 1}}",
@@ -29,7 +34,7 @@ BLOCKS = (
     f"best_of_n={{{SMALL}, responses_per_prompt: 4, minibatch_size: 1}}",
     "dpo={batch_size: 8, epochs: 2, lr: 1.0e-3, warmup_steps: 0, soft: true}",
 )
-SETTINGS = ("rounds=2", *ALONE, *BLOCKS)
+SETTINGS = ("rounds=2", *ALONE, BEST, *BLOCKS)
 
 
 def overrides(settings: tuple[str, ...]) -> list[str]:
@@ -97,7 +102,7 @@ def test_all_are_evaluated_and_compared_with_where_they_began(
 ) -> None:
     shown, folder = shown_and_run
     results = read(folder / "results.json")
-    assert list(results["policies"]) == ["gpt", "sft", "ppo_init", *OPTIMISERS]
+    assert list(results["policies"]) == ["gpt", "best_of_2", "best_of_4", "sft", "ppo_init", *OPTIMISERS]
     for name in OPTIMISERS:
         measured = read(folder / "evaluation" / name / "manifest.json")["parents"]
         assert measured["policy"] == weights_hash(folder / "round-2" / name / "model")
@@ -105,6 +110,49 @@ def test_all_are_evaluated_and_compared_with_where_they_began(
         assert results["policies"][name]["kl"] != 0
     assert list(results["alignment_tax"]["policies"]) == list(OPTIMISERS)
     assert all(f"{name} " in shown.split("alignment tax over ppo_init")[1] for name in OPTIMISERS)
+
+
+def test_what_each_cost_is_counted_over_both_rounds(whole: Path) -> None:
+    found = read(whole / "results.json")["optimised"]
+    assert list(found) == list(OPTIMISERS) == [row["stage"] for row in found.values()]
+    for name in OPTIMISERS:
+        steps = [whole / f"round-{n}" / name for n in (1, 2)]
+        assert found[name]["seconds"] == sum(read(step / "done.json")["seconds"] for step in steps)
+        sampled = [row["length"] for step in steps for row in read_jsonl(step / "metrics.jsonl") if name != "dpo"]
+        assert found[name]["sampled_tokens"] == round(8 * sum(sampled))
+        assert found[name]["episodes"] == (0 if name == "dpo" else 32)
+
+
+def test_over_seeds_each_stands_beside_where_it_began(whole: Path, tmp_path: Path) -> None:
+    results = read(whole / "results.json")
+    other = json.loads(json.dumps(results))
+    other["policies"]["rloo"]["gold"] += 2.0
+    write_over_seeds([Finished({}, 0, results), Finished({}, 1, other)], tmp_path)
+    [group] = read(tmp_path / "over_seeds.json")["groups"]
+    rows = {(row["name"], row["measure"]): row for row in group["rows"] if row["table"] == "over_start"}
+    policies = results["policies"]
+    assert {name for name, _ in rows} == {"best_of_2", "best_of_4", *OPTIMISERS} and group["start"] == "ppo_init"
+    gained = policies["rloo"]["gold"] - policies["ppo_init"]["gold"]
+    assert rows["rloo", "gold"]["seeds"] == pytest.approx([gained, gained + 2])
+    assert rows["ppo", "sqrt_kl"]["mean"] == pytest.approx(max(policies["ppo"]["kl"], 0) ** 0.5)
+    assert rows["best_of_4", "sqrt_kl"]["mean"] == pytest.approx((math.log(4) - 3 / 4) ** 0.5)
+    assert rows["dpo", "win_rate"]["mean"] == results["pairwise"]["dpo"]["ppo_init"]["mean"]
+    [shown] = read_groups(tmp_path, "optimisers")
+    assert [panel.title.partition(" over")[0] for panel in shown.frontier] == ["Exact utility gained", "Win rate"]
+    drawing = Page(str(shown.frontier[0].chart))
+    assert len([e for e in drawing.elements if e.tag == "circle"]) == 2 + len(OPTIMISERS)
+    whiskers = [e.attributes for e in drawing.elements if "whisker" in e.attributes.get("class", "")]
+    assert any(a["x1"] == a["x2"] and a["y1"] != a["y2"] for a in whiskers)  # RLOO's, along the gold
+
+
+@pytest.mark.parametrize("recipe", ["optimisers", "optimisers_stories"])
+def test_the_shipped_comparison_is_of_equal_samples(recipe: str) -> None:
+    raw = read_recipe(recipe)
+    for cell in read_sweep(raw).cells:
+        sampling = cell.recipe.sampling()
+        assert {stage for stage, _ in cell.recipe.optimised().values()} == set(OPTIMISERS)
+        assert len({config.iterations * config.batch_size for _, config in sampling.values()}) == 1
+        assert len({(config.max_new_tokens, config.temperature) for _, config in sampling.values()}) == 1
 
 
 # Seen from outside.
@@ -135,7 +183,7 @@ def test_the_report_shows_each(whole: Path) -> None:
     assert "the last iteration (1) of ppo" in page.section("traced")
     points = [e.attributes["class"] for e in drawn(page, "Utility against √KL, evaluation") if e.tag == "circle"]
     names = read(whole / "results.json")["policies"]
-    assert len(points) == len(set(points)) == sum(policy["kl"] is not None for policy in names.values()) >= 6
+    assert len(points) == len(set(points)) == sum(policy["kl"] is not None for policy in names.values()) + 2 >= 8
     tiles = " ".join(e.text for e in page.all("div") if e.attributes.get("class") == "tile")
     assert all(f"{name} against sft" in tiles for name in OPTIMISERS)
 
@@ -210,3 +258,19 @@ def test_the_command_up_to_ppo_needs_something_to_optimise(tmp_path: Path) -> No
     settings = (*ALONE, "reward_model=null", "ppo.variants={}")
     line = refuse("ppo", TINY, "--dir", tmp_path / "run", *overrides(settings))
     assert "has no ppo block" in line and not (tmp_path / "run").exists()
+
+
+def test_stories_that_no_prompt_is_cut_from_are_pretraining_text(tmp_path: Path) -> None:
+    file = tmp_path / "stories.txt"
+    told = [f"story {n} " + " ".join(f"w{n}x{i}." for i in range(30)) for n in range(60)]
+    file.write_text("<|endoftext|>".join(told), encoding="utf-8")
+    settings = [f"{key}={file}" for key in ("prompts", "documents")] + ["model=none", "stories.test_stories=10"]
+    settings += ["pools={reward_model: 30, ppo: 30, evaluation: 5}"]
+    raw = {k: v for k, v in read_recipe("optimisers_stories", settings).items() if not k.startswith("matrix")}
+    source = StoriesSource(build(raw))
+    prompts = source.prompts()
+    documents = source.documents()
+    assert len(documents) == 60 - 10 - 10 - 10 and {d.split for d in documents} == {"train", "valid"}
+    cut = [prompt.text for pool in prompts.values() for prompt in pool]
+    assert len(cut) == 65 and not any(text in document.text for text in cut for document in documents)
+    assert source.dropped["stories not needed"] == 60 - 5 - 10 - 10

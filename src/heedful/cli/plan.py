@@ -34,7 +34,7 @@ from heedful.stages.ppo import PPOConfig
 from heedful.stages.reinforce import ReinforceConfig
 from heedful.stages.rloo import RLOOConfig
 from heedful.stages.sft import SFTConfig
-from heedful.steps import planned_steps
+from heedful.steps import best_rows, planned_steps
 from heedful.text.collate import Encoder
 from heedful.types import Prompt
 from heedful.world import KINDS, TASKS
@@ -322,8 +322,7 @@ def evaluation_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work
     names = [name for name in planned_steps(recipe.model_dump(mode="json")) if name.startswith("evaluation/")]
     for name in names:
         number = float(prompts)
-        if wanted.best_of and name == f"evaluation/best_of_{wanted.best_of}":
-            number *= wanted.best_of
+        number *= best_rows(wanted.best_of).get(name.partition("/")[2], 1)
         forward = number * (sizes.prompt["evaluation"] + row) + 2 * prompts * row + sizes.heldout
         size = WEIGHT * (2 * sizes.parameters + sizes.trunk)
         yield name, Work(several(number, "response"), forward, sampled=number * wanted.max_new_tokens, size=size)

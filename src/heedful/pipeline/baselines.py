@@ -16,6 +16,7 @@ from heedful.pipeline.classic import (
 from heedful.pipeline.jobs import Job
 from heedful.pipeline.reuse import finished
 from heedful.stages import sft
+from heedful.steps import best_rows
 
 if TYPE_CHECKING:
     from heedful.pipeline.loop import Loop
@@ -76,5 +77,5 @@ def testing(loop: "Loop", policies: Mapping[str, Path]) -> list[Job]:
 
 def own_models(loop: "Loop", policies: Mapping[str, Path]) -> list[str]:
     recipe = loop.recipe
-    ways = {f"{recipe.start_name}_prompted", f"best_of_{recipe.evaluate.best_of}"}
+    ways = {f"{recipe.start_name}_prompted", *best_rows(recipe.evaluate.best_of)}
     return [name for name in policies if name not in ways]

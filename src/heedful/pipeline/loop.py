@@ -42,6 +42,7 @@ from heedful.pipeline.source import Source
 from heedful.run import Run, Waiting
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.stages import distil, pretrain, sft
+from heedful.steps import best_rows
 from heedful.store.database import Store
 from heedful.store.pools import Pool, add_prompt
 
@@ -304,9 +305,11 @@ class Loop:
         round = self.recipe.rounds
         names = list(self.policies(round))
         jobs = [self.measuring(name, folder, round) for name, folder in self.policies(round).items()]
-        most = f"best_of_{self.recipe.evaluate.best_of}"  # much work: on all cores
-        self.workers.run([job for job in jobs if job.folder.name == most])
-        self.workers.run([job for job in jobs if job.folder.name != most])
+        most = best_rows(self.recipe.evaluate.best_of)
+        for job in jobs:
+            if job.folder.name in most:  # much work: on all cores
+                self.workers.run([job])
+        self.workers.run([job for job in jobs if job.folder.name not in most])
         self.workers.run(baselines.testing(self, self.policies(round)))
         ranked = self.round_folder(round) / "responses" / "responses"
         self.step(
@@ -322,8 +325,7 @@ class Loop:
         found = {start: self.start()}
         if recipe.evaluate.prompted:
             found[f"{start}_prompted"] = self.start()
-        if recipe.evaluate.best_of:
-            found[f"best_of_{recipe.evaluate.best_of}"] = self.ppo_start()
+        found |= dict.fromkeys(best_rows(recipe.evaluate.best_of), self.ppo_start())
         for name in recipe.sft:
             found[name] = self.fine_tuned(name, self.best_epoch(name, round))
         found |= {name: self.fine_tuned(name) for name in recipe.distil} | baselines.tuned(self, round)
@@ -345,7 +347,7 @@ class Loop:
             name=name,
             temperature=wanted.temperature,
             max_new_tokens=wanted.max_new_tokens,
-            best_of=wanted.best_of or 1 if name == f"best_of_{wanted.best_of}" else 1,
+            best_of=best_rows(wanted.best_of).get(name, 1),
             prefix=prefix,
             stop=(wanted.prefix_stop,) if prefix else (),
         )

@@ -12,6 +12,7 @@ from heedful.config import Config, InputError
 from heedful.engine.sample import Sampled, Sampler, mean_language_loss, score_rows
 from heedful.evaluate.diversity import distinct_n
 from heedful.evaluate.policy import response_kl
+from heedful.losses.best_of_n import best_of_n_kl
 from heedful.models.checkpoint import load_policy, load_reward_model
 from heedful.models.heads import Policy
 from heedful.models.load import context_length
@@ -135,6 +136,7 @@ def measure(
     sampler = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature, config.stop)
     sampled = sampler(asked, seeds, [config.best_of] * len(kept))
     results: dict[str, float | None] = {}
+    results["sampled_per_answer"] = float(sampled.rows.response_length.sum() / len(kept))
     scored = None
     if reward_model is not None:
         rows = without_prefix(tokens, sampled, encoder) if config.prefix else sampled.rows
@@ -146,6 +148,7 @@ def measure(
     ref_policy, _ = load_policy(reference)
     kl = response_kl(model, ref_policy, sampled.rows, config.temperature, config.max_tokens, config.precision)
     results["kl"] = None if config.prefix or config.best_of > 1 else float(kl.mean())
+    results |= {"kl_bound": float(best_of_n_kl(config.best_of))} if config.best_of > 1 and not config.prefix else {}
     results["distinct_2"] = distinct_n(sampled.tokens)
     results["length"] = float(sampled.rows.response_length.float().mean())
     results["unfinished"] = float((~sampled.finished).float().mean())

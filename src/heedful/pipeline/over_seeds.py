@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 COLUMNS = ("table", "name", "measure", "mean", "low", "high", "num_seeds", "seeds", "reason")
 OF_POLICIES: dict[str, Bounds] = {"gold": None, "likert": LIKERT, "score": None, "kl": None, "length": None}
-OF_POLICIES |= {"distinct_2": RATE, "lm_loss": None}
+OF_POLICIES |= {"distinct_2": RATE, "lm_loss": None, "sampled_per_answer": None}
 
 
 class Number(NamedTuple):
@@ -54,7 +54,7 @@ def write_over_seeds(runs: Sequence[Finished], folder: Path) -> None:
 
 
 def over_seeds(runs: Sequence[Finished]) -> Json:
-    """{groups: [{settings, seeds, seconds, commits, baseline, rows}]}, a group for each setting but the seed."""
+    """{groups: [{settings, seeds, seconds, commits, recipe, baseline, start, rows}]}, a group for each but the seed."""
     groups: dict[str, list[Finished]] = {}
     for run in runs:
         groups.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
@@ -65,7 +65,9 @@ def over_seeds(runs: Sequence[Finished]) -> Json:
                 "seeds": [run.seed for run in group],
                 "seconds": [run.results["seconds"]["total"] for run in group],
                 "commits": sorted({str(run.results["commit"]) for run in group}),
+                "recipe": group[0].results["recipe"],
                 "baseline": group[0].results["baseline"],
+                "start": (group[0].results["alignment_tax"] or {}).get("start"),
                 "rows": rows([run.results for run in group]),
             }
             for group in groups.values()
@@ -108,7 +110,30 @@ def numbers(results: Json) -> Iterator[Number]:
             yield Number(("reward_models", row["reward_model"], "calibration_error"), error, RATE)
     for row in results.get("ai_labelers") or []:
         yield Number(("ai_labelers", row["labeler"], row["figure"]), estimate(row), RATE)
+    yield from over_start(results)
+    for name, cost in (results.get("optimised") or {}).items():
+        for measure in ("seconds", "episodes", "sampled_tokens"):
+            yield Number(("optimised", name, measure), alone(cost[measure]), None)
     yield from of_lab(results["lab"]) if results.get("lab") else ()
+
+
+def over_start(results: Json) -> Iterator[Number]:
+    """What was made of the policy that is optimised, beside it: by training, or by choosing the best of n.
+
+    Exact utility gained, win rate over it, and √KL from it, √nats; of the best of n the bound's.
+    """
+    tax, policies = results.get("alignment_tax"), results["policies"]
+    if tax is None:
+        return
+    chosen = [name for name, found in policies.items() if found.get("kl_bound") is not None]
+    for name in [*chosen, *tax["policies"]]:
+        own, begun = policies[name], policies[tax["start"]]
+        known = own["gold"] is not None and begun["gold"] is not None
+        yield Number(("over_start", name, "gold"), alone(own["gold"] - begun["gold"] if known else None), None)
+        yield Number(("over_start", name, "win_rate"), estimate(results["pairwise"][name][tax["start"]]), RATE)
+        kl = own["kl"] if name not in chosen else own["kl_bound"]
+        root = None if kl is None else max(kl, 0.0) ** 0.5
+        yield Number(("over_start", name, "sqrt_kl"), alone(root), None)
 
 
 def of_lab(lab: Json) -> Iterator[Number]:

@@ -100,6 +100,11 @@ def read_documents(name: str | None) -> list[Document]:
         found = [Document(text=line.strip()) for line in read_lines(path) if line.strip()]
     else:
         raise InputError(f"documents: {path}: read from .jsonl or .txt files; rename or convert it")
+    return with_validation(found)
+
+
+def with_validation(found: list[Document]) -> list[Document]:
+    """The documents, a fiftieth of them for validation where none is, one at least."""
     if any(document.split == "valid" for document in found):
         return found
     place = {document.text: unit(document.text, "documents") for document in found}

@@ -37,7 +37,7 @@ from heedful.pipeline.start import at_work
 from heedful.pipeline.truth_judge import judge_about
 from heedful.report.sets import write_sets_report
 from heedful.run import Run, read_done, write_atomic
-from heedful.steps import existing_run
+from heedful.steps import best_rows, existing_run
 
 Json = dict[str, Any]
 TRUTH: About = "truth"
@@ -273,7 +273,7 @@ def policies_of(folder: Path) -> dict[str, str | Path]:
 
 
 def own_models(recipe: Recipe, loop: Loop) -> dict[str, str | Path]:
-    derived = {f"{recipe.start_name}_prompted", f"best_of_{recipe.evaluate.best_of}"}
+    derived = {f"{recipe.start_name}_prompted", *best_rows(recipe.evaluate.best_of)}
     found = loop.policies(recipe.rounds)
     return {name: place if place.exists() else str(place) for name, place in found.items() if name not in derived}
 

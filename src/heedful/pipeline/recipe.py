@@ -21,7 +21,7 @@ from heedful.stages.reinforce import ReinforceConfig
 from heedful.stages.reward_model import RewardModelConfig
 from heedful.stages.rloo import RLOOConfig
 from heedful.stages.sft import SFTConfig
-from heedful.steps import OPTIMISERS
+from heedful.steps import OPTIMISERS, best_rows
 from heedful.store.intake import IntakeConfig
 from heedful.text.format import PromptFormat
 
@@ -122,10 +122,17 @@ class EvaluateConfig(Config):
     prefixes: tuple[str, ...] = ()  # few-shot prefixes for `prompted`, where the source of the prompts brings none
     prefix_stop: str = "\n"  # what ends a response behind a prefix, besides the end token
     prompted: bool = False  # also the pretrained model behind a few-shot prefix chosen by reward-model score
-    best_of: int | None = Field(default=None, ge=2)  # also the best of n from the start policy by the reward model
+    best_of: int | tuple[int, ...] | None = None  # also the best of n (or several n) of the start, by the reward model
     classic: int = Field(default=0, ge=0)  # items of each classic task that every policy is tested on; 0: none
     classic_shots: int = Field(default=3, ge=1)  # worked items before each, in the few-shot half of that test
     qualitative: int = Field(default=0, ge=0)  # prompts of each kind of the qualitative suite; 0: none
+
+    @model_validator(mode="after")
+    def _chooses(self) -> Self:
+        numbers = [self.best_of] if isinstance(self.best_of, int) else self.best_of or ()
+        if any(n < 2 for n in numbers) or len(set(numbers)) < len(numbers):
+            raise ValueError("best_of: give a number of 2 or more, or different ones")
+        return self
 
 
 class Recipe(Config):
@@ -212,7 +219,7 @@ class Recipe(Config):
             if re.fullmatch(TAKEN[block], name):
                 raise ValueError(f"{block}: {name!r} is what a run's own folder is called; choose another name")
         rows = [*named, ("evaluate.prompted", f"{self.start_name}_prompted")]
-        rows += [("evaluate.best_of", f"best_of_{self.evaluate.best_of}")] if self.evaluate.best_of else []
+        rows += [("evaluate.best_of", name) for name in best_rows(self.evaluate.best_of)]
         begun = self.optimised() and self.start_row() == "ppo_start"
         rows += [("the last epoch of ppo_start", "ppo_start")] if begun else []
         for name, number in Counter(name for _, name in rows).items():
@@ -247,14 +254,15 @@ class Recipe(Config):
                 raise ValueError(f"evaluate.{key} chooses by the reward model's score: it needs a reward_model block")
         if wanted.prompted and self.prompts != "world" and not wanted.prefixes:
             raise ValueError("evaluate.prompted needs evaluate.prefixes, a list of few-shot prefixes to choose from")
-        extra = {f"{self.start_name}_prompted": wanted.prompted, f"best_of_{wanted.best_of}": wanted.best_of}
+        extra = [f"{self.start_name}_prompted"] if wanted.prompted else []
         known = [
             self.start_name,
             *self.sft,
             *self.distil,
             *self.multitask,
             *self.optimised(),
-            *(name for name, asked in extra.items() if asked),
+            *extra,
+            *best_rows(wanted.best_of),
         ]
         if wanted.baseline not in known:
             raise ValueError(f"evaluate.baseline is {wanted.baseline!r}, which is none of {', '.join(known)}")

@@ -31,6 +31,7 @@ from heedful.evaluate.tax import alignment_tax
 from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
 from heedful.pipeline.ai_results import ai_labelers, of_people, reward_models
 from heedful.pipeline.clock import seconds_worked
+from heedful.pipeline.costs import costs
 from heedful.pipeline.lab_laws import read_lab
 from heedful.pipeline.recipe import Recipe
 from heedful.run import read_done, read_jsonl, write_atomic
@@ -56,6 +57,7 @@ WHY_NULL = {
     "reward_models": "there are no further_reward_models",
     "ai_labelers": "no AI labeler ranked",
     "lab": "the recipe has no lab block",
+    "optimised": "no policy is optimised",
     "classic": "evaluate.classic is 0: none was asked for",
     "qualitative": "evaluate.qualitative is 0: none was asked for",
 }
@@ -109,6 +111,7 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         "reward_models": reward_models(last, ranked, heldout_rankings(ranked)),
         "ai_labelers": ai_labelers(last),
         "lab": read_lab(folder / "lab"),
+        "optimised": costs(recipe, folder),
         "policies": policies,
         "pairwise": {
             name: {other: interval(wins(name, other).estimate) for other in given if other != name} for name in given

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from heedful.config import InputError
 from heedful.feedback.sentiment import sentiment
 from heedful.feedback.simulated import SimulatedLabeler
-from heedful.pipeline.people import read_documents
+from heedful.pipeline.people import read_documents, with_validation
 from heedful.pipeline.recipe import Recipe, StoriesConfig
 from heedful.store.pools import Pool
 from heedful.types import Demonstration, Document, Labeler, LabelerGroup, Prompt, Response, Split
@@ -34,7 +34,12 @@ class StoriesSource:
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         return None
 
-    def prompts(self) -> dict[Pool, list[Prompt]]:
+    def shares(self) -> tuple[list[str], list[str], list[str], list[str]]:
+        """The stories of evaluation, rankings and PPO, and those that no prompt is cut from.
+
+        Raises:
+            InputError: there are too few.
+        """
         sizes = self.recipe.pools
         by_hash = sorted(self.stories, key=story_key)
         test, rest = by_hash[: self.cut.test_stories], by_hash[self.cut.test_stories :]
@@ -51,9 +56,12 @@ class StoriesSource:
                 f"{len(test)} for {sizes.evaluation} of evaluation; lower pools.*, raise stories.prompts_per_story or "
                 "give more stories"
             )
-        ranked, trained = rest[:ranked_stories], rest[ranked_stories:wanted]
-        self.dropped = self.unfit | {"stories not needed": len(rest) - wanted + len(test) - sizes.evaluation}
-        evaluation = self.cut_all(test[: sizes.evaluation], "test", 1)
+        return test[: sizes.evaluation], rest[:ranked_stories], rest[ranked_stories:wanted], rest[wanted:]
+
+    def prompts(self) -> dict[Pool, list[Prompt]]:
+        tested, ranked, trained, _ = self.shares()
+        self.dropped = self.unfit | {"stories not needed": len(self.stories) - len(tested) - len(ranked) - len(trained)}
+        evaluation = self.cut_all(tested, "test", 1)
         split_at = round(0.8 * len(ranked)), round(0.85 * len(ranked))
         number = self.cut.prompts_per_story
         rankable = [
@@ -86,7 +94,10 @@ class StoriesSource:
         return prompts
 
     def documents(self) -> list[Document]:
-        return read_documents(self.recipe.documents)
+        """Of the file of prompts itself the stories that no prompt is cut from, else the file's."""
+        if self.recipe.documents != self.recipe.prompts:
+            return read_documents(self.recipe.documents)
+        return with_validation([Document(text=story) for story in self.shares()[3]])
 
     def demonstrations(self, prompts: Sequence[Prompt]) -> list[Demonstration]:
         return []

@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 from heedful.report.svg import (
     BOTTOM,
     HEIGHT,
+    LEFT,
+    RIGHT,
     TOP,
     WIDTH,
     Frame,
@@ -26,7 +28,7 @@ from heedful.report.svg import (
 )
 
 MAX_POINTS = 240
-POLICIES = (0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13)  # colours of policies
+POLICIES = (0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15)  # colours of policies
 MUTED = 8  # the colour of what is there for comparison only
 ACCENT = 9  # the colour of what is no policy's
 LINE = 11  # the height of a line of text
@@ -66,6 +68,23 @@ class Dot(NamedTuple):
     colour: int
     text: Markup | str
     note: Markup | str = ""
+
+
+class Extent(NamedTuple):
+    """A value with its interval where there is one."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Cross(NamedTuple):
+    """A point whose two coordinates have intervals."""
+
+    label: str
+    x: Extent
+    y: Extent
+    colour: int
 
 
 class Bar(NamedTuple):
@@ -203,6 +222,27 @@ def passes(a: Box, start: Point, end: Point) -> bool:
 
 def inside(a: Box) -> bool:
     return a[0] >= 0 and a[1] >= 0 and a[2] <= WIDTH and a[3] <= HEIGHT - BOTTOM
+
+
+def cross_chart(crosses: Sequence[Cross], title: str, x_label: str, rules: Sequence[float] = ()) -> Markup:
+    """A point for each cross with its intervals along both axes; `rules` are horizontal dashed lines."""
+    known = [c for c in crosses if is_number(c.x.mean) and is_number(c.y.mean)]
+    if not known:
+        return nothing(title)
+    ends = [[v for c in known for v in getattr(c, axis) if is_number(v)] for axis in ("x", "y")]
+    (x_low, x_high), (y_low, y_high) = span([0.0, *ends[0]]), padded(*span([*ends[1], *rules]))
+    place = Frame(*padded(x_low, x_high), y_low, y_high)
+    parts = axes(place, x_label)
+    parts += [line("rule", LEFT, place.y(v), WIDTH - RIGHT, place.y(v)) for v in rules]
+    for c in known:
+        kind = f"whisker c{c.colour}"
+        x, y = place.x(c.x.mean), place.y(c.y.mean)
+        if c.x.low is not None and c.x.high is not None:
+            parts.append(line(kind, place.x(c.x.low), y, place.x(c.x.high), y))
+        if c.y.low is not None and c.y.high is not None:
+            parts.append(line(kind, x, place.y(c.y.low), x, place.y(c.y.high)))
+        parts.append(circle(f"c{c.colour}", x, y, 4))
+    return drawing(title, parts, HEIGHT, place) + legend([(c.label, c.colour) for c in known])
 
 
 def histogram(bars: Sequence[Bar], title: str, x_label: str, rules: Sequence[float] = ()) -> Markup:

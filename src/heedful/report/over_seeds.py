@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from heedful.report import rlaif_shapes
-from heedful.report.charts import ACCENT, Dot, interval_chart
+from heedful.report.charts import ACCENT, POLICIES, Cross, Dot, Extent, cross_chart, interval_chart
+from heedful.report.evaluation import Panel
 from heedful.report.numbers import plain
 from heedful.report.shapes import Shape
 
@@ -20,6 +21,8 @@ TITLES = {
     "pairwise": "Each policy against each other: the row's share of wins",
     "reward_models": "Reward models, on people's comparisons of held-out prompts",
     "ai_labelers": "AI labelers, beside people's rankings of the same responses",
+    "over_start": "Optimised policies beside the one they begin from",
+    "optimised": "What optimising cost",
     "lab": "Over-optimisation: laws and peaks of each proxy",
 }
 
@@ -37,6 +40,7 @@ class Group(NamedTuple):
 
     about: Json
     chart: Markup
+    frontier: list[Panel]
     claims: list[Shape]
     tables: list[Table]
 
@@ -58,7 +62,29 @@ def group_of(group: Json, recipe: str) -> Group:
     ]
     chart = interval_chart(dots, f"Win rate against {group['baseline']}", 0, 1, rule=0.5, unit=100)
     claims = CLAIMS[recipe](rows) if recipe in CLAIMS else []
-    return Group(group, chart, claims, [table(name, rows) for name in TITLES if of(rows, name)])
+    tables = [table(name, rows) for name in TITLES if of(rows, name)]
+    return Group(group, chart, frontier(rows, group.get("start")), claims, tables)
+
+
+def frontier(rows: Sequence[Json], start: str | None) -> list[Panel]:
+    """What every policy gained over the one it begins from, against how far it went; nothing of fewer than two."""
+    found = {(row["name"], row["measure"]): row for row in of(rows, "over_start") if row["mean"] is not None}
+    names = list(dict.fromkeys(name for name, measure in found if measure == "sqrt_kl"))
+    panels = []
+    for measure, what, rule in (("gold", "Exact utility gained over", 0.0), ("win_rate", "Win rate over", 0.5)):
+        crosses = [
+            Cross(name, extent(found[name, "sqrt_kl"]), extent(found[name, measure]), POLICIES[n % len(POLICIES)])
+            for n, name in enumerate(names)
+            if (name, measure) in found
+        ]
+        if len(crosses) > 1:
+            title = f"{what} {start} against √KL"
+            panels.append(Panel(title, cross_chart(crosses, title, "√KL, √nats per response", [rule]), ""))
+    return panels
+
+
+def extent(row: Json) -> Extent:
+    return Extent(row["mean"], row["low"], row["high"])
 
 
 def of(rows: Sequence[Json], name: str) -> list[Json]:

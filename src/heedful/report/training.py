@@ -180,6 +180,7 @@ def gold_and_kl(run: RunFolder) -> Panel | None:
         series = []
         for policy in run.policies:
             kl, value = run.at(pointer("policies", policy, "kl")), run.at(pointer("policies", policy, key))
+            kl = run.at(pointer("policies", policy, "kl_bound")) if kl is None else kl  # of the best of n
             if kl is not None and value is not None:
                 series.append(Series(policy, [sqrt(max(kl, 0))], [value], run.colour(policy), "points"))
         if len(series) > 1:
