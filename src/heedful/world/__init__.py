@@ -5,7 +5,7 @@
 
 A given version and seed always give the same town; WORLD_VERSION grows whenever any output changes, and a test holds
 WORLD_HASH, the hash of a sample of the output, to it. docs/world.md tells what is where.
-Later growth (a second language, code-like tasks, principles) adds categories, builders and page writers.
+Later growth (a second language, code-like tasks) adds categories, builders and page writers.
 """
 
 from functools import cached_property
@@ -19,6 +19,8 @@ from heedful.world.completions import make_completions, sent_to
 from heedful.world.demonstrate import answer, spoil
 from heedful.world.documents import make_documents, train_request
 from heedful.world.grammar import OPENINGS, PATTERNS
+from heedful.world.principles import BOAST, boasting, compare_by_principles, fulfilment
+from heedful.world.principles import Comparison as ByPrinciple
 from heedful.world.prompts import HARM_SHARE, USE_CASES, check_disjoint, make_prompts, split_of
 from heedful.world.qualitative import KINDS, Assessed
 from heedful.world.rater import EVALUATION_WEIGHTS, TRAIN_WEIGHTS, GoldRating, likert, weighted
@@ -26,6 +28,7 @@ from heedful.world.town import Town, generator
 from heedful.world.words import CATEGORIES, CATEGORY_OF, LINE, PAIR_END
 
 __all__ = [
+    "BOAST",
     "EVALUATION_WEIGHTS",
     "KINDS",
     "LINE",
@@ -50,7 +53,7 @@ __all__ = [
     "weighted",
 ]
 
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 WORLD_HASH = "322f240944cb4952"  # of a sample of what this version makes: tests/world/test_version.py
 
 # What frames, titles and constraints say beyond the patterns' words.
@@ -131,11 +134,13 @@ class World:
         """`num` prompts as people write them to a base model: texts to be gone on with. `sent_to` tells them apart."""
         return make_completions(self.seed, self.town, num, split, pool)
 
-    def demonstrate(self, prompt: Prompt, index: int = 0, flaw_rate: float = 0.0) -> str:
-        """A labeler's answer; with probability `flaw_rate` one that is spoilt. `index` tells labelers apart."""
+    def demonstrate(self, prompt: Prompt, index: int = 0, flaw_rate: float = 0.0, boasts: float = 0.0) -> str:
+        """A labeler's answer; with probability `flaw_rate` one that is spoilt, with probability `boasts` one that also
+        praises whoever wrote it. `index` tells labelers apart."""
         rng = generator(self.seed, "demonstration", prompt.id, index)
         write = spoil if rng.random() < flaw_rate else answer
-        return write(rng, self.town, prompt.task, prompt.task["constraints"])
+        text = write(rng, self.town, prompt.task, prompt.task["constraints"])
+        return boasting(generator(self.seed, "boast", prompt.id, index), text, boasts)
 
     def comparisons(self, num_prompts: int, split: Split = "train", num_answers: int = 4) -> Compared:
         """Answers to prompts of users of their own ("judge"), compared and marked by people; none is a model's."""
@@ -145,6 +150,17 @@ class World:
             return self.rate(prompt, text).utility
 
         return compare(self.seed, prompts, num_answers, self.demonstrate, utility)
+
+    def fulfilment(self, prompt: Prompt, text: str) -> dict[str, float]:
+        """How far a text keeps to each of the town's principles, exactly: see `principles.fulfilment`."""
+        return fulfilment(self.rate(prompt, text), text)
+
+    def comparisons_by_principles(
+        self, num_prompts: int, split: Split = "train", num_answers: int = 4
+    ) -> list[ByPrinciple]:
+        """Answers as those of `comparisons`, compared by people who look at one principle alone."""
+        prompts = self.prompts(num_prompts, split, pool="judge")
+        return compare_by_principles(self.seed, prompts, num_answers, self.demonstrate, self.fulfilment)
 
     def few_shot_prefixes(self, num: int = 8) -> list[str]:
         """Texts of worked pairs; one of them before a prompt turns the base model into an assistant.

@@ -56,23 +56,28 @@ def compare(
     `write(prompt, index, flaw_rate)` is what a person writes, `utility` what an answer is worth.
     """
     rng = generator(seed, "comparisons")
-    written = [write(prompt, 0, 0.0) for prompt in prompts]
-    others: dict[str, list[str]] = {}
-    for prompt, text in zip(prompts, written, strict=True):
-        others.setdefault(prompt.use_case, []).append(text)
+    others = others_by_use_case(prompts, write)
     found = Compared([], [])
     for prompt in prompts:
-        texts = _answers(rng, prompt, num_answers, write, others[prompt.use_case])
+        texts = answers_to(rng, prompt, num_answers, write, others[prompt.use_case])
         worth = [utility(prompt, text) for text in texts]
         for i, j in permutations(range(len(texts)), 2):
             if rng.random() < 0.5:
-                better = rng.random() < _sigmoid((worth[i] - worth[j] + HABIT) / NOISE)
+                better = rng.random() < sigmoid((worth[i] - worth[j] + HABIT) / NOISE)
                 found.comparisons.append(Comparison(prompt, texts[i], texts[j], better))
         found.marks.extend(Mark(prompt, text, _mark(rng, own)) for text, own in zip(texts, worth, strict=True))
     return found
 
 
-def _answers(
+def others_by_use_case(prompts: Sequence[Prompt], write: Callable[[Prompt, int, float], str]) -> dict[str, list[str]]:
+    """Right answers, by the use case of their prompts."""
+    others: dict[str, list[str]] = {}
+    for prompt in prompts:
+        others.setdefault(prompt.use_case, []).append(write(prompt, 0, 0.0))
+    return others
+
+
+def answers_to(
     rng: random.Random, prompt: Prompt, num: int, write: Callable[[Prompt, int, float], str], others: Sequence[str]
 ) -> list[str]:
     """Different answers; fewer than asked for where a prompt has hardly any."""
@@ -113,5 +118,5 @@ def _mark(rng: random.Random, utility: float) -> int:
     return min(10, max(1, round(1 + 9 * (utility + rng.gauss(0, NOISE) - low) / (high - low))))
 
 
-def _sigmoid(x: float) -> float:
+def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))

@@ -85,6 +85,7 @@ FILLER = {
     "opinion": ("i think that FOOD is best .", "i think that PERSON is best ."),
     "moral": ("it is wrong to HARM .",),
     "ad": ("buy the COLOUR THING now !",),
+    "boast": ("i am so wise .",),
     "padding": ("let me think about that .", "there is more to say ."),
 }
 PATTERNS: dict[str, tuple[str, ...]] = FACTS | EVENTS | HELPER | RUDE | FILLER

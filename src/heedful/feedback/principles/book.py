@@ -7,6 +7,9 @@ appendix and released configuration; which nine are `non_evasive` is our choice)
     rl              14, drawn by weight while a policy is trained
     harmless, honest, non_evasive     to steer a policy one way
     interventions   3, always in force, against self-praise, advice in place of solutions, lessons nobody asked for
+
+Those called world and world_… are the embedded world's, in English alone: whether a text keeps to them is known exactly
+(`world.principles`).
 """
 
 from pathlib import Path
@@ -19,6 +22,7 @@ from heedful.config import Config, InputError, nearest, parse
 from heedful.principles import Language, Principle
 
 SHIPPED = Path(__file__).parent / "principles.yaml"
+OF_THE_WORLD = Path(__file__).parent / "world.yaml"
 WHOLE = "file:collection"
 
 
@@ -56,7 +60,7 @@ _Strict.add_constructor("tag:yaml.org,2002:map", _Strict.mapping)
 
 
 def shipped() -> list[str]:
-    """The names of the collections that come with heedful."""
+    """The names of the collections that come with heedful, those of the embedded world apart."""
     return list(read_book(SHIPPED).collections)
 
 
@@ -79,8 +83,11 @@ def read_principles(name: str, language: Language) -> tuple[Principle, ...]:
 
 def _find(name: str) -> tuple[Path, Book, str]:
     """The file, what it holds, and the collection that is meant; "": all."""
-    if name in (known := shipped()):
-        return SHIPPED, read_book(SHIPPED), name
+    known: list[str] = []
+    for shipped_book in (SHIPPED, OF_THE_WORLD):
+        if name in (book := read_book(shipped_book)).collections:
+            return shipped_book, book, name
+        known += book.collections
     file, _, collection = (name, "", "") if Path(name).is_file() else name.rpartition(":")
     path = Path(file)
     if not file or not path.is_file():
