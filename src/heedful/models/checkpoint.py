@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heedful.config import Config, InputError
-from heedful.models.heads import Policy, RewardModel
+from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.load import ABOUT, check_kind, compute_device, load_decoder, load_tokenizer, load_trunk
 from heedful.models.lora import merged
 
@@ -74,6 +74,15 @@ def load_reward_model(
     trunk, head = _load(Path(folder))
     _check_guideline(Path(folder), guideline)
     return RewardModel(trunk, head).to(compute_device()).eval(), load_tokenizer(folder)
+
+
+def load_value_model(folder: Path | str) -> ValueModel:
+    """A value model that begins as the saved reward model (InstructGPT, section 3.5), whatever prompts that one reads.
+
+    Raises:
+        InputError: another kind of checkpoint, or broken files.
+    """
+    return ValueModel(*_load(Path(folder))).to(compute_device()).eval()
 
 
 def guideline_of(folder: Path | str) -> Mapping[str, Any] | None:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from heedful.config import Config, InputError, parse
 from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, check_ai
 from heedful.pipeline.lab_settings import LabConfig, check_lab
+from heedful.pipeline.principle_rewards import PrincipleRewardConfig, check_principle_rewards
 from heedful.stages.best_of_n import BestOfNConfig
 from heedful.stages.distil import DistilConfig
 from heedful.stages.dpo import DPOConfig
@@ -161,6 +162,7 @@ class Recipe(Config):
     rankings: RankingsConfig = RankingsConfig()
     reward_model: RewardModelConfig | None = None
     further_reward_models: Mapping[str, RewardModelConfig] = {}  # each laid over the block; a `reward` to choose
+    principle_rewards: Mapping[str, PrincipleRewardConfig] = {}  # rewards under principles; a `reward` to choose
     reward_model_folds: int = Field(default=0, ge=0)  # cross-validation over groups of labelers; InstructGPT: 5; 0: off
     ppo_start: str = (
         "sft"  # which SFT or distil variant (or "start", the given model) PPO begins from and is compared with
@@ -205,6 +207,7 @@ class Recipe(Config):
         self._has_classic()
         self._has_text()
         check_ai(self)
+        check_principle_rewards(self)
         check_lab(self)
         return self
 

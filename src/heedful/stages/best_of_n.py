@@ -59,7 +59,7 @@ class BestOfNConfig(Config):
     temperature: float = Field(default=1.0, gt=0)  # of sampling; imitation is at 1
     max_new_tokens: int = Field(default=256, ge=1)
     no_eos_penalty: float = Field(default=0.0, ge=0)  # taken off the score of a response the length limit cut
-    reward: str = "reward_model"  # or one of further_reward_models, or an AI labeler: its marks (direct RLAIF)
+    reward: str = "reward_model"  # or one of further_reward_models, principle_rewards or ai_labelers (direct RLAIF)
     normalize_score: bool = False  # scale the reward model to mean 0, sd 1 on the starting policy
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train

@@ -56,7 +56,7 @@ class GRPOConfig(Config):
     clip_range: float = Field(default=0.2, gt=0)  # ratios beyond 1 ± this get no gradient; as in PPO
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, ge=1)  # the paper: 1,024
-    reward: str = "reward_model"  # or one of further_reward_models, or an AI labeler: its marks (direct RLAIF)
+    reward: str = "reward_model"  # or one of further_reward_models, principle_rewards or ai_labelers (direct RLAIF)
     no_eos_penalty: float = Field(default=0.0, ge=0)  # taken off the score of a response the length limit cut
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train

@@ -29,7 +29,7 @@ from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, resp
 from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
 from heedful.losses.masked import explained_variance, masked_mean, masked_whiten
 from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
-from heedful.models.checkpoint import load_policy, load_reward_model, save_policy
+from heedful.models.checkpoint import load_policy, load_reward_model, load_value_model, save_policy
 from heedful.models.ema import Ema, mostly_start
 from heedful.models.heads import Policy, ValueModel
 from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, attach_lora
@@ -75,7 +75,7 @@ class PPOConfig(Config):
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, ge=1)
     no_eos_penalty: float = Field(default=0.0, ge=0)  # taken off the score of a response the length limit cut
-    reward: str = "reward_model"  # or one of further_reward_models, or an AI labeler: its marks (direct RLAIF)
+    reward: str = "reward_model"  # or one of further_reward_models, principle_rewards or ai_labelers (direct RLAIF)
     normalize_score: bool = False  # scale the reward model to mean 0, sd 1 on the starting policy (Ziegler et al.)
     logprobs: Literal["trainer", "engine"] = "trainer"  # engine: taken from sampling; saves a pass, mismatch logged
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -356,7 +356,6 @@ def main(
     if warning := mostly_start(config):
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
     policy, tokenizer = load_policy(policy_folder)
-    reward_model, _ = load_reward_model(reward_model_folder)
     encoder = Encoder(tokenizer, format)
     kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("train"))
     if not kept:
@@ -364,18 +363,22 @@ def main(
     pretraining = mixed_in(documents, encoder, config.window, "ppo", "ptx_coef") if config.ptx_coef else None
     sampler = Sampler(policy.decoder, tokenizer, config.max_new_tokens, config.temperature, precision=config.precision)
     generate = responses_by(sampler, tokens, config.responses_per_prompt, run.seed)
-    if config.normalize_score:
-        order = prompt_order(len(kept), 0, config.batch_size, run.seed, config.responses_per_prompt)
-        rows = generate(order, 0).rows  # of the starting policy
-        reward_model.normalize(score_rows(reward_model, rows, config.max_tokens, config.precision))
-    value_model = ValueModel.from_reward_model(reward_model)
+    if score is None:
+        reward_model, _ = load_reward_model(reward_model_folder)
+        if config.normalize_score:
+            order = prompt_order(len(kept), 0, config.batch_size, run.seed, config.responses_per_prompt)
+            rows = generate(order, 0).rows  # of the starting policy
+            reward_model.normalize(score_rows(reward_model, rows, config.max_tokens, config.precision))
+        value_model = ValueModel.from_reward_model(reward_model)
+        score = by_reward_model(reward_model, config.max_tokens, config.precision)
+    else:
+        value_model = load_value_model(reward_model_folder)
     for each in (policy.decoder, value_model.trunk):
         if config.lora_rank:
             attach_lora(each, config.lora_rank, config.lora_alpha, seed=run.seed)
         if config.activation_checkpointing:
             checkpoint_activations(each)
     ref_policy: Reference = BasePolicy(policy) if config.lora_rank else load_policy(policy_folder)[0]
-    score = score or by_reward_model(reward_model, config.max_tokens, config.precision)
     train(config, policy, ref_policy, value_model, kept, generate, score, pretraining, run)
     if followed is not None:
         write_trace(run, followed, Encoder(tokenizer, format), policy, ref_policy, value_model, score, config)

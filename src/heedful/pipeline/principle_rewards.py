@@ -1,0 +1,243 @@
+"""What RL maximises under written principles (SALMON, arXiv 2310.05910, section 3.4, and the code released with it).
+
+    score(x, y) = scale · (r(x, y | principles) + length bonus + language bonus)
+
+    principles      those that are always in force, then some drawn by weight, anew for each prompt of a rollout
+    length bonus    length_bonus · min(multiplier · tokens / length_tokens, length_cap)
+    language bonus  language_bonus where the response is in the prompt's language
+
+Other principles are another policy, with the same reward model and no new label. What ends without an end token loses
+PPO's `no_eos_penalty` (SALMON: 6; its script sets one variable and passes another, so that there it was none). The
+released code multiplies each token's reward by 10, KL penalty and all: scale 10 with ten times the kl_coef.
+
+Responses to one request share their principles, so that they can be compared, and their prompt is computed once.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from pydantic import Field
+
+from heedful.config import Config, InputError
+from heedful.engine.sample import Sampled, score_rows
+from heedful.feedback.principles.aggregate import draw, may_be_one_language
+from heedful.feedback.principles.book import read_principles
+from heedful.models.checkpoint import guideline_of, load_reward_model
+from heedful.models.load import context_length
+from heedful.models.optimizer import Precision
+from heedful.principles import Language, Principle
+from heedful.run import Run
+from heedful.snapshot import read_snapshot
+from heedful.text.collate import Encoded, Encoder, to_rows
+from heedful.text.format import PromptFormat
+from heedful.text.principles import PrincipleFormat, guided, guided_format
+from heedful.text.tokenizer import pad_id
+from heedful.types import Prompt
+
+if TYPE_CHECKING:
+    from heedful.pipeline.recipe import Recipe
+
+ByKind = TypeVar("ByKind")
+
+
+class PrincipleRewardConfig(Config):
+    """A reward under principles. Numbers are those of the code released with SALMON, where it has one."""
+
+    reward_model: str = "reward_model"  # or one of further_reward_models; one that was trained with a guideline
+    principles: str = "rl"  # a collection (docs/salmon.md), of which some are drawn for each prompt of a rollout
+    number: int = Field(default=3, ge=0)  # how many; SALMON: 3
+    always: str | None = None  # a collection in force before them; SALMON: three interventions
+    language: Language = "en"  # of the principles' texts
+    more_weight: dict[str, dict[str, float]] = Field(default_factory=dict)  # see docs/salmon.md; SALMON: 128
+    length_bonus: float = 5.0  # SALMON: 5.0
+    length_tokens: int = Field(default=1024, ge=1)  # SALMON: 1,024, its longest response
+    length_cap: float = 0.8  # SALMON: 0.8
+    length_multiplier: dict[str, float] = Field(default_factory=dict)  # by use case; else 1; SALMON: reasoning −0.4
+    language_bonus: float = 0.0  # the paper names one without a number, the released code has none
+    scale: float = Field(default=1.0, gt=0)  # SALMON: 10
+
+
+class InForce(Config):
+    """The principles of a reward, as they stand in their files now."""
+
+    drawn: tuple[Principle, ...]
+    always: tuple[Principle, ...] = ()
+
+
+def in_force(config: PrincipleRewardConfig) -> InForce:
+    """Raises InputError for a collection that is not there, or none with a weight to draw from."""
+    always = read_principles(config.always, config.language) if config.always else ()
+    ids = {one.id for one in always}
+    drawn = tuple(one for one in read_principles(config.principles, config.language) if one.id not in ids)
+    if config.number and not any(one.weight for one in drawn):
+        raise InputError(f"{config.principles}: no principle has a weight, and {config.number} are to be drawn")
+    known = {one.id for one in drawn}
+    for kind, weights in config.more_weight.items():
+        if strangers := sorted(weights.keys() - known):
+            raise InputError(f"more_weight.{kind}.{strangers[0]}: {config.principles} holds no such principle to draw")
+    return InForce(drawn=drawn, always=always)
+
+
+def check_principle_rewards(recipe: "Recipe") -> None:
+    """Raises ValueError where a reward under principles names no model that reads them, or a plain one such a model."""
+    models = dict(recipe.further_reward_models)
+    models |= {} if recipe.reward_model is None else {"reward_model": recipe.reward_model}
+    for name, reward in recipe.principle_rewards.items():
+        if name in {*models, *recipe.ai_labelers}:
+            raise ValueError(f"principle_rewards: {name!r} also names a reward model or an AI labeler; rename one")
+        model = models.get(reward.reward_model)
+        if model is None:
+            known = ", ".join(models) or "none"
+            raise ValueError(f"principle_rewards.{name}.reward_model is {reward.reward_model!r}; there is {known}")
+        if model.guideline is None:
+            raise ValueError(f"principle_rewards.{name}.reward_model: {reward.reward_model} has no guideline; set one")
+    for name, (stage, config) in recipe.sampling().items():
+        if config.reward in models and models[config.reward].guideline is not None:
+            raise ValueError(
+                f"{stage}.reward (of {name}): {config.reward} follows principles; name them in principle_rewards"
+            )
+
+
+def of_kind(prompt: Prompt, table: Mapping[str, ByKind], other: ByKind) -> ByKind:
+    """What the table holds for the prompt's use case, else for its kind."""
+    return table.get(prompt.use_case, table.get(prompt.kind, other))
+
+
+def principles_for(
+    prompt: Prompt, principles: InForce, config: PrincipleRewardConfig, rng: random.Random
+) -> list[Principle]:
+    """Those in force for one request: always the same first, then what is drawn by weight, none twice."""
+    more = of_kind(prompt, config.more_weight, {})
+    weighed = [one.model_copy(update={"weight": one.weight + more.get(one.id, 0)}) for one in principles.drawn]
+    return [*principles.always, *draw(weighed, config.number, rng)]
+
+
+def length_bonus(prompt: Prompt, tokens: int, config: PrincipleRewardConfig) -> float:
+    """Of a response of so many tokens, the end token among them.
+
+    >>> config = PrincipleRewardConfig(length_multiplier={"reasoning": -0.4})
+    >>> ask, sum_up = (Prompt(id="p", text="Why?", user="u", use_case=kind) for kind in ("other", "reasoning"))
+    >>> length_bonus(ask, 512, config), length_bonus(ask, 1000, config), length_bonus(sum_up, 512, config)
+    (2.5, 4.0, -1.0)
+    """
+    share = of_kind(prompt, config.length_multiplier, 1.0) * tokens / config.length_tokens
+    return config.length_bonus * min(share, config.length_cap)
+
+
+class PrincipleReward:
+    """A `Score`: N prompts with their responses → (N,), and the mean of each term beside the loop's log."""
+
+    def __init__(
+        self,
+        folder: Path,
+        principles: InForce,
+        config: PrincipleRewardConfig,
+        format: PromptFormat,
+        run: Run,
+        max_tokens: int,
+        precision: Precision,
+    ) -> None:
+        """`folder`: the reward model; its prompts are written by `format` behind the guideline it has learned.
+
+        Raises:
+            InputError: it reads no principles.
+        """
+        learned = guideline_of(folder)
+        if learned is None:
+            raise InputError(f"{folder}: a reward model that reads no principles; train it with a guideline")
+        self.guideline = PrincipleFormat(**learned)
+        self.model, tokenizer = load_reward_model(folder, self.guideline)
+        self.encoder = Encoder(tokenizer, guided_format(format, self.guideline))
+        self.principles, self.config, self.run = principles, config, run
+        self.max_tokens, self.precision = max_tokens, precision
+
+    def __call__(self, prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
+        config, pad = self.config, pad_id(self.encoder.tokenizer)
+        read = [self.behind_principles(prompt, key) for prompt, key in zip(prompts, self.keys(sampled), strict=True)]
+        ends = [[self.encoder.end] * finished for finished in sampled.finished.int().tolist()]
+        items = zip(read, sampled.tokens, ends, strict=True)
+        rows = to_rows([Encoded(ids, tokens + end) for ids, tokens, end in items], pad)
+        lengths = rows.response_length.tolist()
+        terms = {
+            "principle_score": score_rows(self.model, rows, self.max_tokens, self.precision).cpu(),
+            "length_bonus": torch.tensor([length_bonus(*each, config) for each in zip(prompts, lengths, strict=True)]),
+            "language_bonus": config.language_bonus * self.same_language(prompts, sampled.text),
+        }
+        self.run.beside(**{name: float(term.mean()) for name, term in terms.items()})
+        return config.scale * torch.stack(list(terms.values())).sum(0)
+
+    def keys(self, sampled: Sampled) -> Sequence[int]:
+        """What decides the draw for each response: its request, or its place where nobody sampled it."""
+        return sampled.seed or range(len(sampled.text))
+
+    def behind_principles(self, prompt: Prompt, key: int) -> list[int]:
+        """The tokens of the principles drawn for the request, and of the prompt.
+
+        Raises:
+            InputError: they are more than the guideline allows.
+        """
+        rng = random.Random(f"{self.run.seed}\x1f{key}")
+        chosen = principles_for(prompt, self.principles, self.config, rng)
+        return self.tokens(prompt, chosen)
+
+    def tokens(self, prompt: Prompt, chosen: Sequence[Principle]) -> list[int]:
+        ids = self.encoder.prompt(guided(prompt, [one.text() for one in chosen], self.guideline))
+        if ids is None:
+            raise InputError(
+                f"prompt {prompt.id} is longer than guideline.max_prompt_tokens ({self.guideline.max_prompt_tokens}) "
+                f"behind {len(chosen)} principles; lower number, or train the reward model with a higher limit"
+            )
+        return ids
+
+    def check_fits(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+        """Before hours of training: every prompt fits behind the longest principles that could be drawn for it.
+
+        Raises:
+            InputError: one does not.
+        """
+        size = {one.id: len(self.encoder.tokenizer(one.text())["input_ids"]) for one in self.principles.drawn}
+        longest = sorted(self.principles.drawn, key=lambda one: -size[one.id])[: self.config.number]
+        context = context_length(self.model.trunk)
+        for prompt in prompts:
+            number = len(self.tokens(prompt, [*self.principles.always, *longest]))
+            if number + max_new_tokens > context:
+                raise InputError(
+                    f"prompt {prompt.id} behind its principles has {number} tokens, which with max_new_tokens "
+                    f"({max_new_tokens}) exceed the reward model's context of {context}; lower number or max_new_tokens"
+                )
+
+    def same_language(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> torch.Tensor:
+        """(N,): 1 where the letters do not tell that a response is in another language than its prompt."""
+        both = zip(prompts, texts, strict=True)
+        return torch.tensor([float(may_be_one_language(prompt.text, text)) for prompt, text in both])
+
+
+def by_principles(main: Callable[..., None]) -> Callable[..., None]:
+    """The stage with a reward under principles as what is maximised."""
+    return partial(_with_principles, main)
+
+
+def _with_principles(
+    main: Callable[..., None],
+    config: Any,
+    run: Run,
+    *,
+    principle_reward: PrincipleRewardConfig,
+    principles: InForce,
+    reward_model_folder: Path,
+    prompts: Path,
+    format: PromptFormat,
+    **inputs: Any,
+) -> None:
+    score = PrincipleReward(
+        reward_model_folder, principles, principle_reward, format, run, config.max_tokens, config.precision
+    )
+    plain = Encoder(score.encoder.tokenizer, format)
+    kept, _ = plain.prompts(read_snapshot(prompts).prompts_of("train"))
+    score.check_fits(kept, config.max_new_tokens)
+    inputs |= {"reward_model_folder": reward_model_folder, "prompts": prompts, "format": format}
+    main(config, run, score=score, **inputs)

@@ -1,0 +1,238 @@
+"""Rewards under principles: which are drawn, what a response earns by them, and PPO that maximises it."""
+
+import doctest
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from heedful.config import InputError
+from heedful.engine.sample import Sampled, Sampler
+from heedful.models.checkpoint import load_reward_model, save_policy, save_reward_model
+from heedful.pipeline import principle_rewards
+from heedful.pipeline.principle_rewards import (
+    InForce,
+    PrincipleReward,
+    PrincipleRewardConfig,
+    by_principles,
+    in_force,
+    principles_for,
+)
+from heedful.pipeline.recipe import build
+from heedful.principles import Principle
+from heedful.run import Run, read_jsonl
+from heedful.snapshot import Snapshot, write_snapshot
+from heedful.stages import ppo
+from heedful.stages.ppo import PPOConfig
+from heedful.text.collate import Encoded
+from heedful.text.format import PromptFormat
+from heedful.text.principles import PrincipleFormat
+from heedful.types import Prompt
+from tiny import TINY
+from toys import BEGIN, END, TOKENIZER, make_policy, make_reward_model, open_run, plain_score
+
+GUIDELINE = PrincipleFormat(item="{text} ", template="{principles}\n {prompt}", max_prompt_tokens=12)
+FORMAT = PromptFormat(template="{prompt} \n", max_prompt_tokens=6)
+WEIGHTS = {"a": 3.0, "b": 1.0, "c": 0.0, "d": 2.0}
+DRAWN = tuple(
+    Principle(id=id, language="en", title=id, definition=f"w{n}", negative="w7", weight=weight)
+    for n, (id, weight) in enumerate(WEIGHTS.items())
+)
+ALWAYS = (Principle(id="z", language="en", title="z", definition="w6", negative="w7"),)
+FORCE = InForce(drawn=DRAWN, always=ALWAYS)
+CONFIG = PrincipleRewardConfig(
+    number=2,
+    length_bonus=5.0,
+    length_tokens=10,
+    length_cap=0.3,
+    length_multiplier={"reasoning": -0.4},
+    language_bonus=0.25,
+    scale=10.0,
+)
+PROMPTS = [
+    Prompt(id="p0", text="w0", user="u"),
+    Prompt(id="p1", text="w1 w2", user="u", use_case="reasoning"),
+    Prompt(id="p2", text="w3", user="u", kind="few_shot", use_case="chat"),
+]
+
+
+def changed(**changes: Any) -> PrincipleRewardConfig:
+    return PrincipleRewardConfig(**(CONFIG.model_dump() | changes))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    save_reward_model(tmp_path / "rm", make_reward_model(), TOKENIZER, {}, GUIDELINE)
+    return tmp_path / "rm"
+
+
+def reward(folder: Path, run: Run, config: PrincipleRewardConfig = CONFIG) -> PrincipleReward:
+    return PrincipleReward(folder, FORCE, config, FORMAT, run, max_tokens=30, precision="fp32")
+
+
+def ids_of(text: str) -> list[int]:
+    return [BEGIN, *TOKENIZER(text, add_special_tokens=False)["input_ids"]]
+
+
+def sample(seeds: list[int], each: int = 1) -> tuple[list[Prompt], Sampled]:
+    """Responses of an untrained policy, some of them cut."""
+    asked = [PROMPTS[n % len(PROMPTS)] for n in range(len(seeds))]
+    tokens = [ids_of(f"{prompt.text} \n") for prompt in asked]
+    sampled = Sampler(make_policy().decoder, TOKENIZER, 5)(tokens, seeds, [each] * len(seeds))
+    return [prompt for prompt in asked for _ in range(each)], sampled
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    found = doctest.testmod(principle_rewards)
+    assert found.attempted == 3 and found.failed == 0
+
+
+def test_principles_are_drawn_by_weight_behind_those_always_in_force() -> None:
+    first, sets = Counter[str](), set()
+    for seed in range(3000):
+        z, one, other = (found.id for found in principles_for(PROMPTS[0], FORCE, CONFIG, random.Random(seed)))
+        assert z == "z" and one != other and "c" not in (one, other)
+        first[one] += 1
+        sets.add(frozenset((one, other)))
+    assert sets == {frozenset(pair) for pair in ("ab", "ad", "bd")}
+    for id, weight in WEIGHTS.items():
+        assert first[id] / 3000 == pytest.approx(weight / 6, abs=0.03)
+
+
+def test_prompts_of_a_kind_have_principles_of_more_weight() -> None:
+    config = changed(number=1, more_weight={"reasoning": {"c": 128}, "few_shot": {"b": 128}})
+    drawn = {
+        n: Counter(principles_for(PROMPTS[n], FORCE, config, random.Random(s))[1].id for s in range(300))
+        for n in range(3)
+    }
+    assert "c" not in drawn[0]
+    assert drawn[1]["c"] / 300 == pytest.approx(128 / 134, abs=0.05)
+    assert drawn[2]["b"] / 300 == pytest.approx(129 / 134, abs=0.05)  # by its kind: its use case has no entry
+
+
+def test_a_score_is_the_model_s_behind_its_principles_and_the_bonuses(model: Path, tmp_path: Path) -> None:
+    run, seeds = open_run(tmp_path / "run"), [4, 5, 6, 7, 8, 9]
+    prompts, sampled = sample(seeds)
+    assert not sampled.finished.all()
+    found = reward(model, run)(prompts, sampled)
+    plain, _ = load_reward_model(model, GUIDELINE)
+    principled, lengths = [], []
+    for n, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        texts = [
+            one.definition for one in principles_for(prompt, FORCE, CONFIG, random.Random(f"{run.seed}\x1f{seed}"))
+        ]
+        assert texts[0] == "w6" and len(texts) == 3
+        ids = ids_of(f"{' '.join(texts)} \n {prompt.text} \n")
+        response = sampled.tokens[n] + [END] * bool(sampled.finished[n])
+        principled.append(plain_score(plain, Encoded(ids, response)).item())
+        share = (-0.4 if prompt.use_case == "reasoning" else 1.0) * len(response) / 10
+        lengths.append(5.0 * min(share, 0.3))
+    total = 10 * (torch.tensor(principled) + torch.tensor(lengths) + 0.25)
+    torch.testing.assert_close(found, total, atol=1e-4, rtol=1e-4)
+    assert min(lengths) < 0 and max(lengths) == 1.5  # the cap was reached
+    run.log(0)
+    (row,) = read_jsonl(run.folder / "metrics.jsonl")
+    means = {"principle_score": sum(principled) / 6, "length_bonus": sum(lengths) / 6, "language_bonus": 0.25}
+    assert {key: row[key] for key in means} == pytest.approx(means, abs=1e-5)
+
+
+def test_responses_to_one_request_share_their_principles_and_other_requests_draw_anew(
+    model: Path, tmp_path: Path
+) -> None:
+    prompts, sampled = sample([11, 12], each=3)
+    score = reward(model, open_run(tmp_path / "run"))
+    read = [tuple(score.behind_principles(p, key)) for p, key in zip(prompts, score.keys(sampled), strict=True)]
+    assert len(set(read[:3])) == len(set(read[3:])) == 1
+    again = {tuple(score.behind_principles(PROMPTS[0], seed)) for seed in range(200)}
+    assert len(again) == 6  # ordered pairs of a, b, d
+    other = reward(model, open_run(tmp_path / "other", seed=4))
+    assert [tuple(other.behind_principles(PROMPTS[0], n)) for n in range(9)] != [
+        tuple(score.behind_principles(PROMPTS[0], n)) for n in range(9)
+    ]
+
+
+def test_what_could_become_too_long_is_refused_before_training(model: Path, tmp_path: Path) -> None:
+    score = reward(model, open_run(tmp_path / "run"))
+    score.check_fits(PROMPTS, max_new_tokens=5)
+    with pytest.raises(InputError, match="exceed the reward model's context of 64"):
+        score.check_fits(PROMPTS, max_new_tokens=60)
+    with pytest.raises(InputError, match=r"prompt p is longer than guideline.max_prompt_tokens \(12\)"):
+        score.check_fits([Prompt(id="p", text="w0 " * 8, user="u")], max_new_tokens=5)
+
+
+def test_a_model_that_reads_no_principles_is_refused(tmp_path: Path) -> None:
+    save_reward_model(tmp_path / "plain", make_reward_model(), TOKENIZER, {})
+    with pytest.raises(InputError, match="reads no principles"):
+        reward(tmp_path / "plain", open_run(tmp_path / "run"))
+
+
+def test_collections_are_read_and_principles_always_in_force_are_not_drawn() -> None:
+    found = in_force(PrincipleRewardConfig(always="interventions"))
+    assert len(found.drawn) == 14 and len(found.always) == 3
+    assert in_force(PrincipleRewardConfig(always="rl", number=0)).drawn == ()
+    with pytest.raises(InputError, match="no principle has a weight"):
+        in_force(PrincipleRewardConfig(always="rl"))
+    with pytest.raises(InputError, match=r"more_weight\.chat\.nothing"):
+        in_force(PrincipleRewardConfig(more_weight={"chat": {"nothing": 1}}))
+
+
+def test_ppo_maximises_it(model: Path, tmp_path: Path) -> None:
+    """Through the stage, whose value model begins as the reward model: the terms in the log add up to the score."""
+    save_policy(tmp_path / "policy", make_policy(), TOKENIZER, {})
+    write_snapshot(tmp_path / "prompts", Snapshot(prompts=tuple(PROMPTS)))
+    config = PPOConfig(
+        iterations=2,
+        batch_size=6,
+        minibatch_size=6,
+        ptx_coef=0,
+        max_new_tokens=5,
+        max_tokens=60,
+        no_eos_penalty=6.0,
+        clamp_kl=True,
+        precision="fp32",
+    )
+    run = open_run(tmp_path / "run")
+    by_principles(ppo.main)(
+        config,
+        run,
+        principle_reward=CONFIG,
+        principles=FORCE,
+        policy_folder=tmp_path / "policy",
+        reward_model_folder=model,
+        prompts=tmp_path / "prompts",
+        format=FORMAT,
+        documents=None,
+    )
+    rows = read_jsonl(run.folder / "metrics.jsonl")
+    for row in rows:
+        total = 10 * (row["principle_score"] + row["length_bonus"] + row["language_bonus"])
+        assert row["score"] == pytest.approx(total - 6.0 * row["unfinished"], abs=1e-3)
+    assert run.done and len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"principle_rewards": {"under": {"reward_model": "none"}}}, "reward_model is 'none'; there is principled, re"),
+        ({"principle_rewards": {"under": {}}}, "reward_model has no guideline"),
+        ({"principle_rewards": {"principled": {}, "under": {}}}, "'principled' also names a reward model"),
+        ({"reinforce": {"reward": "principled"}}, r"reinforce.reward \(of reinforce\): principled follows principles"),
+        ({"reinforce": {"reward": "other"}}, "which is none of principled, reward_model, under"),
+    ],
+)
+def test_a_recipe_s_rewards_name_models_that_read_principles(changes: dict[str, Any], told: str) -> None:
+    raw = yaml.safe_load(TINY.read_text(encoding="utf-8")) | {
+        "further_reward_models": {"principled": {"guideline": {}}},
+        "principle_rewards": {"under": {"reward_model": "principled"}},
+        "reinforce": {"reward": "under"},
+    }
+    if not told:
+        assert build(raw).principle_rewards["under"].number == 3
+        return
+    with pytest.raises(InputError, match=told):
+        build(raw | changes)
