@@ -33,6 +33,7 @@ from heedful.pipeline.ai_results import ai_labelers, of_people, reward_models
 from heedful.pipeline.clock import seconds_worked
 from heedful.pipeline.costs import costs
 from heedful.pipeline.lab_laws import read_lab
+from heedful.pipeline.policy_principles import principles_kept
 from heedful.pipeline.recipe import Recipe
 from heedful.run import read_done, read_jsonl, write_atomic
 from heedful.snapshot import Snapshot, read_snapshot
@@ -57,6 +58,7 @@ WHY_NULL = {
     "reward_models": "there are no further_reward_models",
     "ai_labelers": "no AI labeler ranked",
     "lab": "the recipe has no lab block",
+    "principles_kept": "no reward is under principles, or nobody knows the prompts' truth",
     "optimised": "no policy is optimised",
     "classic": "evaluate.classic is 0: none was asked for",
     "qualitative": "evaluate.qualitative is 0: none was asked for",
@@ -111,6 +113,7 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         "reward_models": reward_models(last, ranked, heldout_rankings(ranked)),
         "ai_labelers": ai_labelers(last),
         "lab": read_lab(folder / "lab"),
+        "principles_kept": principles_kept(recipe, folder, list(given)),
         "optimised": costs(recipe, folder),
         "policies": policies,
         "pairwise": {
