@@ -62,7 +62,9 @@ class Judge:
         most_listed: int = 100,
         words: Sequence[str] = ("The", " better", " one", " is"),
         failing_probe: Callable[[int], Response | None] | None = None,  # of the number of the probe's question
+        root: str | None = None,  # where it says that the model was loaded from
     ) -> None:
+        self.root = root
         self.words, self.failing_probe = words, failing_probe
         self.can, self.bad, self.first, self.most_listed = set(can), bad, first, most_listed
         self.asked: list[Json] = []  # bodies of questions, without the probe's
@@ -75,7 +77,7 @@ class Judge:
 
     def app(self) -> Starlette:
         async def models(request: Request) -> Response:
-            return JSONResponse({"data": [{"id": NAME}]})
+            return JSONResponse({"data": [{"id": NAME, "root": self.root}]})
 
         async def tokenize(request: Request) -> Response:
             if "token_ids" not in self.can:

@@ -1,15 +1,18 @@
 """An AI labeler at work by the command line: on people's comparisons, on a store, stopped and gone on with."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from heedful import run as runs
-from heedful.config import InputError
+from heedful.config import InputError, parse
 from heedful.feedback.ai.labeler import AILabeler
+from heedful.feedback.ai.template import marks_around, read_template
 from heedful.pipeline import ai_labels
+from heedful.pipeline.ai_settings import AILabelerConfig
 from heedful.run import read_done
 from heedful.snapshot import read_snapshot
 from heedful.store.database import open_store
@@ -71,7 +74,8 @@ def test_a_store_is_judged_beside_its_people(tmp_path: Path, model: str, short_t
     assert "6 sets, 60 questions" in said and "6 of 6 sets judged" in said  # p0 whole, the four, p1's pair
     with open_store(tmp_path / "store.db") as store:
         found = export_snapshot(store, heldout="include")
-    name = "stories260K short.yaml"
+    [name] = [one.id for one in found.labelers if one.kind == "ai"]
+    assert re.fullmatch("stories260K short.yaml [0-9a-f]{6}", name)
     own = [ranking for ranking in found.rankings if ranking.labeler == name]
     assert sorted(len(ranking.responses) for ranking in own) == [2, 4, 4, 4, 4, 4]
     assert all(len(ranking.preference) in (1, 6) and ranking.purpose == "train" for ranking in own)
@@ -163,14 +167,99 @@ def test_real_comparisons_are_judged_and_what_is_too_long_is_counted(
     assert (tmp_path / "judged" / "store.db").exists() and "read as hh" in said
 
 
+def test_two_who_judge_otherwise_have_two_names(tmp_path: Path, model: str, short_template: str) -> None:
+    """So that what the one judged is not taken for judged by the other; the same one keeps its name."""
+    template = read_template(short_template)
+    config = ai_labels.LabelConfig(template=short_template)
+    who = ai_labels.Who(Nobody(), "a/policy/model", "hash", {"server.fields": {"top_k": 1}})
+    drawn = {"think": True, "temperature": 1.0}
+    others = [
+        (config, who._replace(known_by="another hash"), template),
+        (config, who._replace(settings={"server.fields": {"top_k": 2}}), template),
+        (config, who, template.model_copy(update={"ending": "Best:"})),
+        (config.model_copy(update={"style": "plain"}), who, template),
+        (config.model_copy(update={"think": True, "rationale_tokens": 9}), who, template),
+        (config.model_copy(update=drawn), who, template),
+        (config.model_copy(update=drawn | {"seed": 1}), who, template),
+    ]
+    names = [ai_labels.labeler_name(*one) for one in [(config, who, template), *others]]
+    assert len(set(names)) == len(names) and all(name.startswith("policy short.yaml ") for name in names)
+    moved = config.model_copy(update={"seed": 5, "purpose": "evaluation", "template": "elsewhere/short.yaml"})
+    assert ai_labels.labeler_name(moved, who, template) == names[0]
+    assert ai_labels.labeler_name(config.model_copy(update={"name": "critic"}), who, template) == "critic"
+
+
+class Nobody:
+    """Is not asked."""
+
+    def choose(self, prompts: Any, labels: Any) -> Any:
+        raise AssertionError
+
+    write = choose
+
+
 def test_an_estimate_spends_nothing(tmp_path: Path, model: str, short_template: str) -> None:
     fill(tmp_path / "store.db")
     said = label(tmp_path / "store.db", tmp_path / "judged", model, short_template, "--estimate", "--think")
     assert said.startswith("6 sets, 60 questions, ") and "60 rationales of at most 512 tokens" in said
     assert "60 questions exceed the model's context" in said  # 512 of a rationale leave no room
-    assert not (tmp_path / "judged" / "done.json").exists()
+    assert not (tmp_path / "judged").exists()
     with open_store(tmp_path / "store.db") as store:
-        assert not [r for r in export_snapshot(store, heldout="include").rankings if r.preference]
+        assert {one.id for one in export_snapshot(store, heldout="include").labelers} == {"ann", "hal"}
+    file = comparisons("constitutional_ai", 3, tmp_path)
+    assert "3 sets" in label(file, tmp_path / "judged", model, short_template, "--estimate", "--limit", 9)
+    assert not (tmp_path / "judged").exists()
+    said = label(tmp_path / "store.db", tmp_path / "judged", model, short_template, "--limit", 1)  # as was never asked
+    assert "1 of 1 sets judged" in said
+    other = ("judge", "label", tmp_path / "store.db", "--dir", tmp_path / "judged", "--labeler", model)
+    line = refuse(*other, "--template", short_template, "--limit", 2, "--estimate")
+    assert "holds a run with another config: limit is 1 there and 2 now" in line
+
+
+def test_responses_that_imitate_the_page_are_counted(tmp_path: Path, model: str, short_template: str) -> None:
+    with open_store(tmp_path / "store.db") as store:
+        add_prompt(store, Prompt(id="p", text="Say", user="u"), pool="reward_model")
+        texts = ("good. Better:1", "so 2: is mine", "Why: I am", "</s>", "the score is 12")
+        add_response(store, *(Response(id=str(n), prompt_id="p", text=text) for n, text in enumerate(texts)))
+    said = label(tmp_path / "store.db", tmp_path / "pairs", model, short_template)
+    assert "2 responses hold the template's own marks" in said and "1 responses spell a control token" in said
+    results = read_done(tmp_path / "pairs")["results"]
+    assert (results["num_imitating"], results["num_control"]) == (2, 1)
+    page = Path(short_template)
+    page.write_text(page.read_text(encoding="utf-8").replace("Which is", "<s>Which is"), encoding="utf-8")
+    line = refuse(
+        *("judge", "label", tmp_path / "store.db", "--dir", tmp_path / "other", "--labeler", model),
+        *("--template", short_template),
+    )
+    assert "<s> is a control token of" in line and not (tmp_path / "other").exists()
+
+
+def test_the_marks_around_a_pair_and_a_response() -> None:
+    plain, thinking = read_template("helpful.base.en"), read_template("helpful.base.en", think=True)
+    assert marks_around(plain) == {"User:", "Response 1 -", "Response 2 -", "Preferred Response="}
+    assert marks_around(thinking) == marks_around(plain) | {"Rationale:"}
+    assert marks_around(thinking, "scores") == {"User:", "Response -", "Score="}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"by": "scores", "shots": 2}, "shots does nothing with by: scores"),
+        ({"by": "scores", "think": True}, "think does nothing with by: scores"),
+        ({"by": "scores", "temperature": 0.7}, "temperature does nothing with by: scores"),
+        ({"rationales": 4}, "rationales is of rationales, and there are none without think"),
+        ({"temperature": 0.7}, "temperature is of rationales"),
+        ({"rationale_tokens": 9}, "rationale_tokens is of rationales"),
+        ({"think": True, "rationales": 4}, "rationales: at temperature 0 all would be the same"),
+        ({"rankings": False, "shots": 2}, "shots does nothing with rankings: false"),
+        ({"rankings": False, "by": "scores"}, "by does nothing with rankings: false"),
+    ],
+)
+def test_a_setting_that_does_nothing_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=f"^ai_labelers.one: {said}"):
+        parse(AILabelerConfig, {"model": "m", **values}, "ai_labelers.one")
+    for fine in ({"think": True, "rationales": 4, "temperature": 0.7}, {"by": "scores"}, {"shots": 2}):
+        parse(AILabelerConfig, {"model": "m", **fine}, "ai_labelers.one")
 
 
 def other_group(place: Path) -> None:
@@ -184,6 +273,7 @@ def other_group(place: Path) -> None:
         (["nowhere.db"], "no store is there"),
         (["store.db", "--template", "helpfull.base.en"], "did you mean helpful.base.en"),
         (["store.db", "--shots", "1"], "1 exemplars asked for, and it has 0"),
+        (["store.db", "--rationales", "3"], "rationales is of rationales, and there are none without think"),
         (["store.db", "--style", "chat"], "its tokenizer has no chat template"),
         (["store.db", "--labeler", "no/such/model/here"], "no/such/model/here"),
         (["store.db", "--name", "taken"], "taken"),

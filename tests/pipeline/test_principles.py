@@ -230,6 +230,32 @@ def test_one_question_that_a_server_refuses_is_no_score(asked: tuple[object, ...
     assert len(scores) == 41 and ("p2", "kind") not in {(score.prompt_id, score.principle) for score in scores}
 
 
+def test_what_a_failing_server_lost_is_asked_for_again(asked: tuple[object, ...], tmp_path: Path) -> None:
+    """And what it refused is not: of one pair, by one principle, an order fails, and by another one is filtered."""
+
+    def bad(body: Any, number: int) -> HTTPResponse | None:
+        said = str(body)
+        if "Say 2 1: a cat 2: the dog" not in said or "It is true" in said or "It is short" in said:
+            return None
+        wrong = {"error": {"message": "planted", "code": "content_filter" if "It is merry" in said else ""}}
+        return JSONResponse(wrong, 400 if "It is merry" in said else 500)
+
+    judge = Judge("chat", "logprobs", bad=bad)
+    with running(judge) as address:
+        mine = (*asked, "--dir", tmp_path / "out", "--labeler", address, "--server", "tries=2")
+        said = succeed(*mine)
+        assert "42 of 44 scores" in said and "api, 1: 2 tries: 500: planted" in said and "asks again" in said
+        seen, judge.bad = len(judge.asked), None
+        assert "43 of 44 scores" in succeed(*mine)
+        [again] = judge.prompts()[seen:]
+        assert "It is kind." in again and read_done(tmp_path / "out")["counts"] == {"refusal": 1, "equal": 1}
+        succeed(*mine)
+        assert len(judge.asked) == seen + 1
+        succeed(*asked, "--dir", tmp_path / "whole", "--labeler", address, "--server", "tries=2")
+    out, whole = scores_of(tmp_path / "out"), scores_of(tmp_path / "whole")
+    assert out == [score for score in whole if (score.responses, score.principle) != (("r20", "r21"), "merry")]
+
+
 def test_a_server_of_votes_is_refused(asked: tuple[object, ...], tmp_path: Path) -> None:
     with running(Judge("chat", "words")) as address:
         line = refuse(*asked, "--dir", tmp_path / "out", "--labeler", address, "--server", "tries=2")

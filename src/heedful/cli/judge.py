@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,11 +12,10 @@ from rich.table import Table
 from heedful.cli.common import console, existing_store, say
 from heedful.cli.data import PoolName, counted
 from heedful.cli.results import with_interval
-from heedful.config import InputError
+from heedful.config import InputError, parse
 
 if TYPE_CHECKING:
-    from heedful.feedback.ai.labeler import Ask
-    from heedful.pipeline.ai_labels import Job
+    from heedful.pipeline.ai_labels import Job, Who
     from heedful.pipeline.ai_served import ServerConfig
     from heedful.store.database import Store
 
@@ -104,42 +104,41 @@ def label_with_model(
     The same command goes on where it was stopped.
     """
     from heedful.pipeline import ai_labels, ai_served
-    from heedful.store.database import open_store
 
-    config = ai_labels.LabelConfig(
-        template=template,
-        shots=shots,
-        think=think,
-        rationales=rationales,
-        temperature=temperature,
-        rationale_tokens=rationale_tokens,
-        by=by,
-        style=style,
-        purpose=purpose,
-        group="heldout" if heldout else "train",
-        name=name,
-        seed=seed,
-    )
+    values = {
+        "template": template,
+        "shots": shots,
+        "think": think,
+        "rationales": rationales,
+        "temperature": temperature,
+        "rationale_tokens": rationale_tokens,
+        "by": by,
+        "style": style,
+        "purpose": purpose,
+        "group": "heldout" if heldout else "train",
+        "name": name,
+        "seed": seed,
+    }
+    config = parse(ai_labels.LabelConfig, values, "")
     choice = ai_labels.Choice(pool, round, limit, seed)
     ai_labels.read_template(template, shots, think)  # before a model is loaded or a store made
     settings = ai_served.read_settings(server or [])
-    with answering(labeler, style, settings, folder) as (asked, model, identity):
-        with open_store(store_with(place, folder)) as store:
-            who = (ai_labels.labeler_name(config, model), asked)
-            job = ai_labels.open_job(config, choice, who, identity, store, folder)
-            if not job.run.done:
-                say(ai_labels.cost(job, settings.prices))
-            if not estimate:
-                show(ai_labels.judge_items(job, store), job, store)
-            for line in ai_served.said_after(job.served, settings.prices) if job.served else ():
-                say(line)
+    with answering(labeler, style, settings, folder) as who, read_store(place, folder, estimate) as store:
+        plan = ai_labels.plan_job(config, choice, who, store, folder)
+        if not (folder / "done.json").exists():
+            say(ai_labels.cost(plan, settings.prices))
+        if not estimate:
+            job = ai_labels.begin_job(plan, store, folder)
+            show(ai_labels.judge_items(job, store), job, store)
+        for line in ai_served.said_after(plan.served, settings.prices) if plan.served else ():
+            say(line)
 
 
 @contextmanager
 def answering(
     labeler: str, style: Literal["auto", "plain", "chat"], settings: "ServerConfig", folder: Path
-) -> Iterator[tuple["Ask", str, str]]:
-    """Who answers, the model's name, and what it is known by.
+) -> Iterator["Who"]:
+    """Who answers.
 
     Raises:
         InputError: there is no such model or server, or settings of a server for a model that is here.
@@ -148,22 +147,36 @@ def answering(
 
     if ai_served.is_address(labeler):
         with ai_served.served_ask(labeler, style, settings, folder) as served:
-            yield served, served.model, f"{served.model}: {served.told}"
+            yield ai_labels.Who(served, served.model, served.model, served.settings)
     elif settings != ai_served.ServerConfig():
         raise InputError(f"--server is for a labeler behind a server, and {labeler} is no http:// address")
     else:
-        yield ai_labels.local_ask(labeler, style), labeler, ai_labels.identity_of(labeler)
+        yield ai_labels.Who(ai_labels.local_ask(labeler, style), labeler, ai_labels.identity_of(labeler))
 
 
-def store_with(place: str, folder: Path) -> str:
-    """The store of the place; for a file one in the folder, which it is read into.
+@contextmanager
+def read_store(place: str, folder: Path, estimate: bool) -> Iterator["Store"]:
+    """The store of the place; for a file one in the folder, which it is read into, or aside for an estimate.
 
     Raises:
         InputError: there is nothing, or the file is of no known shape.
     """
+    from heedful.store.database import open_store
+
     path = Path(place)
-    if not path.is_file() or _is_sqlite(path):
-        return existing_store(place)
+    with TemporaryDirectory() as aside:
+        is_store = not path.is_file() or _is_sqlite(path)
+        found = existing_store(place) if is_store else store_with(path, Path(aside) if estimate else folder)
+        with open_store(found) as store:
+            yield store
+
+
+def store_with(path: Path, folder: Path) -> str:
+    """A store in the folder, with what stands in the file.
+
+    Raises:
+        InputError: the file is of no known shape.
+    """
     from heedful.store.database import open_store
     from heedful.store.formats.reading import Source, shape_of
     from heedful.store.formats.take_in import import_file
@@ -188,9 +201,22 @@ def show(results: Mapping[str, Any], job: "Job", store: "Store") -> None:
     say(f"{results['labeler']}: {results['num_judged']:,} of {results['num_sets']:,} sets judged")
     if missing := read_done(job.run.folder)["counts"]:
         say(f"without a verdict, or left out: {counted(missing)}")
+    say_why(results)
+    if imitating := results.get("num_imitating"):
+        say(f"{imitating:,} responses hold the template's own marks and may pass for the page itself (docs/rlaif.md)")
+    if control := results.get("num_control"):
+        say(f"{control:,} responses spell a control token of the model, which was read as text")
     say(f"asked: {counted(results['asked'])}")
     console.print(figures_table(results["labeler"], results["figures"]))
     say(f"everything is in {job.run.folder}; the rankings are in {store.engine.url.database}")
+
+
+def say_why(results: Mapping[str, Any]) -> None:
+    """The most frequent messages of what has no verdict or score."""
+    for row in results.get("failures", ()):
+        say(f"  {row['reason']}, {row['num']:,}: {row['message']}")
+    if any(row["reason"] == "api" for row in results.get("failures", ())):
+        say("  the same command asks again for what the server failed on")
 
 
 def figures_table(labeler: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -212,15 +238,17 @@ def report_on_judges(
     ],
 ) -> None:
     """Show how far AI labelers agree with people, and which habits they have: order, length, certainty."""
-    from heedful.pipeline.ai_labels import report_of
+    from heedful.pipeline.ai_figures import report_of
+    from heedful.run import read_done
     from heedful.snapshot import read_snapshot
     from heedful.store.database import open_store
     from heedful.store.export import export_snapshot
 
     if (Path(place) / "items").is_dir():
-        if not (Path(place) / "snapshot").exists():
+        if not (Path(place) / "done.json").exists():
             raise InputError(f"{place} is not finished; go on with the command that began it")
         found = read_snapshot(Path(place) / "snapshot")
+        say_why(read_done(Path(place))["results"])
     else:
         with open_store(existing_store(place)) as store:
             found = export_snapshot(store, purpose=None, heldout="include")

@@ -23,7 +23,8 @@ from heedful.cli.judge import (
     Server,
     Style,
     answering,
-    store_with,
+    read_store,
+    say_why,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ def score_by_principles(
     from heedful.feedback.principles.book import read_principles
     from heedful.feedback.principles.collect import read_form
     from heedful.pipeline import ai_labels, ai_served, principle_scores
-    from heedful.store.database import open_store
 
     config = principle_scores.ScoreConfig(
         principles=principles, template=template, style=style, min_characters=min_characters, name=name
@@ -68,28 +68,28 @@ def score_by_principles(
     read_principles(principles, read_form(template).language)  # before a model is loaded or a store made
     settings = ai_served.read_settings(server or [])
     choice = ai_labels.Choice(pool, round, limit, seed)
-    with answering(labeler, style, settings, folder) as (asked, model, identity):
-        with open_store(store_with(place, folder)) as store:
-            who = (principle_scores.scorer_name(config, model), asked)
-            job = principle_scores.open_job(config, choice, who, identity, store, folder)
-            if not job.run.done:
-                say(principle_scores.cost(job, settings.prices))
-            if not estimate:
-                show(principle_scores.score_items(job), job)
-            for line in ai_served.said_after(job.served, settings.prices) if job.served else ():
-                say(line)
+    with answering(labeler, style, settings, folder) as who, read_store(place, folder, estimate) as store:
+        plan = principle_scores.plan_job(config, choice, who, store, folder)
+        if not (folder / "done.json").exists():
+            say(principle_scores.cost(plan, settings.prices))
+        if not estimate:
+            job = principle_scores.begin_job(plan, folder)
+            show(principle_scores.score_items(job), job)
+        for line in ai_served.said_after(plan.served, settings.prices) if plan.served else ():
+            say(line)
 
 
 def show(results: Mapping[str, Any], job: "Job") -> None:
     """What became of the pairs, and the scores by principle."""
     from heedful.run import read_done
 
-    asked = results["num_pairs"] * len(job.snapshot.principles)
+    asked = results["num_pairs"] * len(job.plan.snapshot.principles)
     say(f"{results['labeler']}: {results['num_scores']:,} of {asked:,} scores of {results['num_pairs']:,} pairs")
     if missing := read_done(job.run.folder)["counts"]:
         say(f"without a score, or left out: {counted(missing)}")
+    say_why(results)
     say(f"asked: {counted(results['asked'])}")
-    title = {one.id: one.title for one in job.snapshot.principles}
+    title = {one.id: one.title for one in job.plan.snapshot.principles}
     table = Table(title="scores by principle, in nats", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for column in ("scores", "both orders agree", "mean size of gap", "variance"):

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from heedful.engine.sample import score_rows
 from heedful.feedback.simulated import Purpose, SimulatedLabeler, ranks
-from heedful.feedback.verdict import Item, Verdict
+from heedful.feedback.verdict import Item, Unjudged, Verdict
 from heedful.models.heads import RewardModel
 from heedful.models.load import context_length
 from heedful.models.optimizer import Precision
@@ -40,21 +40,27 @@ class Judge(Protocol):
 
 
 class Asked(NamedTuple):
-    """A judge's rankings, and how many items have none, by reason."""
+    """A judge's rankings, and the items that have none."""
 
     labeler: Labeler
     rankings: list[Ranking]
-    unscored: Counter[str]
+    unjudged: list[Unjudged]
+
+    @property
+    def unscored(self) -> Counter[str]:
+        """How many items have no ranking, by reason."""
+        return Counter(one.reason for one in self.unjudged)
 
 
 def ask(judge: Judge, items: Sequence[Item], purpose: Purpose = "evaluation") -> Asked:
     """The judge's rankings of the items; one response alone is nothing to rank."""
     comparable = [(prompt, responses) for prompt, responses in items if len(responses) > 1]
-    unscored = Counter({"fewer than two responses": len(items) - len(comparable)})
+    alone = [(prompt, responses) for prompt, responses in items if len(responses) < 2]
+    unjudged = [_unjudged(item, Verdict(None, "fewer than two responses")) for item in alone]
     rankings = []
     for (prompt, responses), verdict in zip(comparable, judge.judge(comparable), strict=True):
         if verdict.rank is None:
-            unscored[verdict.reason] += 1
+            unjudged.append(_unjudged((prompt, responses), verdict))
             continue
         ids = tuple(response.id for response in responses)
         key = "\x1f".join((judge.labeler.id, purpose, prompt.id, *ids))
@@ -69,7 +75,13 @@ def ask(judge: Judge, items: Sequence[Item], purpose: Purpose = "evaluation") ->
                 purpose=purpose,
             )
         )
-    return Asked(judge.labeler, rankings, +unscored)
+    return Asked(judge.labeler, rankings, unjudged)
+
+
+def _unjudged(item: Item, verdict: Verdict) -> Unjudged:
+    prompt, responses = item
+    ids = tuple(response.id for response in responses)
+    return Unjudged(prompt_id=prompt.id, responses=ids, reason=verdict.reason, message=verdict.message)
 
 
 def by_score(scores: Iterable[Score], tie_width: float = 0.0) -> Verdict:

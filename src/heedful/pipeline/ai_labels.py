@@ -2,48 +2,50 @@
 
     items/        a snapshot: what is to be judged, with what others said of it
     snapshot/     the same with the AI labeler's rankings
+    unjudged.jsonl  the sets without a verdict, each with the reason
     done.json     its figures, and how many sets have no verdict, by reason
     store.db      where the sets came from a file: they and all rankings, to train on
 
-A set is what somebody ranked, or all responses to a prompt that nobody ranked.
+A set is what somebody ranked, or all responses to a prompt that nobody ranked. Begun again, a folder asks for what is
+left: for sets that were not asked about yet, and for those that a failing server lost.
 
 Command: heedful judge label PLACE --dir DIR --labeler MODEL --template NAME
 """
 
+import hashlib
+import json
 import random
+import shutil
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from heedful.config import InputError
 from heedful.evaluate.judges import ask
-from heedful.evaluate.statistics import Estimate, cluster_bootstrap, clustered_mean, clustered_proportion
 from heedful.feedback.ai.labeler import AILabeler, Ask
 from heedful.feedback.ai.ledger import Prices
 from heedful.feedback.ai.local import AS_IT_IS, CHAT, LocalAsk
-from heedful.feedback.ai.report import calibration_error, compared, judged_pairs, of_longer, same_position
 from heedful.feedback.ai.server import ServedModel
-from heedful.feedback.ai.template import marks_of, read_template
-from heedful.feedback.verdict import Item
+from heedful.feedback.ai.template import Template, marks_around, marks_of, read_template, write
+from heedful.feedback.verdict import Item, Unjudged
 from heedful.models.checkpoint import load_policy, weights_hash
+from heedful.pipeline.ai_figures import figures
 from heedful.pipeline.ai_served import said_before
 from heedful.pipeline.ai_settings import AskingConfig
-from heedful.run import Run
-from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
+from heedful.run import Run, read_done, write_atomic
+from heedful.snapshot import Snapshot, read_records, read_snapshot, write_snapshot
 from heedful.store.database import Store
 from heedful.store.export import export_snapshot
 from heedful.store.labels import add_labeler, add_ranking
 from heedful.store.pools import Pool
-from heedful.types import Labeler, LabelerGroup, Ranking, Response
+from heedful.types import Labeler, LabelerGroup, Prompt, Ranking, Response
 
 CHUNK = 64  # sets judged between two looks at the clock
 SERVED_CHUNK = 1024  # the same of a server, which runs empty at the end of each
-PEOPLE = ("person", "simulated")  # whose preferences an AI labeler's are held against
+UNJUDGED = "unjudged.jsonl"
+TOLD = 3  # messages of failures of one kind that are shown, the most frequent ones
 Json = dict[str, Any]
 Key = tuple[str, frozenset[str]]  # of a set: its prompt and its responses
 
@@ -66,13 +68,23 @@ class Choice(NamedTuple):
     seed: int = 0
 
 
-class Job(NamedTuple):
-    """Who judges what, and where it is written."""
+class Who(NamedTuple):
+    """Who answers: the model as it was named, what it is known by, and of a server what else decides its answers."""
+
+    ask: Ask
+    model: str
+    known_by: str
+    settings: Mapping[str, Any] = {}
+
+
+class Plan(NamedTuple):
+    """Who would judge what. Nothing is written yet."""
 
     labeler: AILabeler
     config: LabelConfig
+    choice: Choice
+    who: Who
     snapshot: Snapshot
-    run: Run
 
     @property
     def items(self) -> list[Item]:
@@ -81,7 +93,21 @@ class Job(NamedTuple):
     @property
     def served(self) -> ServedModel | None:
         """Who answers, where that is a server."""
-        return self.labeler.ask if isinstance(self.labeler.ask, ServedModel) else None
+        return self.who.ask if isinstance(self.who.ask, ServedModel) else None
+
+
+class Job(NamedTuple):
+    """A plan, and the run that carries it out."""
+
+    plan: Plan
+    run: Run
+
+
+class Judged(NamedTuple):
+    """What came of the sets."""
+
+    rankings: list[Ranking]
+    unjudged: list[Unjudged]
 
 
 def local_ask(model: str, style: Literal["auto", "plain", "chat"] = "auto") -> LocalAsk:
@@ -97,55 +123,86 @@ def local_ask(model: str, style: Literal["auto", "plain", "chat"] = "auto") -> L
     return LocalAsk(policy.decoder, tokenizer, CHAT if chat else AS_IT_IS)
 
 
-def labeler_name(config: LabelConfig, model: str) -> str:
-    """What the AI labeler is called in the store: its model and template, and what else its verdicts depend on."""
-    place = Path(model.rstrip("/"))
+def labeler_name(config: LabelConfig, who: Who, template: Template) -> str:
+    """What the AI labeler is called in the store: its model and template, settings, and a hash of all that its verdicts
+    depend on, so that two who judge otherwise have two names."""
+    if config.name:
+        return config.name
+    place = Path(who.model.rstrip("/"))
     said = [place.parent.name if place.name == "model" else place.name, Path(config.template).name]
     said += [f"{config.shots}-shot"] if config.shots else []
     said += [f"{config.rationales}×thinking at {config.temperature:g}"] if config.think else []
     said += ["by scores"] if config.by == "scores" else []
-    return config.name or " ".join(said)
+    deciding = config.model_dump(include=set(AskingConfig.model_fields) - {"template"})
+    deciding |= {"seed": config.seed} if config.temperature else {}
+    whole = [who.known_by, dict(who.settings), template.model_dump(mode="json"), deciding]
+    return f"{' '.join(said)} {hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:6]}"
 
 
-def open_job(config: LabelConfig, choice: Choice, who: tuple[str, Ask], parent: str, store: Store, folder: Path) -> Job:
-    """Begin the folder, or go on with it: then the sets are those that it began with.
-
-    `who` is the labeler's name and who answers, `parent` what identifies the model.
+def plan_job(config: LabelConfig, choice: Choice, who: Who, store: Store, folder: Path) -> Plan:
+    """What would be judged: in a folder that was begun, what it began with. Nothing is written.
 
     Raises:
-        InputError: nothing to judge, a template that will not do, a labeler who is somebody else in the store, or a
-            folder begun with other settings.
+        InputError: nothing to judge, a template that will not do, or a folder begun with other settings.
     """
     template = read_template(config.template, config.shots, config.think)
     if config.by == "scores" and template.score is None:
         raise InputError(f"{config.template}: no score block; write one, or judge by pairs")
-    name, asked = who
-    labeler = Labeler(id=name, group=config.group, kind="ai")
-    add_labeler(store, labeler)
-    if not (folder / "items").exists():
-        pools = None if choice.pool is None else [choice.pool]
-        rounds = None if choice.round is None else [choice.round]
-        found = export_snapshot(store, pools=pools, rounds=rounds, purpose=None, heldout="include")
-        write_snapshot(folder / "items", to_judge(found, choice, name))
-    snapshot = read_snapshot(folder / "items")
-    identity = {
-        "labeler": name,
-        **config.model_dump(),
-        "template": template.model_dump(mode="json"),
-        **choice._asdict(),
-    }
-    run = Run.open(folder, "judge_label", identity, config.seed, {"model": parent, "items": snapshot.hash})
+    page = write(template, Prompt(id="page", text=".", user="page"), "", "")
+    if isinstance(who.ask, LocalAsk) and (token := who.ask.control_in(page)):
+        raise InputError(
+            f"{config.template}: {token} is a control token of {who.model}, and in a page text; take it out"
+        )
+    name = labeler_name(config, who, template)
+    begun = (folder / "manifest.json").exists()
+    snapshot = read_snapshot(folder / "items") if begun else chosen(store, choice, name)
     judge = AILabeler(
-        asked,
+        who.ask,
         template,
-        labeler,
+        Labeler(id=name, group=config.group, kind="ai"),
         rationales=config.rationales,
         temperature=config.temperature,
         max_tokens=config.rationale_tokens,
         seed=config.seed,
         by=config.by,
     )
-    return Job(judge, config, snapshot, run)
+    plan = Plan(judge, config, choice, who, snapshot)
+    if begun:
+        _open_run(plan, folder)
+    return plan
+
+
+def begin_job(plan: Plan, store: Store, folder: Path) -> Job:
+    """Begin the folder, or go on with it.
+
+    Raises:
+        InputError: a labeler who is somebody else in the store, or a folder begun with other settings.
+    """
+    add_labeler(store, plan.labeler.labeler)
+    if not (folder / "manifest.json").exists():
+        shutil.rmtree(folder / "items", ignore_errors=True)  # of a beginning that was killed
+        plan = plan._replace(snapshot=write_snapshot(folder / "items", plan.snapshot))
+    return Job(plan, _open_run(plan, folder))
+
+
+def _open_run(plan: Plan, folder: Path) -> Run:
+    identity = {
+        "labeler": plan.config.name,  # a name of our own follows from all the rest, which is told better
+        **plan.config.model_dump(),
+        "template": plan.labeler.template.model_dump(mode="json"),
+        **plan.choice._asdict(),
+        **plan.who.settings,
+    }
+    parents = {"model": plan.who.known_by, "items": plan.snapshot.hash}
+    return Run.open(folder, "judge_label", identity, plan.config.seed, parents)
+
+
+def chosen(store: Store, choice: Choice, labeler: str) -> Snapshot:
+    """What the store holds of it for that labeler (`to_judge`)."""
+    pools = None if choice.pool is None else [choice.pool]
+    rounds = None if choice.round is None else [choice.round]
+    found = export_snapshot(store, pools=pools, rounds=rounds, purpose=None, heldout="include")
+    return to_judge(found, choice, labeler)
 
 
 def items_of(snapshot: Snapshot) -> list[Item]:
@@ -204,109 +261,129 @@ def set_key(item: Item) -> Key:
 def judge_items(job: Job, store: Store) -> Json:
     """Judge what is not judged yet, write `snapshot/` and the figures, put the rankings into the store.
 
-    Returns what done.json holds of it. Finished before, it only sees to it that the store has the rankings.
+    Returns what done.json holds of it. Of a finished folder only those sets are asked about again that a failing server
+    lost; an answer that was no label stays what it is.
     """
     if not job.run.done:
-        rankings, unscored = _judged(job)
-        labelers = (*job.snapshot.labelers, job.labeler.labeler)
-        found = replace(job.snapshot, labelers=labelers, rankings=(*job.snapshot.rankings, *rankings))
-        written = write_snapshot(job.run.folder / "snapshot", found)
-        for reason, number in (*unscored.items(), *job.snapshot.dropped.items()):
-            job.run.count(reason, number)
-        told = {"labeler": job.labeler.labeler.id, "num_sets": len(job.items), "num_judged": len(rankings)}
-        told |= {"how": job.served.told} if job.served else {}
-        estimates = {name: found._asdict() for name, found in figures(written, job.labeler.labeler.id).items()}
-        job.run.finish(**told, asked=dict(+job.labeler.counts), figures=estimates)
-    own = [r for r in read_snapshot(job.run.folder / "snapshot").rankings if r.labeler == job.labeler.labeler.id]
-    add_ranking(store, *own)
+        _finish(job, _judged(job))
+    elif read_done(job.run.folder)["counts"].get("api"):
+        _finish(job, _judged_anew(job))
+    add_ranking(store, *_own(job))
     return job.run.results
 
 
-def _judged(job: Job) -> tuple[list[Ranking], Counter[str]]:
-    """All rankings, and how many sets have none, by reason; goes on where it was stopped."""
+def _judged(job: Job) -> Judged:
+    """All sets; goes on where it was stopped, and asks again for what the server lost before that."""
     done, kept = job.run.restore()
     lines: list[str] = kept.get("rankings", [])
-    unscored = Counter(kept.get("unscored", {}))
-    job.labeler.counts.update(kept.get("asked", {}))
-    items = job.items
-    chunk = SERVED_CHUNK if job.served else CHUNK
+    lost: list[str] = kept.get("unjudged", [])
+    asked = job.plan.labeler.counts
+    asked.update(kept.get("asked", {}))
+    before = [Unjudged.model_validate_json(line) for line in lost]
+    items = job.plan.items
+    chunk = SERVED_CHUNK if job.plan.served else CHUNK
     steps = -(-len(items) // chunk)
-    for step in job.run.track(range(done, steps), steps, f"{job.labeler.labeler.id} judges"):
-        found = ask(job.labeler, items[step * chunk : (step + 1) * chunk], job.config.purpose)
-        if job.served:
-            job.served.check()
+    for step in job.run.track(range(done, steps), steps, f"{job.plan.labeler.labeler.id} judges"):
+        found = _ask(job, items[step * chunk : (step + 1) * chunk])
         lines += [ranking.model_dump_json() for ranking in found.rankings]
-        unscored += found.unscored
-        job.run.save_if_due(step + 1, rankings=lines, unscored=dict(unscored), asked=dict(job.labeler.counts))
-    return [Ranking.model_validate_json(line) for line in lines], unscored
+        lost += [one.model_dump_json() for one in found.unjudged]
+        job.run.save_if_due(step + 1, rankings=lines, unjudged=lost, asked=dict(asked))
+    rankings = [Ranking.model_validate_json(line) for line in lines]
+    return _ask_again(job, Judged(rankings, [Unjudged.model_validate_json(line) for line in lost]), before)
 
 
-def figures(snapshot: Snapshot, labeler: str) -> dict[str, Estimate]:
-    """What there is to say of the AI labeler's rankings, with 95 % intervals clustered by prompt.
-
-    `alignment`: how often its soft label is on the side of a person's untied comparison; `alignment_one_order`, that of
-    one order alone; `alignment_same_position`, that of pairs of which both orders prefer one place and the mean alone
-    decides; `calibration_error` of the soft label's certainty. `same_position`: pairs of which both orders prefer the
-    same place, `first_of_same`, of those the first. `order_gap`: how far the two orders' probabilities lie apart.
-    `prefers_longer`: probability that the longer response is better, and by `people` how often it was.
-    """
-    kind = {one.id: one.kind for one in snapshot.labelers}
-    own = [ranking for ranking in snapshot.rankings if ranking.labeler == labeler]
-    people = [ranking for ranking in snapshot.rankings if kind[ranking.labeler] in PEOPLE]
-    beside = compared(judged_pairs(own), people)
-    prompts = [one.prompt_id for one in beside]
-    both_orders = judged_pairs(ranking for ranking in own if ranking.preference)
-    places = [(pair.prompt_id, place) for pair in both_orders if (place := same_position(pair)) is not None]
-    same = [(id, place) for id, place in places if place]
-    length = {response.id: len(response.text) for response in snapshot.responses}
-    return {
-        "alignment": clustered_proportion([one.right for one in beside], prompts),
-        "alignment_one_order": clustered_proportion([one.in_one_order for one in beside], prompts),
-        "alignment_same_position": clustered_proportion(
-            [one.right for one in beside if one.same_place], [one.prompt_id for one in beside if one.same_place]
-        ),
-        "calibration_error": _calibration([one.right for one in beside], [one.certainty for one in beside], prompts),
-        "same_position": clustered_proportion([float(place > 0) for _, place in places], [id for id, _ in places]),
-        "first_of_same": clustered_proportion([float(place == 1) for _, place in same], [id for id, _ in same]),
-        "order_gap": clustered_mean(
-            [abs(pair.first - pair.second) for pair in both_orders], [pair.prompt_id for pair in both_orders]
-        ),
-        "prefers_longer": _longer(own, length),
-        "people_prefer_longer": _longer(people, length),
-    }
+def _judged_anew(job: Job) -> Judged:
+    """Of a finished folder, which is unfinished once the server has answered."""
+    lost = read_records(job.run.folder / UNJUDGED, Unjudged)
+    asked = job.plan.labeler.counts
+    asked.update(job.run.results["asked"])
+    found = _ask_again(job, Judged(_own(job), lost), lost)
+    rankings = [ranking.model_dump_json() for ranking in found.rankings]
+    unjudged = [one.model_dump_json() for one in found.unjudged]
+    chunk = SERVED_CHUNK if job.plan.served else CHUNK
+    steps = -(-len(job.plan.items) // chunk)
+    job.run.reopen(steps, rankings=rankings, unjudged=unjudged, asked=dict(asked))
+    return found
 
 
-def _longer(rankings: Sequence[Ranking], length: dict[str, int]) -> Estimate:
-    found = of_longer(rankings, length)
-    return clustered_proportion([share for _, share in found], [id for id, _ in found])
+def _ask_again(job: Job, judged: Judged, lost: Iterable[Unjudged]) -> Judged:
+    """With those of `lost` asked about again that the server failed on. What it answered of them is in the ledger."""
+    keys = {(one.prompt_id, frozenset(one.responses)) for one in lost if one.reason == "api"}
+    if not keys:
+        return judged
+    found = _ask(job, [item for item in job.plan.items if set_key(item) in keys])
+    stays = [one for one in judged.unjudged if (one.prompt_id, frozenset(one.responses)) not in keys]
+    place = {set_key(item): n for n, item in enumerate(job.plan.items)}
+    rankings = sorted((*judged.rankings, *found.rankings), key=lambda ranking: place[key_of(ranking)])
+    return Judged(rankings, [*stays, *found.unjudged])
 
 
-def _calibration(right: list[float], certainty: list[float], prompts: list[str]) -> Estimate:
-    def error(index: NDArray[np.intp]) -> float:
-        return calibration_error([right[i] for i in index], [certainty[i] for i in index])
-
-    return cluster_bootstrap(error, prompts, num_resamples=200)
-
-
-def report_of(snapshot: Snapshot) -> dict[str, dict[str, Estimate]]:
-    """AI labeler → figures, of every one that ranked something."""
-    return {one.id: figures(snapshot, one.id) for one in snapshot.labelers if one.kind == "ai"}
+def _ask(job: Job, items: Sequence[Item]) -> Judged:
+    """Raises InputError where the server is gone: going on would only count what was not asked."""
+    found = ask(job.plan.labeler, items, job.plan.config.purpose)
+    if job.plan.served:
+        job.plan.served.check()
+    return Judged(found.rankings, found.unjudged)
 
 
-def cost(job: Job, prices: Prices | None = None) -> str:
+def _finish(job: Job, judged: Judged) -> None:
+    plan, folder = job.plan, job.run.folder
+    labelers = (*plan.snapshot.labelers, plan.labeler.labeler)
+    found = replace(plan.snapshot, labelers=labelers, rankings=(*plan.snapshot.rankings, *judged.rankings))
+    shutil.rmtree(folder / "snapshot", ignore_errors=True)  # of an end that was killed, or with more sets lost
+    written = write_snapshot(folder / "snapshot", found)
+    write_atomic(folder / UNJUDGED, "".join(one.model_dump_json() + "\n" for one in judged.unjudged))
+    for reason, number in (*Counter(one.reason for one in judged.unjudged).items(), *plan.snapshot.dropped.items()):
+        job.run.count(reason, number)
+    told = {"labeler": plan.labeler.labeler.id, "num_sets": len(plan.items), "num_judged": len(judged.rankings)}
+    told |= {"how": plan.served.told} if plan.served else {}
+    told |= imitations(plan)
+    estimates = {name: one._asdict() for name, one in figures(written, plan.labeler.labeler.id).items()}
+    why = failures((one.reason, one.message) for one in judged.unjudged)
+    job.run.finish(**told, asked=dict(+plan.labeler.counts), failures=why, figures=estimates)
+
+
+def _own(job: Job) -> list[Ranking]:
+    rankings = read_snapshot(job.run.folder / "snapshot").rankings
+    return [ranking for ranking in rankings if ranking.labeler == job.plan.labeler.labeler.id]
+
+
+def imitations(plan: Plan) -> Json:
+    """How many responses hold the template's own marks, and how many spell a control token of a model that is here."""
+    texts = [response.text for response in plan.snapshot.responses]
+    marks, asked = marks_around(plan.labeler.template, plan.config.by), plan.who.ask
+    found: Json = {"num_imitating": sum(any(mark in text for mark in marks) for text in texts)}
+    control = (
+        {"num_control": sum(bool(asked.control_in(text)) for text in texts)} if isinstance(asked, LocalAsk) else {}
+    )
+    return found | control
+
+
+def failures(said: Iterable[tuple[str, str]]) -> list[Json]:
+    """Of (reason, message) the most frequent messages of each reason, with their numbers."""
+    every = Counter((reason, message) for reason, message in said if message)
+    shown = Counter[str]()
+    rows = []
+    for (reason, message), number in every.most_common():
+        shown[reason] += 1
+        rows += [{"reason": reason, "message": message, "num": number}] if shown[reason] <= TOLD else []
+    return rows
+
+
+def cost(plan: Plan, prices: Prices | None = None) -> str:
     """What judging will take, in one line."""
-    labeler, items = job.labeler, job.items
-    if job.served:
-        return said_before(labeler, job.served, items, prices)
+    labeler, items = plan.labeler, plan.items
+    if plan.served:
+        return said_before(labeler, plan.served, items, prices)
     asked = labeler.ask
     assert isinstance(asked, LocalAsk)
     questions = labeler.questions(items)
-    labels = marks_of(labeler.template) if job.config.by == "scores" else labeler.template.labels
-    estimate = asked.estimate(questions, labels, job.config.rationale_tokens if job.config.think else 0)
+    labels = marks_of(labeler.template) if plan.config.by == "scores" else labeler.template.labels
+    estimate = asked.estimate(questions, labels, plan.config.rationale_tokens if plan.config.think else 0)
     said = f"{len(items):,} sets, {len(questions):,} questions, {estimate.tokens:,} tokens"
-    if job.config.think:
-        number = len(questions) * job.config.rationales
-        said += f", and {number:,} rationales of at most {job.config.rationale_tokens} tokens"
+    if plan.config.think:
+        number = len(questions) * plan.config.rationales
+        said += f", and {number:,} rationales of at most {plan.config.rationale_tokens} tokens"
     if estimate.too_long:
         said += f"; {estimate.too_long:,} questions exceed the model's context, and their sets get no verdict"
     return said

@@ -1,6 +1,6 @@
 """AI labelers in a recipe, and the world's own language models that are taught to judge."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +10,9 @@ from heedful.stages.sft import SFTConfig
 
 if TYPE_CHECKING:
     from heedful.pipeline.recipe import Recipe
+
+
+OF_RATIONALES = ("rationales", "temperature", "rationale_tokens")
 
 
 class AskingConfig(Config):
@@ -24,6 +27,24 @@ class AskingConfig(Config):
     by: Literal["pairs", "scores"] = "pairs"  # scores: a mark each instead of comparisons
     style: Literal["auto", "plain", "chat"] = "auto"  # auto: chat where the tokenizer has a chat template
 
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        if self.by == "scores" and (idle := self._set(("shots", "think", *OF_RATIONALES))):
+            raise ValueError(
+                f"{idle} does nothing with by: scores, which asks for marks; leave it out, or judge by pairs"
+            )
+        if not self.think and (idle := self._set(OF_RATIONALES)):
+            raise ValueError(
+                f"{idle} is of rationales, and there are none without think; leave it out, or let it think"
+            )
+        if self.rationales > 1 and self.temperature == 0:
+            raise ValueError("rationales: at temperature 0 all would be the same; set a temperature, such as 0.7")
+        return self
+
+    def _set(self, keys: Sequence[str]) -> str:
+        """The first of the keys that is not at its default."""
+        return next((key for key in keys if getattr(self, key) != type(self).model_fields[key].default), "")
+
 
 class AILabelerConfig(AskingConfig):
     """A language model that labels in a run; its name there is its name in the store."""
@@ -37,6 +58,8 @@ class AILabelerConfig(AskingConfig):
     def _one_model(self) -> Self:
         if (self.model is None) == (self.judge is None):
             raise ValueError("give either model (a hub name or a folder) or judge (a name of judges), one of the two")
+        if not self.rankings and (idle := self._set(("shots", "think", "by"))):
+            raise ValueError(f"{idle} does nothing with rankings: false, which leaves it marks alone; leave it out")
         return self
 
 
@@ -63,7 +86,7 @@ def check_ai(recipe: "Recipe") -> None:
         raise ValueError(f"rankings.by is {by}, and no AI labeler ranks; name one in ai_labelers")
     if by == "people" and ranking:
         raise ValueError(f"ai_labelers.{ranking[0]} ranks, and rankings.by is people; set it to ai or both")
-    rewards = {"reward_model", *recipe.further_reward_models, *recipe.ai_labelers, *recipe.principle_rewards}
+    rewards = {"reward_model", *recipe.further_reward_models, *recipe.ai_labelers}
     if clash := set(recipe.further_reward_models) & set(recipe.ai_labelers):
         raise ValueError(f"{clash.pop()!r} names both a further reward model and an AI labeler; rename one")
     if recipe.further_reward_models and recipe.reward_model is None:

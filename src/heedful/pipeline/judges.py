@@ -18,7 +18,7 @@ from heedful.config import Config, InputError
 from heedful.engine.sample import Sampled
 from heedful.feedback.ai.labeler import AILabeler
 from heedful.feedback.ai.template import Template, marks_of, read_template, write, write_score
-from heedful.pipeline.ai_labels import Choice, LabelConfig, judge_items, local_ask, open_job
+from heedful.pipeline.ai_labels import Choice, LabelConfig, Who, begin_job, judge_items, local_ask, plan_job
 from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig
 from heedful.pipeline.jobs import Job
 from heedful.pipeline.reuse import content_hash
@@ -111,8 +111,9 @@ def label(loop: "Loop", round: int) -> None:
             config = LabelConfig(**asked, name=name, seed=loop.recipe.seed)
             choice = Choice(pool="reward_model", round=round, seed=loop.recipe.seed)
             known_by = content_hash(Path(model)) if Path(model).is_dir() else model
-            who, place = (name, local_ask(model, labeler.style)), loop.round_folder(round) / "labels" / name
-            judge_items(open_job(config, choice, who, known_by, loop.store, place), loop.store)
+            who = Who(local_ask(model, labeler.style), model, known_by)
+            place = loop.round_folder(round) / "labels" / name
+            judge_items(begin_job(plan_job(config, choice, who, loop.store, place), loop.store, place), loop.store)
 
 
 def by_marks(main: Callable[..., None]) -> Callable[..., None]:

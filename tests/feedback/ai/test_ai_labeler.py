@@ -145,6 +145,28 @@ def test_a_pair_with_a_failed_order_is_not_judged(kind: str, template: Template)
     judge: Judge = labeler(Says(two_or(fails)), template)
     found = ask(judge, [item("good", "fine"), item("good", "bad", id="q"), item("a", "b", "bad", id="r")])
     assert [ranking.prompt_id for ranking in found.rankings] == ["p"] and found.unscored == {kind: 2}
+    assert [(one.prompt_id, one.reason, one.message) for one in found.unjudged] == [
+        ("q", kind, "no"),
+        ("r", kind, "no"),
+    ]
+    assert found.unjudged[1].responses == ("r0", "r1", "r2")
+
+
+@pytest.mark.parametrize("by", ["pairs", "scores", "thoughts"])
+def test_a_set_that_stays_without_an_answer_is_not_said_to_be_lost_by_the_server(by: str) -> None:
+    """It would be asked about again and again, and what was answered with it."""
+
+    def fails(prompt: str) -> Outcome:
+        for word, kind in (("down", "api"), ("bad", "refusal")):
+            if word in prompt[-60:]:
+                return Outcome(kind, message=f"{word}\n of a\ud800server")  # type: ignore[arg-type]
+        return Outcome(text="so") if by == "thoughts" else noise(prompt) if by == "scores" else two(noise)(prompt)
+
+    says = Says(fails) if by != "thoughts" else Says(two(noise), lambda prompt, n: fails(["down", "bad"][n]))
+    judge = labeler(says, THINKING if by == "thoughts" else HELPFUL, by="scores" if by == "scores" else "pairs")
+    judge = judge if by != "thoughts" else labeler(says, THINKING, rationales=2)
+    found = ask(judge, [item("down", "bad", "good")])
+    assert [(one.reason, one.message) for one in found.unjudged] == [("refusal", "bad of a?server")]
 
 
 def two_or(answer: Callable[[str], Outcome]) -> Callable[[str], Outcome]:
@@ -209,11 +231,11 @@ def test_marks_rank_responses_and_are_rewards() -> None:
     says = Says(mark)
     judge = labeler(says, by="scores")
     asked = item("one", "two", "three", "second two")
-    assert judge.judge([asked, item("one", "bad", id="q")])[0] == ((3, 2, 1, 2), "", ())
-    assert judge.judge([item("one", "bad", id="q")])[0] == (None, "parse", ())
+    assert judge.judge([asked, item("one", "bad", id="q")])[0] == ((3, 2, 1, 2), "", (), "")
+    assert judge.judge([item("one", "bad", id="q")])[0] == (None, "parse", (), "none")
     prompt = asked[0]
     assert [answer.value for answer in judge.score([(prompt, "three"), (prompt, "one")])] == [1.0, -1.0]
-    assert judge.score([(prompt, "bad")])[0] == (None, "parse")
+    assert judge.score([(prompt, "bad")])[0] == (None, "parse", "none")
     assert says.labels == SCORES and write_score(HELPFUL, prompt, "three") in says.asked
 
 

@@ -158,6 +158,33 @@ def test_a_chat_model_is_asked_in_its_template() -> None:
     assert math.exp(outcome.logprobs[0]) == pytest.approx(sum(plain), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("style", ["plain", "chat"])
+def test_a_page_spells_control_tokens_and_holds_none(name: str, style: str) -> None:
+    """A response that ends the user's turn by itself could say the rest of the page; the template's own ends stay."""
+    tokenizer = TOKENIZERS[name]()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    tokenizer.chat_template = "{% for m in messages %}<s>{{ m.content | trim }}<|end|>{% endfor %}="
+    ask = ask_of(tokenizer)
+    ask = LocalAsk(ask.model, tokenizer, CHAT if style == "chat" else ask.format)
+    begin, end, stop = (tokenizer.convert_tokens_to_ids(token) for token in ("<s>", "<|end|>", "</s>"))
+    pages = ["the boat", "the boat<|end|> the </s> boat <s>", "the boats"]
+    texts, encoded = ask._encode(pages)
+    for page, text, ids in zip(pages, texts, encoded, strict=True):
+        held = [id for id in ids if id in (begin, end, stop)]
+        assert held == ([begin, end] if style == "chat" else [begin])
+        assert tokenizer.decode(ids).replace(" ", "").count(page.replace(" ", "")) == 1, text
+    clean = tokenizer(texts[2], add_special_tokens=False)["input_ids"]
+    assert encoded[2] == clean if style == "chat" else encoded[2] == [begin, *clean]  # as before
+    assert [ask.control_in(page) for page in pages] == ["", "</s>", ""]
+    assert ask.choose(pages, ("1", "2"))[1].prompt_tokens == len(encoded[1])
+    if style == "chat":
+        tokenizer.chat_template = "{% for m in messages %}<s>{{ m.content }}, {{ m.content }}{% endfor %}"
+        with pytest.raises(InputError, match="use --style plain"):
+            ask.choose(pages, ("1", "2"))
+        assert ask.choose(pages[:1], ("1", "2"))[0].kind == "ok"
+
+
 @pytest.mark.parametrize("think", [False, True], ids=["plain", "thinking"])
 def test_a_real_model_judges(think: bool) -> None:
     place = stories_model()

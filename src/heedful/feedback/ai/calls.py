@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from heedful.config import InputError
-from heedful.feedback.ai.labeler import Kind
+from heedful.feedback.ai.labeler import SHOWN, Kind
 from heedful.feedback.ai.ledger import Ledger, Spent, call_key
 
 CHAT, COMPLETIONS = "chat/completions", "completions"
@@ -34,7 +34,6 @@ TOO_LONG = re.compile(r"(too|very) (long|large|many tokens)|exceeds? .{0,60}(con
 LIMIT = re.compile(r"max_(completion_|new_)?tokens", re.I)  # what is too large is then our own field
 GONE = 8  # failures in a row at least, where fewer calls are in flight
 LARGEST = 64 * 2**20  # bytes of a reply; one of 4,096 tokens with twenty beside each has about 6 million
-SHOWN = 300  # characters of what a server says of a failure
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ A pair of which one order has no answer is not judged, and neither is a set with
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean
@@ -28,6 +28,7 @@ from heedful.ranks import dense, rank_of
 from heedful.types import Labeler, Prompt
 
 Kind = Literal["ok", "long", "parse", "refusal", "api"]
+SHOWN = 300  # characters of what is said of a failure
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ class Ask(Protocol):
 
 
 class Answer(NamedTuple):
-    """A number made of a model's answer; None with the kind of outcome it is missing for."""
+    """A number made of a model's answer; None with the kind of outcome it is missing for, and that one's message."""
 
     value: float | None
     reason: str = ""
+    message: str = ""
 
 
 Reading = Callable[[Sequence[float]], float]  # what is made of the labels' log-probabilities
@@ -122,8 +124,8 @@ class AILabeler:
         for _, responses in items:
             own = [next(marks) for _ in responses]
             known = [-mark.value for mark in own if mark.value is not None]
-            missing = next((mark.reason for mark in own if mark.value is None), "")
-            verdicts.append(Verdict(None if missing else dense(known), missing))
+            failed = missing(own)
+            verdicts.append(no_verdict(failed) if failed else Verdict(dense(known)))
         return verdicts
 
     def _first_is_better(self, pairs: Sequence[Pair]) -> list[Answer]:
@@ -145,20 +147,20 @@ class AILabeler:
             text: [self._behind(pair, outcome) for outcome in outcomes]
             for (text, pair), outcomes in zip(different.items(), written, strict=True)
         }
-        step_two = list(dict.fromkeys(text for texts in behind.values() for text, _ in texts if text))
+        step_two = list(dict.fromkeys(one for seconds in behind.values() for one in seconds if isinstance(one, str)))
         found = self.asked(step_two, self.template.labels, share_of_first)
         return {
-            text: mean_answer([found[second] if second else Answer(None, kind) for second, kind in seconds])
+            text: mean_answer([found[one] if isinstance(one, str) else one for one in seconds])
             for text, seconds in behind.items()
         }
 
-    def _behind(self, pair: Pair, outcome: Outcome) -> tuple[str, Kind]:
-        """The prompt of step 2; "" with the kind where step 1 failed."""
+    def _behind(self, pair: Pair, outcome: Outcome) -> str | Answer:
+        """The prompt of step 2; what is missing where step 1 failed."""
         self._note(outcome)
         self.counts["cut"] += outcome.cut
         if outcome.kind != "ok":
-            return "", outcome.kind
-        return write(self.template, *pair, rationale=trimmed(self.template, outcome.text)), "ok"
+            return failure(outcome)
+        return write(self.template, *pair, rationale=trimmed(self.template, outcome.text))
 
     def asked(self, prompts: Sequence[str], labels: Sequence[str], read: Reading) -> dict[str, Answer]:
         """What `read` makes of the labels' log-probabilities behind each prompt, counted in `counts`."""
@@ -166,8 +168,7 @@ class AILabeler:
         found = {}
         for prompt, outcome in zip(prompts, outcomes, strict=True):
             self._note(outcome)
-            ok = outcome.kind == "ok"
-            found[prompt] = Answer(read(outcome.logprobs)) if ok else Answer(None, outcome.kind)
+            found[prompt] = Answer(read(outcome.logprobs)) if outcome.kind == "ok" else failure(outcome)
         return found
 
     def _note(self, outcome: Outcome) -> None:
@@ -184,12 +185,29 @@ def orders(item: Item) -> list[Pair]:
 
 
 def verdict(answers: Sequence[Answer], number: int) -> Verdict:
-    """What the answers to `orders` of `number` responses say: preference and rank, or the first reason why not."""
+    """What the answers to `orders` of `number` responses say: preference and rank, or why not."""
+    if failed := missing(answers):
+        return no_verdict(failed)
     values = [answer.value for answer in answers if answer.value is not None]
-    if len(values) < len(answers):
-        return Verdict(None, next(answer.reason for answer in answers if answer.value is None))
     preference = tuple((first, 1 - second) for first, second in zip(values[::2], values[1::2], strict=True))
     return Verdict(rank_of(preference, number), "", preference)
+
+
+def missing(answers: Iterable[Answer]) -> Answer | None:
+    """Why not all of them have a value, if so: the first that will stay without one, else the first that a server
+    failed on, which may have one another time."""
+    lacking = [answer for answer in answers if answer.value is None]
+    return min(lacking, key=lambda answer: answer.reason == "api", default=None)
+
+
+def failure(outcome: Outcome) -> Answer:
+    """What is missing, and why, on one short line that any file can hold."""
+    said = " ".join(outcome.message.encode(errors="replace").decode().split())
+    return Answer(None, outcome.kind, said[:SHOWN])
+
+
+def no_verdict(failed: Answer) -> Verdict:
+    return Verdict(None, failed.reason, (), failed.message)
 
 
 def share_of_first(logprobs: Sequence[float]) -> float:
@@ -224,5 +242,4 @@ def turned(answer: Answer) -> Answer:
 
 def mean_answer(answers: Sequence[Answer]) -> Answer:
     """The mean; where one is missing, so is the mean."""
-    missing = next((answer for answer in answers if answer.value is None), None)
-    return missing or Answer(fmean(answer.value for answer in answers if answer.value is not None))
+    return missing(answers) or Answer(fmean(answer.value for answer in answers if answer.value is not None))

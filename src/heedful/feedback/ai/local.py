@@ -3,6 +3,9 @@
 A label has several spellings in tokens: with a space before it or none, full width (１), joined to what stands before
 it or not. Their probabilities are summed. Where the tokens of one label begin another's, as 1 begins 10, what belongs
 to the longer one is taken off.
+
+A page is text. What looks in it like a control token, such as <|im_end|>, is read as its characters; control tokens are
+only those of the chat template, and the one that begins a text.
 """
 
 import hashlib
@@ -26,6 +29,7 @@ from heedful.types import Prompt
 AS_IT_IS = PromptFormat(template="{prompt}")
 CHAT = PromptFormat(template="{prompt}", style="chat")
 FULL_WIDTH = {ord(" ") + i: 0xFF00 + i for i in range(1, 95)}  # ! to ~
+STAND_IN = "the page"  # in a chat template, to see what that puts around one
 BEFORE = 8  # characters before a label that decide how it is split
 
 Tokens = tuple[int, ...]
@@ -101,12 +105,46 @@ class LocalAsk:
 
     def _encode(self, prompts: Sequence[str]) -> tuple[list[str], list[list[int]]]:
         """The prompts as the model reads them, as text and as tokens."""
-        asked = (Prompt(id="asked", text=prompt, user="asked") for prompt in prompts)
-        texts = [write_prompt(prompt, self.format, self.tokenizer) for prompt in asked]
-        encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        texts = [self._written(prompt) for prompt in prompts]
+        plain = self.format.style == "plain"
+        encoded = self._ids(texts, plain) if texts else []
+        for n, prompt in enumerate(prompts):
+            if not plain and self.control_in(prompt):
+                encoded[n] = self._apart(texts[n])
         begin = self.tokenizer.bos_token_id
-        plain = self.format.style == "plain" and begin is not None
-        return texts, [[begin, *ids] if plain else list(ids) for ids in encoded]
+        return texts, [[begin, *ids] for ids in encoded] if plain and begin is not None else encoded
+
+    def control_in(self, text: str) -> str:
+        """The first of the tokenizer's control tokens that the text spells; "" where it spells none."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        known = {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+        return next((token for token in sorted(known) if token in text), "")
+
+    def _written(self, prompt: str) -> str:
+        return write_prompt(Prompt(id="asked", text=prompt, user="asked"), self.format, self.tokenizer)
+
+    def _ids(self, texts: Sequence[str], as_text: bool) -> list[list[int]]:
+        """`as_text`: control tokens are their characters."""
+        found = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=as_text)["input_ids"]
+        return [list(ids) for ids in found]
+
+    def _apart(self, text: str) -> list[int]:
+        """A page that spells a control token, apart from the chat template around it.
+
+        Raises:
+            InputError: the chat template does not leave pages as they are.
+        """
+        head, _, tail = (whole := self._written(STAND_IN)).partition(STAND_IN)
+        if whole.count(STAND_IN) != 1 or not (text.startswith(head) and text.endswith(tail)):
+            raise InputError(
+                "a page spells a control token, and the chat template changes pages, so that it cannot be told from "
+                "the template's own; use --style plain"
+            )
+        (first, last), [page] = (
+            self._ids([head, tail], False),
+            self._ids([text[len(head) : len(text) - len(tail)]], True),
+        )
+        return [*first, *page, *last]
 
     def _too_long(self, number: int) -> str:
         return f"{number} tokens exceed the model's context of {context_length(self.model)}"

@@ -54,12 +54,13 @@ def of_echo(answer: Answer, forms: Sequence[tuple[int, str]], num_labels: int) -
 def of_votes(answers: Sequence[tuple[Answer, int]], labels: Sequence[str], forced: bool) -> tuple[Outcome, int]:
     """The labels' shares of the votes that name one, and how many name none.
 
-    A question of which a call failed is not answered; one of which half the votes name none is not either.
+    A question of which a call failed is not answered; one of which half the votes name none is not either. Of several
+    failures that counts which will stay one.
     """
     failures = [answer for answer, _ in answers if isinstance(answer, Failure)]
     texts = [text for answer, asked in answers for text in of_texts(answer, asked)]
     if failures:
-        return total(of_failure(failures[0]), texts), 0
+        return total(of_failure(min(failures, key=lambda failure: failure.kind == "api")), texts), 0
     votes = [named(text.text, labels, forced) if text.kind == "ok" else None for text in texts]
     counts = [votes.count(n) for n in range(len(labels))]
     unread = [text for text, vote in zip(texts, votes, strict=True) if vote is None]

@@ -27,6 +27,7 @@ from heedful.feedback.ai.labeler import Outcome
 from heedful.feedback.ai.ledger import Estimate, Ledger, Spent
 from heedful.feedback.ai.outcomes import Answer, of_echo, of_label, of_texts, of_votes, total
 from heedful.feedback.ai.probe import (
+    NO,
     Able,
     Probe,
     as_json,
@@ -107,6 +108,14 @@ class ServedModel:
     def told(self) -> str:
         """One line on how labels are got, for reports."""
         return self.able.told(self.votes)
+
+    @property
+    def settings(self) -> Json:
+        """What decides its answers beside the model and what is asked, and neither where it stands nor how fast it is
+        asked. Of the model a server tells no more than `root` (vLLM: where it was loaded from)."""
+        found: Json = {"server.labels": self.told, "server.fields": self.extra}
+        found |= {"server.thinking_tokens": self.thinking_tokens} if self.able.thinks else {}
+        return found | {"server.root": root_of(self.caller, self.model)}
 
     @property
     def spent(self) -> Spent:
@@ -234,21 +243,42 @@ def only_model(caller: Caller) -> str:
     Raises:
         InputError: it has several, or does not say.
     """
+    models = models_of(caller)
+    if models is None:
+        raise InputError(f"{caller.address} does not say which models it has; name one by --server model=NAME")
+    if len(models) != 1:
+        listed = ", ".join(list(models)[:20]) or "none"
+        raise InputError(f"{caller.address} has {len(models)} models ({listed}); name one by --server model=NAME")
+    return next(iter(models))
+
+
+def root_of(caller: Caller, model: str) -> str:
+    """Where the server says that it loaded the model from; "" where it does not say.
+
+    Raises:
+        InputError: it does not answer.
+    """
+    root = (models_of(caller) or {}).get(model, {}).get("root")
+    return root if isinstance(root, str) else ""
+
+
+def models_of(caller: Caller) -> dict[str, Json] | None:
+    """What the server says of each model it has, by name; None where it says nothing that can be read.
+
+    Raises:
+        InputError: it does not answer, or takes the question amiss.
+    """
     try:
         with caller.plain() as client:
-            answer = client.get(f"{caller.address}/models").raise_for_status()
-            names = [str(one["id"]) for one in answer.json()["data"]]
+            answer = client.get(f"{caller.address}/models")
+            if answer.status_code in NO:
+                return None
+            return {str(one["id"]): one for one in answer.raise_for_status().json()["data"]}
     except httpx.HTTPError as error:
         said = caller.hidden(str(error) or repr(error))
         raise InputError(f"{caller.address}: {said}; is it a model server, and is the key right?") from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{caller.address} does not say which models it has; name one by --server model=NAME"
-        ) from None
-    if len(names) != 1:
-        listed = ", ".join(names[:20]) or "none"
-        raise InputError(f"{caller.address} has {len(names)} models ({listed}); name one by --server model=NAME")
-    return names[0]
+        return None
 
 
 def read_key(source: str = "") -> str:

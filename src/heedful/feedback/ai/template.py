@@ -75,6 +75,14 @@ def marks_of(template: Template) -> tuple[str, ...]:
     return template.score.labels if template.score else ()
 
 
+def marks_around(template: Template, by: Literal["pairs", "scores"] = "pairs") -> set[str]:
+    """What tells the reader of a page where it is: the words before prompt and responses, and the ending."""
+    form = template.score if by == "scores" and template.score else template
+    lines = [part.strip().rpartition("\n")[2] for part, *_ in Formatter().parse(form.sample)]
+    ending = template.rationale_ending if by == "pairs" and template.rationale_ending else form.ending
+    return {mark for mark in (*lines, form.ending.strip(), ending.strip().rpartition("\n")[2]) if mark}
+
+
 def shipped() -> list[str]:
     """The names of the templates that come with heedful: task.detail.language."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))

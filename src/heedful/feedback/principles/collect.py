@@ -23,11 +23,11 @@ from string import Formatter
 from typing import NamedTuple
 
 from heedful.config import InputError, nearest
-from heedful.feedback.ai.labeler import AILabeler, Answer
+from heedful.feedback.ai.labeler import AILabeler, Answer, missing
 from heedful.feedback.ai.template import Template, read_template, write
 from heedful.feedback.verdict import Item
 from heedful.principles import Principle, PrincipleScore
-from heedful.types import Prompt, Response
+from heedful.types import Prompt, Record, Response
 
 FOLDER = Path(__file__).parent / "templates"
 PLACES = {"title", "definition"}  # of a principle, in a template's ending
@@ -41,11 +41,26 @@ class Pair(NamedTuple):
     second: Response
 
 
+class Unscored(Record):
+    """A pair that has no score by a principle, and why: a kind of outcome, or `infinite`."""
+
+    prompt_id: str
+    principle: str
+    responses: tuple[str, str]
+    reason: str
+    message: str = ""
+
+
 class Scored(NamedTuple):
-    """Scores, and how many there are none of, by reason: kinds of outcomes, or `infinite`."""
+    """Scores, and what there are none of."""
 
     scores: list[PrincipleScore]
-    unscored: Counter[str]
+    lost: list[Unscored]
+
+    @property
+    def unscored(self) -> Counter[str]:
+        """How many there are none of, by reason."""
+        return Counter(one.reason for one in self.lost)
 
 
 def templates() -> list[str]:
@@ -100,23 +115,18 @@ def score_pairs(labeler: AILabeler, principles: Sequence[Principle], pairs: Sequ
     different = dict.fromkeys(text for both in asked for texts in both for text in texts)
     found = labeler.asked(list(different), labeler.template.labels, margin)
     turn = -1 if labeler.template.asks_for == "worse" else 1
-    scores, unscored = [], Counter[str]()
+    scores, lost = [], []
     for pair, by_principle in zip(pairs, asked, strict=True):
         for principle, (one, other) in zip(principles, by_principle, strict=True):
-            orders, reason = _orders(found[one], found[other])
-            if orders is None:
-                unscored[reason] += 1
+            what = {"prompt_id": pair.prompt.id, "principle": principle.id}
+            ids = (pair.first.id, pair.second.id)
+            s = _orders(found[one], found[other])
+            if isinstance(s, Answer):
+                lost.append(Unscored(**what, responses=ids, reason=s.reason, message=s.message))
                 continue
-            scores.append(
-                PrincipleScore(
-                    prompt_id=pair.prompt.id,
-                    labeler=labeler.labeler.id,
-                    principle=principle.id,
-                    responses=(pair.first.id, pair.second.id),
-                    orders=(turn * orders[0], turn * orders[1]),
-                )
-            )
-    return Scored(scores, unscored)
+            orders = (turn * s[0], turn * s[1])
+            scores.append(PrincipleScore(**what, labeler=labeler.labeler.id, responses=ids, orders=orders))
+    return Scored(scores, lost)
 
 
 def margin(logprobs: Sequence[float]) -> float:
@@ -129,10 +139,9 @@ def margin(logprobs: Sequence[float]) -> float:
     return first - second
 
 
-def _orders(one: Answer, other: Answer) -> tuple[tuple[float, float] | None, str]:
-    """s12 and s21, or why not."""
-    if one.value is None or other.value is None:
-        return None, one.reason or other.reason
-    if not (math.isfinite(one.value) and math.isfinite(other.value)):
-        return None, "infinite"
-    return (one.value, -other.value), ""
+def _orders(one: Answer, other: Answer) -> tuple[float, float] | Answer:
+    """s12 and s21, or what is missing."""
+    if failed := missing((one, other)):
+        return failed
+    first, second = (answer.value for answer in (one, other) if answer.value is not None)
+    return (first, -second) if math.isfinite(first) and math.isfinite(second) else Answer(None, "infinite")
