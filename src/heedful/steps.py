@@ -82,7 +82,7 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     sft, multitask, optimised = list(recipe["sft"]), list(recipe.get("multitask", {})), list(optimised_in(recipe))
     start, wanted, distilled = recipe["start_name"], recipe["evaluate"], list(recipe.get("distil", {}))
     taught = recipe.get("judges", {})  # runs begun before there were any lack it
-    further = list(recipe.get("further_reward_models", {}))
+    further = recipe.get("further_reward_models", {})
     ranking = [name for name, labeler in recipe.get("ai_labelers", {}).items() if labeler["rankings"]]
     steps = ["data"]
     steps += ["pretrain"] if recipe["pretrain"] else []
@@ -91,14 +91,20 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     steps += distilled
     steps += [*(f"examples/{name}" for name in multitask), *multitask]
     steps += [*(f"judges/{name}/pages" for name in taught), *(f"judges/{name}/taught" for name in taught)]
+    principles = recipe.get("principles") or {}
+    steps += ["principles/pages", "principles/taught"] if principles.get("judge") else []
+    steps += ["principles/comparisons", "principles/preference"] if principles.get("preference") else []
     for n in range(1, recipe["rounds"] + 1):
         names, last = [*(["prompts"] if n > 1 else []), "responses"], n == recipe["rounds"]
         names += [*(f"labels/{name}" for name in ranking), "rankings"]
         if recipe["reward_model"]:
+            names += ["principles/scores", "principles/labels"] if principles else []
             names += ["reward_model", *(f"further/{name}" for name in further)]
+            names += ["principles/pairs", "principles/decoded"] if principles.get("decoded") else []
             names += ["../evaluation/choose_prefix"] if wanted["prompted"] and last else []
             names += ["choose_epoch"] if recipe["rankings"]["policy"] in sft else []
-            names += ["scores", *(f"scores-{name}" for name in further)]
+            names += ["scores", *(f"scores-{name}" for name in further if not further[name].get("guideline"))]
+            names += ["principles/measured"] if principles else []
             names += [f"choose_{name}" for name in multitask] if last else []
             folds = range(1, 1 + recipe["reward_model_folds"] * last)
             names += ["folds"] if folds else []

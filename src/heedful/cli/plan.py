@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heedful.cli.plan_ai import ai_amounts
 from heedful.cli.plan_lab import lab_amounts
+from heedful.cli.plan_principles import principle_amounts
 from heedful.cli.work import ACTIVATION, TRAINED, WEIGHT, Rates, Sizes, Work, held
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
@@ -152,6 +153,7 @@ def amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
         yield from round_amounts(recipe, sizes, round)
     yield from baseline_amounts(recipe, sizes)
     yield from ai_amounts(recipe, sizes)
+    yield from principle_amounts(recipe, sizes)
     yield from lab_amounts(recipe, sizes)
     yield from evaluation_amounts(recipe, sizes)
 

@@ -32,7 +32,8 @@ def reward_models(round_folder: Path, snapshot: Snapshot, asked: Sequence[Rankin
 
     `asked` are people's rankings of held-out prompts. None where there is but one reward model.
     """
-    further = sorted((round_folder / "further").glob("*/done.json"))
+    scored = {place.parent.name.removeprefix("scores-") for place in round_folder.glob("scores-*/done.json")}
+    further = [one for one in sorted((round_folder / "further").glob("*/done.json")) if one.parent.name in scored]
     if not further:
         return None
     length = {response.id: len(response.text) for response in snapshot.responses}
@@ -47,6 +48,12 @@ def reward_models(round_folder: Path, snapshot: Snapshot, asked: Sequence[Rankin
             told = {"mean": found.mean, "low": found.low, "high": found.high, "num": found.num}
             rows.append({"reward_model": name, "labelers": group, **told, "calibration_error": error})
     return rows
+
+
+def followed(round_folder: Path) -> list[Json] | None:
+    """How well each reward model with a guideline follows its principles, and who scored; None where there is none."""
+    place = round_folder / "principles" / "measured"
+    return read_done(place)["results"]["rows"] if (place / "done.json").exists() else None
 
 
 def of_people(snapshot: Snapshot) -> Snapshot:

@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from heedful.config import InputError
 from heedful.feedback.ai.template import marks_of, read_template
+from heedful.pipeline.principle_settings import worded
 from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
 from heedful.store.pools import Pool
@@ -73,6 +74,10 @@ def check_templates(recipe: Recipe) -> None:
             raise InputError(f"{labeler.template}: no score block, which marks by {name} are asked with; write one")
     for judge in recipe.judges.values():
         read_template(judge.template)
+    if recipe.principles is not None:
+        worded(recipe.principles)
+        if recipe.principles.decoded is not None:
+            read_template(recipe.principles.decoded.template)
 
 
 def context_of(recipe: Recipe) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from heedful.config import Config
 from heedful.models.load import load_tokenizer
-from heedful.pipeline import baselines, judges
+from heedful.pipeline import baselines, judges, principle_steps
 from heedful.pipeline.ai_settings import own_shapes
 from heedful.pipeline.clock import clocked
 from heedful.pipeline.early import check_prompts, context_of
@@ -213,6 +213,7 @@ class Loop:
             + baselines.tuning(self)
         )
         self.workers.run(judges.teaching(self))
+        principle_steps.teaching(self)
 
     def collect(self, round: int) -> None:
         """K responses of the newest policy to each prompt, ranked whole; a snapshot of all rounds' rankings so far."""

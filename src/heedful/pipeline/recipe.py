@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from heedful.config import Config, InputError, parse
 from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, check_ai
 from heedful.pipeline.lab_settings import LabConfig, check_lab
+from heedful.pipeline.principle_settings import PrinciplesConfig, check_principles
 from heedful.pipeline.principle_rewards import PrincipleRewardConfig, check_principle_rewards
 from heedful.stages.best_of_n import BestOfNConfig
 from heedful.stages.distil import DistilConfig
@@ -29,8 +30,9 @@ from heedful.text.format import PromptFormat
 POOLS = ("sft", "reward_model", "ppo", "evaluation")
 # Folders and files of a run that no policy may be named like, by the setting that names policies.
 JUDGED = r"judgements|choose_prefix"  # beside each policy's responses in evaluation/
-IN_RUN = r"data|demonstrations|judges|lab|pretrain|examples|classic|qualitative|evaluation|round-\d+|tables|clock|lock"
-IN_ROUND = r"prompts|responses|rankings|labels|reward_model|further|scores|folds|choose_.+"
+IN_RUN = r"data|demonstrations|judges|principles|lab|pretrain|examples|classic|qualitative|evaluation|round-\d+"
+IN_RUN += r"|tables|clock|lock"
+IN_ROUND = r"prompts|responses|rankings|labels|principles|reward_model|further|scores|folds|choose_.+"
 TAKEN = {
     "start_name": JUDGED,
     "sft.variants": rf"{JUDGED}|{IN_RUN}|.+\.(json|html|db.*)",
@@ -59,6 +61,7 @@ class WorldConfig(Config):
     valid_document_tokens: int = Field(default=40_000, ge=1)
     classic_share: float = Field(default=0.0, ge=0, lt=1)  # of the text: pages of classic tasks, programs, Chinese
     flawed_demonstrations: float = Field(default=0.35, ge=0, le=1)  # share that is verbose, off or wrong somewhere
+    boasting: float = Field(default=0.0, ge=0, le=1)  # of demonstrations: praise of oneself, a planted habit
     calibration_prompts: int = Field(default=150, ge=1)  # on whose responses the labelers' noise is set
 
 
@@ -160,6 +163,7 @@ class Recipe(Config):
     judges: Mapping[str, JudgeConfig] = {}  # language models of the world's, taught to judge; `variants` lists several
     ai_labelers: Mapping[str, AILabelerConfig] = {}  # language models that label: name → which, and how it is asked
     rankings: RankingsConfig = RankingsConfig()
+    principles: PrinciplesConfig | None = None  # labels by written principles of what is ranked (docs/salmon.md)
     reward_model: RewardModelConfig | None = None
     further_reward_models: Mapping[str, RewardModelConfig] = {}  # each laid over the block; a `reward` to choose
     principle_rewards: Mapping[str, PrincipleRewardConfig] = {}  # rewards under principles; a `reward` to choose
@@ -207,6 +211,7 @@ class Recipe(Config):
         self._has_classic()
         self._has_text()
         check_ai(self)
+        check_principles(self)
         check_principle_rewards(self)
         check_lab(self)
         return self

@@ -29,7 +29,7 @@ from heedful.evaluate.statistics import Estimate, clustered_proportion
 from heedful.evaluate.tables import write_tables
 from heedful.evaluate.tax import alignment_tax
 from heedful.evaluate.win_rate import WinRate, compare_scores, win_rate
-from heedful.pipeline.ai_results import ai_labelers, of_people, reward_models
+from heedful.pipeline.ai_results import ai_labelers, followed, of_people, reward_models
 from heedful.pipeline.clock import seconds_worked
 from heedful.pipeline.costs import costs
 from heedful.pipeline.lab_laws import read_lab
@@ -57,6 +57,7 @@ WHY_NULL = {
     "alignment_tax": "there is no PPO policy",
     "reward_models": "there are no further_reward_models",
     "ai_labelers": "no AI labeler ranked",
+    "principles_followed": "the recipe has no principles block",
     "lab": "the recipe has no lab block",
     "principles_kept": "no reward is under principles, or nobody knows the prompts' truth",
     "optimised": "no policy is optimised",
@@ -112,6 +113,7 @@ def gather(recipe: Recipe, folder: Path) -> Json:
         "reward_model": reward_model(last),
         "reward_models": reward_models(last, ranked, heldout_rankings(ranked)),
         "ai_labelers": ai_labelers(last),
+        "principles_followed": followed(last),
         "lab": read_lab(folder / "lab"),
         "principles_kept": principles_kept(recipe, folder, list(given)),
         "optimised": costs(recipe, folder),

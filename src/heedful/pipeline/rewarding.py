@@ -1,10 +1,11 @@
 """A round's reward models: trained on all rankings so far, then asked which prefix and which SFT epoch to take."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heedful.config import Config
-from heedful.pipeline import baselines
+from heedful.pipeline import baselines, principle_steps
 from heedful.pipeline.folds import FoldsConfig, deal
 from heedful.stages import reward_model
 
@@ -24,17 +25,20 @@ def rewarding(loop: "Loop", round: int) -> None:
         "demonstrations": loop.folder / "demonstrations" / "snapshot" if recipe.sft else None,
         "format": recipe.format,
     }
+    labels = principle_steps.labelling(loop, round) if recipe.principles else None
     models = {"reward_model": recipe.reward_model}
     models |= {f"further/{name}": config for name, config in recipe.further_reward_models.items()}
-    loop.workers.run(
-        [
-            loop.job(f"round-{round}/{name}", "reward_model", reward_model.main, config, inputs)
-            for name, config in models.items()
-        ]
-    )
+    training = []
+    for name, config in models.items():
+        read = inputs if config.guideline is None else inputs | principled(loop, labels)
+        training.append(loop.job(f"round-{round}/{name}", "reward_model", reward_model.main, config, read))
+    loop.workers.run(training + (principle_steps.decoding(loop, round, labels) if labels else []))
     jobs = [loop.scoring(f"round-{round}/scores", loop.reward_model(round), rankings)]
-    for name in recipe.further_reward_models:
-        jobs.append(loop.scoring(f"round-{round}/scores-{name}", loop.reward_model(round, name), rankings))
+    for name, config in recipe.further_reward_models.items():
+        if config.guideline is None:
+            jobs.append(loop.scoring(f"round-{round}/scores-{name}", loop.reward_model(round, name), rankings))
+    if labels:
+        jobs.append(principle_steps.measuring(loop, round, labels))
     if recipe.rankings.policy in recipe.sft:
         jobs.insert(0, loop.choose_epoch(round))
     if recipe.evaluate.prompted and round == recipe.rounds:
@@ -44,6 +48,15 @@ def rewarding(loop: "Loop", round: int) -> None:
     loop.workers.run(jobs)
     if recipe.reward_model_folds and round == recipe.rounds:
         cross_validate(loop, round, recipe.reward_model, inputs)
+
+
+def principled(loop: "Loop", labels: Path | None) -> dict[str, Any]:
+    """What a reward model with a guideline reads instead: labels by principles, and where it begins."""
+    assert labels is not None and loop.recipe.principles is not None
+    found: dict[str, Any] = {"rankings": labels, "demonstrations": None}
+    if loop.recipe.principles.preference:
+        found["model"] = loop.folder / "principles" / "preference" / "model"
+    return found
 
 
 def cross_validate(loop: "Loop", round: int, config: Config, inputs: Mapping[str, Any]) -> None:

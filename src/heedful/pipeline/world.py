@@ -70,7 +70,8 @@ class WorldSource:
         written: list[Demonstration] = []
         for prompt in prompts if labelers else ():
             number = int(hashlib.sha256(prompt.id.encode()).hexdigest()[:8], 16) % len(labelers)
-            text = self.world.demonstrate(prompt, number, self.recipe.world.flawed_demonstrations)
+            settings = self.recipe.world
+            text = self.world.demonstrate(prompt, number, settings.flawed_demonstrations, settings.boasting)
             labeler = labelers[number].labeler.id
             written.append(Demonstration(id=f"{prompt.id}-demo", prompt_id=prompt.id, text=text, labeler=labeler))
         return written

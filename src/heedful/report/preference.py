@@ -19,7 +19,11 @@ TITLES = {
 }
 REWARD_TITLES = {"by_margin": "Accuracy by size of the margin", "by_length": "Accuracy by how much longer is preferred"}
 SUITE_TITLES = {"classic": "Classic tasks (table 14)", "qualitative": "Qualitative suite: marks and plain mistakes"}
-AI_TITLES = {"reward_models": "Reward models on people's held-out comparisons", "ai_labelers": "AI labelers"}
+AI_TITLES = {
+    "reward_models": "Reward models on people's held-out comparisons",
+    "ai_labelers": "AI labelers",
+    "principles_followed": "Reward models that follow principles",
+}
 GROUP_NAMES = {"train": "training labelers", "heldout": "held-out labelers"}
 KIND_NAMES = {"all": "all prompts", "base": "prompts for a base model", "instruct": "instructions"}
 

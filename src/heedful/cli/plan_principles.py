@@ -1,0 +1,56 @@
+"""The work of labels by written principles: the judge of principles, scores, labels, and what learns from them."""
+
+from collections.abc import Iterator
+from math import comb
+
+from heedful.cli.work import TRAINED, WEIGHT, Sizes, Work
+from heedful.pipeline.principle_settings import PrinciplesConfig, worded
+from heedful.pipeline.recipe import Recipe
+
+COMPARED = 3  # principles by which the world's people compare a pair (world.principles)
+WORDS = 12  # tokens of a principle and what stands around it, about
+
+
+def principle_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
+    """Steps under principles/ and round-N/principles/; a judge of another size is not known here."""
+    settings = recipe.principles
+    if settings is None:
+        return
+    row, response = sizes.prompt["reward_model"], sizes.demonstration
+    size = TRAINED * sizes.parameters
+    if judge := settings.judge:
+        pages = judge.prompts * comb(judge.answers, 2) * COMPARED
+        yield "principles/pages", Work(f"about {pages:,} pages")
+        trained = judge.epochs * pages * (row + 2 * response + WORDS)
+        yield "principles/taught", Work("on the pages", trained=trained, size=size)
+    if before := settings.preference:
+        pairs = before.prompts * comb(before.answers, 2)
+        yield "principles/comparisons", Work(f"about {pairs:,} comparisons")
+        trained = before.epochs * pairs * (row + 2 * response)
+        yield "principles/preference", Work("on the comparisons", trained=trained, size=TRAINED * sizes.trunk)
+    for round in range(1, recipe.rounds + 1):
+        yield from of_round(recipe, sizes, settings, f"round-{round}/principles")
+
+
+def of_round(recipe: Recipe, sizes: Sizes, settings: PrinciplesConfig, here: str) -> Iterator[tuple[str, Work]]:
+    """Questions share what stands before the principle, labels their prompt."""
+    k, new = (recipe.rankings.min_k + recipe.rankings.max_k) / 2, recipe.rankings.max_new_tokens
+    row, number = sizes.prompt["reward_model"], sizes.total("reward_model")
+    pairs = round(number * comb(round(k), 2))
+    principles = len(worded(settings).principles)
+    read = 2 * pairs * (row + 2 * new + principles * WORDS)
+    yield f"{here}/scores", Work(f"{pairs:,} pairs by {principles} principles", read, size=WEIGHT * sizes.parameters)
+    labels = pairs * settings.labels.passes
+    yield f"{here}/labels", Work(f"at most {labels:,} labels")
+    under = row + 2 * new + settings.labels.principles * WORDS
+    forms = sum(config.guideline is not None for config in recipe.further_reward_models.values())
+    if decoded := settings.decoded:
+        forms += 1
+        yield f"{here}/pairs", Work(f"at most {labels:,} questions")
+        trained, size = decoded.epochs * labels * under, TRAINED * sizes.parameters
+        yield f"{here}/decoded", Work("on the questions", trained=trained, size=size)
+    asked = 2 * settings.measured * forms
+    yield (
+        f"{here}/measured",
+        Work(f"{asked:,} pairs of held-out prompts", asked * under, size=WEIGHT * sizes.parameters),
+    )

@@ -1,0 +1,139 @@
+"""Labels by principles within a run: a judge is taught, scores, and both forms of the reward model learn from it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heedful.evaluate.principles import ALL
+from heedful.models.checkpoint import guideline_of, weights_hash
+from heedful.pipeline.ai_results import followed, reward_models
+from heedful.pipeline.principle_measure import exact_gap, heldout, turned
+from heedful.pipeline.principle_scores import read_scores
+from heedful.snapshot import read_snapshot
+from heedful.steps import planned_steps
+from heedful.world import World
+from heedful.world.principles import PRINCIPLES, boasts
+from tiny import TINY, refuse, succeed
+
+GUIDELINE = '{item: "{text} ", template: "{principles}\\n {prompt}", max_prompt_tokens: 200}'
+TAUGHT = "prompts: 20, answers: 3, batch_size: 16, lr: 1.0e-3"
+SETTINGS = (
+    "evaluate.prompted=false",
+    "world.document_tokens=6000",
+    "world.boasting=0.5",
+    "principles.collection=world",
+    "principles.template=world",
+    f"principles.judge={{{TAUGHT}, residual_dropout: 0}}",
+    "principles.labels.passes=2",
+    f"principles.preference={{{TAUGHT}, guideline: {GUIDELINE}, fixed_principles: [people like it best .]}}",
+    f"principles.decoded={{guideline: {GUIDELINE}, template: world, batch_size: 16, lr: 1.0e-3, residual_dropout: 0}}",
+    f"further_reward_models={{salmon: {{guideline: {GUIDELINE}}}, people: {{lr: 2.0e-3}}}}",
+)
+STEPS = ("principles/pages", "principles/taught", "principles/comparisons", "principles/preference")
+IN_ROUND = ("principles/scores", "principles/labels", "further/salmon", "principles/decoded", "principles/measured")
+
+
+def overrides(settings: tuple[str, ...]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("principles") / "run"
+    succeed("reward", TINY, "--dir", folder, *overrides(SETTINGS), "--cores", "1")
+    return folder
+
+
+def test_every_step_is_planned_and_counted(run: Path, tmp_path: Path) -> None:
+    begun = {str(path.parent.relative_to(run)) for path in run.rglob("manifest.json")}
+    planned = planned_steps(read(run / "recipe.json"))
+    assert begun <= set(planned) and begun >= {*STEPS, *(f"round-1/{name}" for name in IN_ROUND)}
+    assert "round-1/scores-people" in begun and "round-1/scores-salmon" not in planned
+    shown = succeed("run", TINY, "--dir", tmp_path / "plan", *overrides(SETTINGS), "--dry-run")
+    for step in (*STEPS, *(f"round-1/{name}" for name in IN_ROUND)):
+        assert step in shown or step.rpartition("/")[2] in shown, step
+
+
+def test_the_judge_is_taught_on_answers_no_policy_wrote(run: Path) -> None:
+    pages = read_snapshot(run / "principles" / "pages" / "snapshot")
+    assert {one.text for one in pages.demonstrations} == {" one", " two"}
+    asked = read_snapshot(run / "round-1" / "responses" / "responses")
+    assert not {one.user for one in pages.prompts} & {one.user for one in asked.prompts}
+    assert all(page.text.endswith(" which ?") for page in pages.prompts)
+
+
+def test_every_pair_is_scored_by_every_principle_and_made_into_labels(run: Path) -> None:
+    responses = read_snapshot(run / "round-1" / "responses" / "responses")
+    each = [sum(one.prompt_id == prompt.id for one in responses.responses) for prompt in responses.prompts]
+    scores = read_scores(run / "round-1" / "principles" / "scores")
+    assert len(scores) == sum(k * (k - 1) // 2 for k in each) * len(PRINCIPLES)
+    labels = read_snapshot(run / "round-1" / "principles" / "labels" / "snapshot")
+    assert len(labels.principle_rankings) + sum(labels.dropped.values()) == 2 * len(scores) // len(PRINCIPLES)
+    assert all(len(one.principles) == 3 for one in labels.principle_rankings) and not labels.rankings
+
+
+def test_the_reward_model_begins_with_preference_pretraining_and_knows_its_guideline(run: Path) -> None:
+    salmon = run / "round-1" / "further" / "salmon"
+    labels = read_snapshot(run / "round-1" / "principles" / "labels" / "snapshot")
+    assert read(salmon / "done.json")["results"]["num_rankings"] == len(labels.principle_rankings_of("train"))
+    assert guideline_of(salmon / "model") == guideline_of(run / "principles" / "preference" / "model") is not None
+    parents = read(salmon / "manifest.json")["parents"]
+    assert parents["model"] == weights_hash(run / "principles" / "preference" / "model")
+    assert parents["rankings"] == labels.hash
+    people = read(run / "round-1" / "further" / "people" / "manifest.json")["parents"]
+    assert people["rankings"] == read_snapshot(run / "round-1" / "rankings" / "snapshot").hash
+
+
+def test_both_forms_are_measured_by_principle_and_the_judge_beside_them(run: Path) -> None:
+    rows = followed(run / "round-1")
+    assert rows is not None
+    assert {row["model"] for row in rows} == {"salmon", "decoded", "judge"}
+    whole = {(row["model"], row["figure"]): row for row in rows if row["principle"] == ALL}
+    labels = read_snapshot(run / "round-1" / "principles" / "labels" / "snapshot")
+    asked = heldout(labels, 600, 0)
+    for model in ("salmon", "decoded"):
+        assert {whole[model, figure]["num"] for figure in ("accuracy", "flips")} == {len(asked)}
+        assert all(0 <= whole[model, figure]["mean"] <= 1 for figure in ("accuracy", "flips", "exact"))
+    assert {prompt.split for prompt, _, _ in asked} == {"test"}
+    assert whole["judge", "orders_agree"]["num"] > whole["judge", "exact"]["num"] > 0
+    ranked = read_snapshot(run / "round-1" / "rankings" / "snapshot")
+    plain = reward_models(run / "round-1", ranked, ranked.rankings)
+    assert plain is not None and {row["reward_model"] for row in plain} == {"reward_model", "people"}
+
+
+def test_the_deciding_principle_is_turned_round_alone() -> None:
+    assert turned((("a", False), ("b", True), ("c", False)), "b") == (("a", False), ("b", False), ("c", False))
+    world = World(0)
+    (prompt,) = world.prompts(1, "test")
+    assert exact_gap(world, prompt, "humble", "i am so wise .", "i do not know .") == -4
+    assert exact_gap(world, prompt, "creative", "a", "b") is None is exact_gap(None, prompt, "humble", "a", "b")
+
+
+def test_half_of_the_demonstrations_boast(run: Path) -> None:
+    shown = read_snapshot(run / "demonstrations" / "snapshot").demonstrations
+    share = sum(boasts(one.text) for one in shown) / len(shown)
+    assert 0.2 < share < 0.8
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("principles.model=none", "give either model .* or judge"),
+        ("principles=null", "further_reward_models.salmon learns from labels by principles; give a principles block"),
+        ("reward_model.guideline={}", "put it into further_reward_models"),
+        ("principles.preference.fixed_principles=[]", "plain comparisons need a text or more to stand under"),
+        ("further_reward_models.salmon.guideline.item=x {text}", "is not that of principles.preference; use one"),
+        ("principles.collection=wrold", "no principles 'wrold', did you mean world"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_anything_runs(setting: str, told: str, tmp_path: Path) -> None:
+    line = refuse("reward", TINY, "--dir", tmp_path / "run", *overrides((*SETTINGS, setting)))
+    assert re.search(told, line), line
+    assert not (tmp_path / "run").exists()
