@@ -117,7 +117,14 @@ def test_leads_pages_run_nothing(watched: Callable[[str], Page], served: Served)
         "/lead/adjudicate",
         "/lead/screening",
     ]
-    paths += ["/lead/gold", "/playground", "/run", f"/lead/tasks?notice=offered&made={NAME}", f"/nothing/{NAME}"]
+    paths += [
+        "/lead/gold",
+        "/playground",
+        "/principles",
+        "/run",
+        f"/lead/tasks?notice=offered&made={NAME}",
+        f"/nothing/{NAME}",
+    ]
     for path in paths:
         page.goto(path)
         unharmed(page, path)

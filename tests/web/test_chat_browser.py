@@ -1,4 +1,4 @@
-"""Chats and the playground in a real browser: answers that grow, keys, a stream that breaks, phones, axe."""
+"""Chats, the playground and principles in a real browser: answers that grow, keys, broken streams, phones, axe."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ from heedful.store.schema import rankings
 from heedful.store.slots import offer, withdraw
 from heedful.types import Ranking
 from heedful.web.config import WebConfig
+from judge_servers import Judge, running
 from model_servers import broken, part, whole
 
 
@@ -128,3 +129,27 @@ def test_the_playground(talk: Callable[..., Page], served) -> None:
     page.click("#send")
     expect(page.locator("#ballot")).to_be_visible()
     assert page.locator("h2 bdi").count() == 0
+
+
+@pytest.mark.parametrize(("locale", "width"), [("en", 1200), ("zh-CN", 390)])
+def test_a_principle_is_tried_and_changed(served, open_page: Callable[..., Page], locale: str, width: int) -> None:
+    with running(Judge("chat", "logprobs")) as address:  # who prefers by a hash of what is asked
+        served.server.config.app.state.config = WebConfig(models={"judge": address})
+        page = open_page("researcher", locale=locale, viewport={"width": width, "height": 900})
+        page.goto("/principles")
+        page.select_option("#principle", "concise")
+        assert page.input_value("#title") == ("Concise" if locale == "en" else "简洁")
+        page.fill("#prompt", "Sun?")
+        page.fill("#a", "A star.")
+        page.fill("#b", "It is a star.")
+        page.focus("#b")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#result")).to_be_focused(timeout=60_000)
+        score, before, first, second = page.locator("[data-move=kept] .number").all_inner_texts()
+        values = [float(text.replace("−", "-")) for text in (first, second, score)]
+        assert values[2] == pytest.approx((values[0] + values[1]) / 2, abs=0.011) and before == "–"
+        page.fill("#definition", "x")
+        page.click("#send")
+        expect(page.locator("[data-move=kept] .number").nth(1)).to_have_text(score)
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -12,7 +12,7 @@ from heedful.web.app import create_app
 from web.conftest import Client, fill_people
 
 PUBLIC = {"/login", "/join/{secret}", "/reset/{secret}", "/language"}
-OF_READERS = ("/lead/quality", "/lead/chats", "/run", "/playground")  # researchers come in here, too
+OF_READERS = ("/lead/quality", "/lead/chats", "/run", "/playground", "/principles")  # researchers come in here, too
 OF_LEADS = ("/lead", *OF_READERS)
 
 

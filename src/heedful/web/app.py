@@ -16,13 +16,26 @@ from heedful.store.database import Store
 from heedful.store.slots import Taken
 from heedful.web.config import WebConfig
 from heedful.web.markdown import writable
-from heedful.web.routes import adjudicate, api, chat, lead, login, playground, quality, run, screening, work
+from heedful.web.routes import (
+    adjudicate,
+    api,
+    chat,
+    lead,
+    login,
+    playground,
+    principles,
+    quality,
+    run,
+    screening,
+    work,
+)
 from heedful.web.security import HEADERS, NO_STORE, Guard
 from heedful.web.visit import HERE, Forbidden, LoginNeeded, NotFound, visit
 from heedful.web.words import N_
 
 MEASURING = (quality.router, adjudicate.router, screening.router)
-ROUTERS = (login.router, work.router, chat.router, playground.router, api.router, run.router, *lead.ROUTERS, *MEASURING)
+ASKING = (chat.router, playground.router, principles.router)  # of models
+ROUTERS = (login.router, work.router, *ASKING, api.router, run.router, *lead.ROUTERS, *MEASURING)
 THREADS = 8  # that make pages: Python runs one at a time, and among more of them every page waits longer
 SAYS = {
     403: N_("You may not do this."),
@@ -39,6 +52,7 @@ def create_app(store: Store, config: WebConfig | None = None) -> FastAPI:
     app = FastAPI(title="heedful", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json", lifespan=few_threads)
     app.state.store, app.state.config = store, config
     app.state.hashing = CapacityLimiter(4)  # threads for passwords, see `visit.aside`
+    app.state.judging = CapacityLimiter(4)  # threads that wait for a model's scores
     for router in ROUTERS:
         app.include_router(router, include_in_schema=router is api.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")

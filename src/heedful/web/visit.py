@@ -32,6 +32,7 @@ SECTIONS = (
     ("/lead/quality", N_("Quality"), ("lead", "admin", "researcher")),
     ("/run", N_("Run"), ("lead", "admin", "researcher")),
     ("/playground", N_("Playground"), ("lead", "admin", "researcher")),
+    ("/principles", N_("Principles"), ("lead", "admin", "researcher")),
 )
 
 

@@ -1,0 +1,115 @@
+"""The page where a principle is tried on a pair: scores in both orders, of it and of its negation."""
+
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+
+from heedful.store.database import Store
+from heedful.web.config import WebConfig
+from judge_servers import Judge, running
+
+pytestmark = pytest.mark.parametrize("store_of", ["sqlite"], indirect=True)
+SURE = f"{math.log(9):+.2f}"  # of a judge who is sure to 90 %
+AGAINST = SURE.replace("+", "−")
+
+
+def brief(prompt: str) -> float:
+    """P(1) of a judge who reads the guideline: few words, or many."""
+    shown = re.findall(r"Response [12] - (.*)", prompt)
+    if not shown:
+        return 0.5  # of what the server is tried with
+    first, second = shown
+    wanted = (len(first) < len(second)) == ("few words" in prompt)
+    return 0.9 if wanted else 0.1
+
+
+def trying(**more: str) -> dict[str, str]:
+    return {
+        "model": "judge",
+        "language": "en",
+        "prompt": "What is the sun?",
+        "a": "A star.",
+        "b": "The sun, as it is called, is a star among stars.",
+        "principle": "",
+        "title": "Brief",
+        "definition": "It takes few words.",
+        "negative": "It takes many.",
+        "do": "score",
+    } | more
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """What the table says: row → its cells without tags."""
+    found = re.findall(r'<tr data-move="(\w+)">(.*?)</tr>', page, re.DOTALL)
+    cells = {name: re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for name, row in found}
+    return {name: [re.sub(r"<[^>]+>", "", cell) for cell in each] for name, each in cells.items()}
+
+
+def test_a_principle_and_its_negation_move_the_score(people: Store, client: Callable) -> None:
+    judge = Judge("chat", "logprobs", first=brief)
+    with running(judge) as address:
+        researcher = client("researcher", config=WebConfig(models={"judge": address}))
+        page = researcher.post("/principles", **trying()).text
+        assert rows(page) == {
+            "kept": [SURE, "–", "A keeps to it better", SURE, SURE],
+            "negated": [AGAINST, "–", "B keeps to it better", AGAINST, AGAINST],
+        }
+        assert len(judge.asked) == 4 and all("What is the sun?" in prompt for prompt in judge.prompts())
+        assert sum("Guideline - Brief: It takes few words." in prompt for prompt in judge.prompts()) == 2
+        assert sum("Guideline - The opposite of Brief: It takes many." in prompt for prompt in judge.prompts()) == 2
+        was = dict(re.findall(r'name="(was-\w+)" value="([^"]+)"', page))
+        page = researcher.post("/principles", **trying(definition="It takes many words."), **was).text
+    assert rows(page)["kept"] == [AGAINST, SURE, "B keeps to it better", AGAINST, AGAINST]
+    assert 'value="Brief"' in page and "It takes many words.</textarea>" in page
+
+
+def test_a_judge_who_minds_places_alone_says_nothing(people: Store, client: Callable) -> None:
+    with running(Judge("chat", "logprobs", first=lambda prompt: 0.9)) as address:
+        page = client("lead", config=WebConfig(models={"judge": address})).post("/principles", **trying()).text
+    assert rows(page)["kept"] == ["+0.00", "–", "none: the two orders disagree", SURE, AGAINST]
+
+
+def test_what_gives_no_score_says_why(people: Store, client: Callable) -> None:
+    with running(Judge("chat")) as address:  # votes
+        lead = client("lead", config=WebConfig(models={"judge": address}))
+        page = lead.post("/principles", **trying())
+        assert page.status_code == 502 and "gives no log-probabilities" in page.text
+    gone = lead.post("/principles", **trying())
+    assert gone.status_code == 502 and "cannot be reached" in gone.text and "A star." in gone.text
+
+
+@pytest.mark.accept
+def test_a_served_model_whose_answers_begin_otherwise_gives_none(
+    people: Store, client: Callable, small_model: str
+) -> None:
+    """`heedful serve` with random weights: neither label is among its likeliest tokens."""
+    real = client("lead", config=WebConfig(models={"judge": small_model}))
+    said = ["The model answered something else than 1 or 2."]
+    assert rows(real.post("/principles", **trying()).text) == {"kept": said, "negated": said}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"a": " "}, "Fill in all the fields"),
+        ({"negative": ""}, "Fill in all the fields"),
+        ({"b": "A star."}, "Both responses are the same"),
+        ({"prompt": "x" * 20_001}, "too long"),
+        ({"model": "http://127.0.0.1:1"}, "no such model"),
+    ],
+)
+def test_what_cannot_be_asked(people: Store, client: Callable, changed: dict[str, str], said: str) -> None:
+    page = client("lead", config=WebConfig(models={"judge": "http://127.0.0.1:1"})).post(
+        "/principles", **trying(**changed)
+    )
+    assert page.status_code == 422 and said in page.text and rows(page.text) == {}
+
+
+def test_a_shipped_principle_brings_its_texts_in_the_language_the_model_reads(people: Store, client: Callable) -> None:
+    lead = client("lead", config=WebConfig(models={"judge": "http://127.0.0.1:1"}))
+    page = lead.post("/principles", **trying(do="take", principle="concise", language="zh")).text
+    assert 'value="简洁"' in page and "回答用很多话说很少的意思，重复而冗长。</textarea>" in page
+    assert "Concise" in lead.get("/principles").text
+    assert "No model is connected" in client("lead", config=WebConfig()).get("/principles").text
