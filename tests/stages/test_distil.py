@@ -8,6 +8,7 @@ import torch
 
 from heedful.config import InputError
 from heedful.engine.sample import Sampler, prompt_order
+from heedful.feedback.principles.rulebook import Rule, RuleBook
 from heedful.models import distilled
 from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.distilled import token_kl
@@ -248,6 +249,26 @@ def test_a_text_that_stops_makes_responses_shorter(tmp_path: Path) -> None:
         distil.main(config, open_run(place / "run"), *written(place, "train"), PromptFormat())
         lengths.append(read_log(place / "run")[0]["length"])
     assert lengths[1] < lengths[0]
+
+
+def test_rules_are_a_prefix(tmp_path: Path) -> None:
+    book = RuleBook(language="en", preamble="w6 ", rule="{text} ", rules={"a": Rule(title="a", text="w2 w2 w7")})
+    logs = []
+    for name, changes, rules in (
+        ("text", {"prefix": "w6 w2 w2 w7 \n"}, None),
+        ("rules", {"prefix": "", "rules": "mine.yaml", "shots": 0}, book),
+        ("other", {"prefix": "w1"}, None),
+    ):
+        config, inputs = changed(iterations=1, **changes), written(tmp_path / name, "train", "valid")
+        distil.main(config, open_run(tmp_path / name / "run"), *inputs, PromptFormat(), rules)
+        logs.append(read_log(tmp_path / name / "run"))
+    assert logs[0] == logs[1] != logs[2]
+
+
+@pytest.mark.parametrize("prefixes", [{"prefix": ""}, {"rules": "self_align.en"}])
+def test_one_prefix_is_given(prefixes: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="give either prefix"):
+        changed(**prefixes)
 
 
 def test_without_prompts_to_validate_on_nothing_is_measured(tmp_path: Path) -> None:

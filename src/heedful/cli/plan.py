@@ -17,6 +17,7 @@ from heedful.cli.plan_principles import principle_amounts
 from heedful.cli.work import ACTIVATION, TRAINED, WEIGHT, Rates, Sizes, Work, held
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
+from heedful.feedback.principles.rulebook import read_rules
 from heedful.models.heads import Policy
 from heedful.models.load import compute_device, context_length, from_scratch, load_decoder, load_tokenizer
 from heedful.models.lora import check_rank, parameters_per_rank
@@ -27,7 +28,7 @@ from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
 from heedful.pipeline.start import source_of
 from heedful.stages.best_of_n import BestOfNConfig
-from heedful.stages.distil import DistilConfig
+from heedful.stages.distil import DistilConfig, prefix_of
 from heedful.stages.dpo import DPOConfig
 from heedful.stages.grpo import GRPOConfig
 from heedful.stages.nlpo import NLPOConfig
@@ -37,6 +38,7 @@ from heedful.stages.rloo import RLOOConfig
 from heedful.stages.sft import SFTConfig
 from heedful.steps import best_rows, planned_steps
 from heedful.text.collate import Encoder
+from heedful.text.format import PromptFormat
 from heedful.types import Prompt
 from heedful.world import KINDS, TASKS
 
@@ -192,7 +194,8 @@ def fine_tuning(config: SFTConfig, sizes: Sizes, text: float, number: int | None
 def distilling(config: DistilConfig, sizes: Sizes) -> Work:
     """Responses behind the prefix, whose words count as tokens; the prompted model reads them, the other trains."""
     number, prompt = config.iterations * config.batch_size, sizes.prompt[config.pool]
-    row, behind = prompt + config.max_new_tokens, prompt + len(config.prefix.split())
+    rules = read_rules(config.rules) if config.rules else None
+    row, behind = prompt + config.max_new_tokens, prompt + len(prefix_of(config, rules, PromptFormat()).split())
     kept = sizes.kept * min(config.max_tokens, config.batch_size * row)
     size = sizes.training(config.lora_rank, sizes.parameters, kept) + WEIGHT * sizes.parameters
     what = f"{several(number, 'response')}, {several(config.iterations, 'update')}"

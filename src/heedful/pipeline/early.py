@@ -8,9 +8,11 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from heedful.config import InputError
 from heedful.feedback.ai.template import marks_of, read_template
+from heedful.feedback.principles.rulebook import read_rules
 from heedful.pipeline.principle_settings import worded
 from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
+from heedful.stages.distil import prefix_of
 from heedful.store.pools import Pool
 from heedful.text.collate import Encoder
 from heedful.types import Prompt, Split
@@ -60,7 +62,8 @@ def check_prompts(
         for asked in samplings(recipe, reached, max(prefixes, default=0)):
             check_room(asked, chosen(pools, asked), encoder, context)
         for name, config in recipe.distil.items() if "sft" in reached else ():
-            prefix = len(tokenizer(config.prefix, add_special_tokens=False)["input_ids"])
+            text = prefix_of(config, read_rules(config.rules) if config.rules else None, recipe.format)
+            prefix = len(tokenizer(text, add_special_tokens=False)["input_ids"])
             asked = Sampling(config.pool, None, f"distil.max_new_tokens (of {name})", config.max_new_tokens, prefix)
             check_room(asked, chosen(pools, asked), encoder, context)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.config import Config
+from heedful.feedback.principles.rulebook import read_rules
 from heedful.models.load import load_tokenizer
 from heedful.pipeline import baselines, judges, principle_steps
 from heedful.pipeline.ai_settings import own_shapes
@@ -206,7 +207,12 @@ class Loop:
                     "distil",
                     distil.main,
                     config,
-                    {"model": self.start(), "prompts": self.data(config.pool), "format": self.recipe.format},
+                    {
+                        "model": self.start(),
+                        "prompts": self.data(config.pool),
+                        "format": self.recipe.format,
+                        "rules": read_rules(config.rules) if config.rules else None,
+                    },
                 )
                 for name, config in self.recipe.distil.items()
             ]

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerBase
 
 from heedful.batch import Rows
 from heedful.config import Config, InputError
 from heedful.engine.sample import Sampler, prompt_order
+from heedful.feedback.principles.rulebook import RuleBook, written
 from heedful.losses.masked import masked_mean
 from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.distilled import token_kl
@@ -46,7 +47,9 @@ CHECKS = 4  # validations in a run, evenly from its beginning; the last one is a
 
 
 class DistilConfig(Config):
-    prefix: str = Field(min_length=1)  # C: what stands before every prompt of the prompted model, and is to be learned
+    prefix: str = ""  # C: what stands before every prompt of the prompted model, and is to be learned; or else
+    rules: str | None = None  # an assistant's rules with examples as the prefix: self_align.en, self_align.zh, a file
+    shots: int = Field(default=6, ge=0)  # of the rules' examples; SELF-ALIGN: 6
     stop: str = ""  # tokens that begin with it end a response, such as a line break behind worked examples; "": none
     pool: Literal["sft", "ppo"] = "sft"  # whose prompts are answered; the evaluation's are never seen
     iterations: int = Field(default=200, ge=1)  # batches of fresh responses, and updates
@@ -63,6 +66,12 @@ class DistilConfig(Config):
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass, prefix included; more memory, same result
     precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _one_prefix(self) -> Self:
+        if bool(self.prefix) == bool(self.rules):
+            raise ValueError("give either prefix (a text) or rules (a name), one of the two")
+        return self
 
 
 class Pairs(NamedTuple):
@@ -179,32 +188,47 @@ def train(
         run.save_if_due(iteration + 1, policy=policy, optimizer=optimizer)
 
 
-def main(config: DistilConfig, run: Run, model: Path | str, prompts: Path, format: PromptFormat) -> None:
+def prefix_of(config: DistilConfig, rules: RuleBook | None, format: PromptFormat) -> str:
+    """The prefix itself, or the rules (those that `config.rules` names) with their examples in the format."""
+    return config.prefix if rules is None else written(rules, format, config.shots)
+
+
+def main(
+    config: DistilConfig,
+    run: Run,
+    model: Path | str,
+    prompts: Path,
+    format: PromptFormat,
+    rules: RuleBook | None = None,
+) -> None:
     """Read the model and the prompts, teach it what it says behind the prefix, write `model/`.
+
+    `rules`: see `prefix_of`.
 
     Raises:
         InputError: no training prompt fits, or prefix, prompt and response do not fit the model's context.
     """
+    prefix = prefix_of(config, rules, format)
     policy, tokenizer = load_policy(model)
     teacher = load_policy(model)[0].requires_grad_(False)
     encoder, snapshot = Encoder(tokenizer, format), read_snapshot(prompts)
     train_on, validate_on = (encoder.prompts(snapshot.prompts_of(split))[1] for split in ("train", "valid"))
     if not train_on:
         raise InputError(f"{prompts}: no training prompt within format.max_prompt_tokens ({format.max_prompt_tokens})")
-    longest = max(map(len, with_prefix([*train_on, *validate_on], config.prefix, encoder)))
+    longest = max(map(len, with_prefix([*train_on, *validate_on], prefix, encoder)))
     if longest + config.max_new_tokens > context_length(teacher.decoder):
         raise InputError(
             f"distil.prefix: with it, the longest prompt and {config.max_new_tokens} new tokens come to "
             f"{longest + config.max_new_tokens}, above the model's context of {context_length(teacher.decoder)}; "
-            "shorten the prefix, or lower max_new_tokens"
+            "shorten the prefix (fewer shots of rules), or lower max_new_tokens"
         )
     ends = end_tokens(tokenizer, config.stop).to(policy.device)
     sampler = Sampler(teacher.decoder, tokenizer, config.max_new_tokens, precision=config.precision)
     sampler.ends |= set(ends.tolist())
-    respond = prompted_by(sampler, train_on, encoder, config.prefix, run.seed)
+    respond = prompted_by(sampler, train_on, encoder, prefix, run.seed)
     valid = None
     if chosen := validate_on[: config.valid_prompts]:
-        valid = prompted_by(sampler, chosen, encoder, config.prefix, run.seed + 1)(range(len(chosen)), 0)
+        valid = prompted_by(sampler, chosen, encoder, prefix, run.seed + 1)(range(len(chosen)), 0)
     if config.lora_rank:
         attach_lora(policy.decoder, config.lora_rank, config.lora_alpha, seed=run.seed)
     if config.activation_checkpointing:
