@@ -19,7 +19,11 @@ REWARDS = {"plain": {"reward_model": "principled", "principles": "world_rl"}}
 def test_each_policy_has_every_principle_s_mean_and_its_share_of_self_praise(tmp_path: Path) -> None:
     raw = yaml.safe_load(TINY.read_text(encoding="utf-8"))
     assert principles_kept(build(raw), tmp_path, ["answers"]) is None
-    raw |= {"principle_rewards": REWARDS, "further_reward_models": {"principled": {"guideline": {}}}}
+    raw |= {
+        "principles": {"collection": "world", "template": "world", "judge": {}},
+        "principle_rewards": REWARDS,
+        "further_reward_models": {"principled": {"guideline": {}}},
+    }
     recipe, world = build(raw), World(0)
     prompts = world.prompts(8, "test", "eval")
     answers = {prompt.id: world.demonstrate(prompt) for prompt in prompts}

@@ -227,6 +227,7 @@ def test_ppo_maximises_it(model: Path, tmp_path: Path) -> None:
 )
 def test_a_recipe_s_rewards_name_models_that_read_principles(changes: dict[str, Any], told: str) -> None:
     raw = yaml.safe_load(TINY.read_text(encoding="utf-8")) | {
+        "principles": {"collection": "world", "template": "world", "judge": {}},
         "further_reward_models": {"principled": {"guideline": {}}},
         "principle_rewards": {"under": {"reward_model": "principled"}},
         "reinforce": {"reward": "under"},

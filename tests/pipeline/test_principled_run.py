@@ -12,6 +12,7 @@ from heedful.models.checkpoint import guideline_of, weights_hash
 from heedful.pipeline.ai_results import followed, reward_models
 from heedful.pipeline.principle_measure import exact_gap, heldout, turned
 from heedful.pipeline.principle_scores import read_scores
+from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
 from heedful.steps import planned_steps
 from heedful.world import World
@@ -31,6 +32,10 @@ SETTINGS = (
     f"principles.preference={{{TAUGHT}, guideline: {GUIDELINE}, fixed_principles: [people like it best .]}}",
     f"principles.decoded={{guideline: {GUIDELINE}, template: world, batch_size: 16, lr: 1.0e-3, residual_dropout: 0}}",
     f"further_reward_models={{salmon: {{guideline: {GUIDELINE}}}, people: {{lr: 2.0e-3}}}}",
+    "principle_rewards={plain: {reward_model: salmon, principles: world_rl}, "
+    "mended: {reward_model: salmon, principles: world_rl, number: 1, always: world_humble, scale: 2}}",
+    "ppo.variants={plain: {ptx_coef: 0, reward: plain}, mended: {ptx_coef: 0, reward: mended}}",
+    "reinforce={iterations: 1, batch_size: 8, max_new_tokens: 12, variants: {direct: {reward: mended}}}",
 )
 STEPS = ("principles/pages", "principles/taught", "principles/comparisons", "principles/preference")
 IN_ROUND = ("principles/scores", "principles/labels", "further/salmon", "principles/decoded", "principles/measured")
@@ -47,7 +52,7 @@ def read(path: Path) -> Any:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("principles") / "run"
-    succeed("reward", TINY, "--dir", folder, *overrides(SETTINGS), "--cores", "1")
+    succeed("run", TINY, "--dir", folder, *overrides(SETTINGS), "--cores", "1")
     return folder
 
 
@@ -106,6 +111,21 @@ def test_both_forms_are_measured_by_principle_and_the_judge_beside_them(run: Pat
     ranked = read_snapshot(run / "round-1" / "rankings" / "snapshot")
     plain = reward_models(run / "round-1", ranked, ranked.rankings)
     assert plain is not None and {row["reward_model"] for row in plain} == {"reward_model", "people"}
+
+
+def test_policies_are_steered_by_other_principles_with_one_reward_model(run: Path) -> None:
+    parents = {n: read(run / "round-1" / n / "manifest.json")["parents"] for n in ("plain", "mended", "direct")}
+    salmon = weights_hash(run / "round-1" / "further" / "salmon" / "model")
+    assert {found["reward_model_folder"] for found in parents.values()} == {salmon}
+    assert "do not say that you are wise ." in parents["mended"]["principles"]  # what a step is known by
+    assert parents["mended"]["principles"] == parents["direct"]["principles"] != parents["plain"]["principles"]
+    for name, scale in (("plain", 1), ("mended", 2), ("direct", 2)):
+        for row in read_jsonl(run / "round-1" / name / "metrics.jsonl"):
+            terms = row["principle_score"] + row["length_bonus"] + row["language_bonus"]
+            assert row["score"] == pytest.approx(scale * terms, abs=1e-4) and row["length_bonus"] > 0
+    kept = read(run / "results.json")["principles_kept"]
+    assert {row["policy"] for row in kept} >= {"sft", "plain", "mended", "direct"}
+    assert {row["figure"] for row in kept} == {*PRINCIPLES, "boasts"}
 
 
 def test_the_deciding_principle_is_turned_round_alone() -> None:
