@@ -6,7 +6,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+
+from heedful.evaluate.overoptimization import Law
+from heedful.pipeline.lab_laws import comparisons, law_row
+from heedful.report.lab_shapes import shapes
 
 Json = dict[str, Any]
 DOCS = Path(__file__).parents[1] / "docs"
@@ -75,3 +80,117 @@ def test_the_page_of_optimisers_is_filled_by_halves(script: Any) -> None:
     assert module.filled(both, "optimisers", module.texts(group("optimisers"))) == both
     with pytest.raises(LookupError, match="world-run"):
         module.filled("", "optimisers", module.texts(group("optimisers")))
+
+
+def law(proxy: str, form: str, alpha: float, beta: float, reached: float = 6.0, **more: Any) -> tuple[Json, list[Json]]:
+    """A law's row and its exact curve."""
+    d = np.linspace(0.0, reached**0.5, 25)
+    gold = Law(form, alpha, beta).at(d)  # type: ignore[arg-type]
+    points = [{"kl": float(x * x), "gold": float(y) + more.get("raised", 0.0)} for x, y in zip(d, gold, strict=True)]
+    row = {"proxy": proxy} | law_row(form, points)  # type: ignore[arg-type]
+    return row, [{"proxy": proxy, "form": form, "score": 0.0, "law": None} | point for point in points]
+
+
+def lab(**changed: tuple[float, float]) -> Json:
+    """A lab in which every finding of the paper's comes out, but for the α and β that are changed, by PROXY__FORM."""
+    known = {
+        f"{size}-{number}__{form}": (alpha + gained, dull)
+        for form, alpha in (("best_of_n", 1.0), ("rl", 0.3))
+        for number, gained in ((100, 0.0), (1600, 0.4))
+        for size, dull in (("small", 0.5), ("medium", 0.45), ("own", 0.4))
+    }
+    known |= {"own-1600-kl-0.1__rl": (0.7, 0.4), "own-1600-by-tiny__best_of_n": (1.5, 0.45)}
+    known |= {"own-1600-by-tiny__rl": (0.8, 0.4), "own-1600-rounds-2__rl": (0.7 + 0.4 * float(np.log(2)), 0.4)}
+    names = {name.replace("-", "_").replace(".", "_"): name for name in known}
+    known |= {names[name]: values for name, values in changed.items()}
+    made = [law(*name.split("__"), *values, reached=4.0) for name, values in known.items()]
+    laws = [row for row, _ in made]
+    curves = {(row["proxy"], row["form"]): points for row, points in made}
+    compared = comparisons("own-1600", laws, curves, 2)
+    return {"laws": laws, "curves": [point for _, points in made for point in points], "comparisons": compared}
+
+
+def test_every_finding_of_the_paper_can_come_out() -> None:
+    found = shapes(lab())
+    assert [shape.claim for shape in found if shape.holds is False] == []
+    assert sum(shape.holds is True for shape in found) == len(found) - 1  # which policy gains more is told, not judged
+
+
+@pytest.mark.parametrize(
+    ("changed", "claim"),
+    [
+        ({"small_1600__best_of_n": (1.4, 0.42)}, "β of best-of-n falls"),
+        ({"medium_1600__rl": (0.7, 0.55)}, "β of RL falls"),
+        ({"small_1600__rl": (2.2, 0.5)}, "α of RL is the same"),
+        ({"medium_1600__best_of_n": (0.2, 0.45)}, "with more rankings more gold"),
+        ({"own_1600__rl": (3.0, 0.4)}, "RL gains less gold"),
+        ({"own_1600_kl_0_1__rl": (1.6, 0.4)}, "a KL penalty only stops early"),
+        ({"own_1600_by_tiny__best_of_n": (1.5, 0.9)}, "the tiny policy peaks at the same KL"),
+        ({"own_1600_rounds_2__rl": (0.7, 0.4)}, "a proxy renewed k times"),
+    ],
+)
+def test_each_finding_can_fail(changed: dict[str, tuple[float, float]], claim: str) -> None:
+    [shape] = [shape for shape in shapes(lab(**changed)) if claim in shape.claim]
+    assert shape.holds is False, shape
+
+
+def test_a_peak_that_is_far_from_its_prediction_is_told() -> None:
+    found = lab()
+    found["laws"][0]["off"] = 1.01
+    [shape] = [shape for shape in shapes(found) if "peak of best-of-n" in shape.claim]
+    assert shape.holds is False and shape.ours.startswith("6 of 7;")
+
+
+def test_the_page_of_over_optimisation_is_filled(script: Any) -> None:
+    module = script("fill_overoptimization")
+    page = (DOCS / "overoptimization.md").read_text(encoding="utf-8")
+    results = {"lab": lab(), "seconds": {"total": 1200.0}, "seed": 3, "commit": "abc"}
+    written = module.filled(page, "lab", module.texts(results))
+    assert "\nNot measured yet.\n" not in written and "Seed 3; 20 min; commit `abc`." in written
+    assert "| own-1600 | best of n | 1.400 | 0.400 | 4.00 | " in written
+    assert "| 1 | the peak of best-of-n predicted" in written and "| yes |" in written
+    assert module.filled(written, "lab", module.texts(results)) == written
+
+
+def numbers(ppo: list[float], nlpo: list[float]) -> Json:
+    rows = {"start": [0.1] * len(ppo), "ppo": ppo, "nlpo": nlpo}
+    of = {"kl": 5.0, "allowed": 100.0, "seconds": 30.0}
+    made = {name: [{"reward": r, "curve": [0.1] * 20 + [r] * 20, **of} for r in own] for name, own in rows.items()}
+    return made | {"seeds": list(range(len(ppo))), "iterations": 40}
+
+
+@pytest.mark.parametrize(
+    ("ppo", "nlpo", "told"),
+    [
+        ([0.5, 0.52, 0.48], [0.7, 0.73, 0.66], "NLPO gains more."),
+        ([0.7, 0.73, 0.66], [0.5, 0.52, 0.48], "PPO gains more."),
+        ([0.5, 0.52, 0.48], [0.52, 0.5, 0.5], "do not tell the two apart."),
+        ([0.5], [0.9], "of one seed, which says nothing of another."),
+    ],
+)
+def test_increasing_numbers_are_told_by_the_numbers(
+    script: Any, ppo: list[float], nlpo: list[float], told: str
+) -> None:
+    module = script("fill_nlpo")
+    page = (DOCS / "nlpo.md").read_text(encoding="utf-8")
+    written = module.filled(page, "numbers", module.texts(numbers(ppo, nlpo)))
+    assert told in written and "| NLPO | " in written
+    assert f"{(0.1 + ppo[0]) / 2:.3f}" in written or len(ppo) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("", 0.0),
+        ("w1 w2", 0.0),
+        ("7", 0.1),
+        ("1 2 3 4 5", 0.5),
+        (" ".join(map(str, range(20))), 1.0),
+        ("3 w1 5 9 4 11", 0.3),
+        ("5 5 6", 0.1),
+        (" ".join(["1", "2", *["w1"] * 18]), 0.1),
+    ],
+)
+def test_the_reward_of_increasing_numbers(text: str, reward: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks"))
+    assert importlib.import_module("increasing_numbers").increasing(text) == pytest.approx(reward)

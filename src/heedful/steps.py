@@ -127,8 +127,14 @@ def lab_steps(lab: Mapping[str, Any]) -> list[str]:
     proxies = [f"{size}-{number}" for size in lab["sizes"] for number in lab["rankings"]]
     penalised = [f"{proxies[-1]}-kl-{coef:g}" for coef in lab["kl_coefs"]]
     names = ["gold", *(f"{size}/pretrain" for size, laid_over in lab["sizes"].items() if laid_over)]
-    names += [*(f"proxies/{proxy}" for proxy in proxies), "samples"]
-    return [f"lab/{name}" for name in (*names, *(f"ppo/{policy}" for policy in (*proxies, *penalised)))]
+    policies, rounds = lab.get("policies", {}), lab.get("rounds", 1)  # runs begun before there were any lack them
+    names += [f"policies/{name}/pretrain" for name in policies]
+    names += [*(f"proxies/{proxy}" for proxy in proxies), *(f"policies/{name}/sft" for name in policies), "samples"]
+    names += [f"ppo/{policy}" for policy in (*proxies, *penalised)]
+    names += [f"policies/{name}/{step}" for name in policies for step in ("samples", "ppo")]
+    names += ["rounds/1/ppo"] if rounds > 1 else []
+    names += [f"rounds/{n}/{s}" for n in range(2, rounds + 1) for s in ("responses", "gold", "proxy", "ppo")]
+    return [f"lab/{name}" for name in names]
 
 
 def read_steps(folder: Path, recipe: Mapping[str, Any], store: "Store | None" = None) -> list[Step]:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from math import comb
 
+from heedful.cli.plan_sized import pretraining, times_larger
 from heedful.cli.work import TRAINED, WEIGHT, Sizes, Work
 from heedful.feedback.ai.template import marks_of, read_template
-from heedful.models.load import from_scratch
 from heedful.pipeline.ai_settings import JudgeConfig
 from heedful.pipeline.recipe import Recipe
-from heedful.pipeline.world import WorldSource
 
 COMPARED = 0.5  # of the ordered pairs of a prompt's answers (world.comparisons)
 
@@ -38,15 +37,9 @@ def ai_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
 
 def judge_amounts(recipe: Recipe, sizes: Sizes, name: str, judge: JudgeConfig) -> Iterator[tuple[str, Work]]:
     """Pretraining where the judge has a size of its own, the pages, and the fine-tune on them."""
-    base, larger = recipe.pretrain, 1.0
-    assert base is not None
+    larger = times_larger(recipe, sizes, judge.pretrain or {})
     if judge.pretrain is not None:
-        source = WorldSource(recipe).tokenizer()
-        shape = base.shape | dict(judge.pretrain.get("shape", {})) | {"vocab_size": len(source or ())}
-        larger = sum(p.numel() for p in from_scratch(shape, recipe.seed).parameters()) / sizes.parameters
-        trained = recipe.world.document_tokens * larger
-        size = TRAINED * larger * sizes.parameters
-        yield f"judges/{name}/pretrain", Work(f"{larger:.2g} times the policy's size", trained=trained, size=size)
+        yield f"judges/{name}/pretrain", pretraining(recipe, sizes, larger)
     pairs = judge.prompts * judge.answers * (judge.answers - 1) * COMPARED
     marks = judge.prompts * judge.answers if marks_of(read_template(judge.template)) else 0
     yield f"judges/{name}/pages", Work(f"about {pairs + marks:,.0f} pages")

@@ -1,19 +1,18 @@
-"""What each optimised policy cost: seconds of its own steps, and how much it sampled to learn from."""
+"""What each optimised policy cost: how much it sampled to learn from."""
 
 from pathlib import Path
 from typing import Any
 
 from heedful.pipeline.recipe import Recipe
-from heedful.run import read_done, read_jsonl
+from heedful.run import read_jsonl
 
 Json = dict[str, Any]
 
 
 def costs(recipe: Recipe, folder: Path) -> dict[str, Json] | None:
-    """{policy: {stage, seconds, episodes, sampled_tokens}} over all rounds; None where nothing is optimised.
+    """{policy: {stage, episodes, sampled_tokens}} over all rounds; None where nothing is optimised.
 
-    Sampled tokens are those of the responses it learned from, end tokens included; DPO samples none. Seconds are of a
-    step by itself: with two of them side by side, each had half of the cores.
+    Sampled tokens are those of the responses it learned from, end tokens included; DPO samples none.
     """
     found = {}
     for name, (stage, config) in recipe.optimised().items():
@@ -22,7 +21,6 @@ def costs(recipe: Recipe, folder: Path) -> dict[str, Json] | None:
         lengths = [row["length"] for step in steps for row in read_jsonl(step / "metrics.jsonl") if batch]
         found[name] = {
             "stage": stage,
-            "seconds": sum(read_done(step)["seconds"] for step in steps),
             "episodes": batch * len(lengths),
             "sampled_tokens": round(batch * sum(lengths)),
         }

@@ -4,7 +4,7 @@ A peak is predicted from the near half of the curve, in √KL, and held against 
 all points would only describe them. Gold is gain over the start policy, in units of the exact utility; KL in nats.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,67 @@ SMOOTH = 3  # iterations whose mean is one point of an RL curve
 
 
 def read_lab(folder: Path) -> Json | None:
-    """{curves, laws}: lists of rows; None where the lab has not sampled yet."""
+    """{curves, laws, comparisons}: lists of rows; None where the lab has not sampled yet."""
     if not (folder / "samples" / "done.json").exists():
         return None
-    rows = read_jsonl(folder / "samples" / "samples.jsonl")
-    gold = np.array([row["gold"] for row in rows])
-    curves: list[Json] = []
+    curves: dict[tuple[str, Form], list[Json]] = {}
     laws: list[Json] = []
-    for proxy in rows[0]["scores"]:
-        scores = np.array([row["scores"][proxy] for row in rows])
-        found = best_of_n_curve(scores, gold)
-        laws.append({"proxy": proxy} | law_row("best_of_n", found) | intervals(scores, gold))
-        curves += with_law(laws[-1], found)
-    start = float(gold.mean())
-    for place in sorted((folder / "ppo").glob("*/done.json")):
-        found = rl_curve(place.parent, start)
-        laws.append({"proxy": place.parent.name} | law_row("rl", found))
-        curves += with_law(laws[-1], found)
-    return {"curves": curves, "laws": laws}
+    start: dict[str, float] = {}  # the exact utility of each policy that one begins from; "": the start policy's
+    for own in ["", *sorted(place.parent.parent.name for place in folder.glob("policies/*/samples/done.json"))]:
+        rows = read_jsonl((folder / "policies" / own if own else folder) / "samples" / "samples.jsonl")
+        gold = np.array([row["gold"] for row in rows])
+        start[own] = float(gold.mean())
+        for proxy in rows[0]["scores"]:
+            scores, name = np.array([row["scores"][proxy] for row in rows]), by_policy(proxy, own)
+            curves[name, "best_of_n"] = best_of_n_curve(scores, gold)
+            laws.append({"proxy": name} | law_row("best_of_n", curves[name, "best_of_n"]) | intervals(scores, gold))
+    last = next(proxy for proxy, _ in reversed(curves) if "-by-" not in proxy)
+    for name, steps, own in runs(folder, last):
+        curves[name, "rl"] = rl_curve(steps, start[own])
+        laws.append({"proxy": name} | law_row("rl", curves[name, "rl"]))
+    drawn = [point for row in laws for point in with_law(row, curves[row["proxy"], row["form"]])]
+    rounds = len(list(folder.glob("rounds/*/ppo/done.json")))
+    return {"curves": drawn, "laws": laws, "comparisons": comparisons(last, laws, curves, rounds)}
+
+
+def by_policy(proxy: str, name: str) -> str:
+    """What a proxy is called that a policy of another size maximises."""
+    return f"{proxy}-by-{name}" if name else proxy
+
+
+def runs(folder: Path, last: str) -> Iterator[tuple[str, list[Path], str]]:
+    """Every finished optimisation: its name, its steps in order, and the policy size that it begins from."""
+    for done in sorted(folder.glob("ppo/*/done.json")):
+        yield done.parent.name, [done.parent], ""
+    for done in sorted(folder.glob("policies/*/ppo/done.json")):
+        own = done.parent.parent.name
+        yield by_policy(last, own), [done.parent], own
+    steps = sorted((done.parent for done in folder.glob("rounds/*/ppo/done.json")), key=lambda p: int(p.parent.name))
+    if len(steps) > 1:
+        yield f"{last}-rounds-{len(steps)}", steps, ""
+
+
+def comparisons(
+    last: str, laws: Sequence[Json], curves: Mapping[tuple[str, Form], Sequence[Json]], rounds: int
+) -> list[Json]:
+    """How far the curves that maximise the last proxy otherwise lie from its own law, and the iterated one from
+    d(α − β ln d + β ln k) as well (`iterated`): mean gold over the points within the law's reach, above it if above 0.
+    """
+    known = {row["form"]: row for row in laws if row["proxy"] == last and row["alpha"] is not None}
+    found = []
+    for (name, form), points in curves.items():
+        if form not in known or name == last or not name.startswith(f"{last}-"):
+            continue
+        law = Law(form, known[form]["alpha"], known[form]["beta"])
+        inside = [point for point in points if 0 < point["kl"] <= known[form]["kl_reached"]]
+        d = np.array([point["kl"] for point in inside]) ** 0.5
+        off = np.array([point["gold"] for point in inside]) - law.at(d)
+        row = {"proxy": name, "form": form, "beside": last, "points": len(inside)}
+        row["gold"] = float(off.mean()) if inside else None
+        if name.startswith(f"{last}-rounds-"):
+            row["iterated"] = float((off - law.beta * d * np.log(rounds)).mean()) if inside else None
+        found.append(row)
+    return found
 
 
 def best_of_n_curve(scores: Numbers, gold: Numbers) -> list[Json]:
@@ -55,11 +98,14 @@ def best_of_n_curve(scores: Numbers, gold: Numbers) -> list[Json]:
     return points
 
 
-def rl_curve(step: Path, start: float) -> list[Json]:
-    """Points of a policy while it is optimised: means over `SMOOTH` iterations; `start` is the start policy's gold."""
-    logged, rated = read_jsonl(step / "metrics.jsonl"), read_jsonl(step / "gold.jsonl")
-    kl = [row["kl_k1"] for row in logged]
-    gold = [row["gold"] - start for row in rated[: len(kl)]]
+def rl_curve(steps: Sequence[Path], start: float) -> list[Json]:
+    """Points of a policy while it is optimised: means over `SMOOTH` iterations; `start` is the start policy's gold.
+
+    In the second and later steps the KL is from where the first began; the proxy's own score is another's.
+    """
+    logged = [row for step in steps for row in read_jsonl(step / "metrics.jsonl")]
+    kl = [row.get("kl_begun", row["kl_k1"]) for row in logged]
+    gold = [row["gold"] - start for row in logged]
     score = [row["score"] - logged[0]["score"] for row in logged]
     points = []
     for begin in range(0, len(kl) - SMOOTH + 1, SMOOTH):

@@ -7,6 +7,7 @@ What has bounds keeps to them.
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,7 +113,10 @@ def numbers(results: Json) -> Iterator[Number]:
         yield Number(("ai_labelers", row["labeler"], row["figure"]), estimate(row), RATE)
     yield from over_start(results)
     for name, cost in (results.get("optimised") or {}).items():
-        for measure in ("seconds", "episodes", "sampled_tokens"):
+        steps = re.compile(rf"round-\d+/{re.escape(name)}")
+        seconds = sum(spent for step, spent in results["seconds"].items() if steps.fullmatch(step))
+        yield Number(("optimised", name, "seconds"), alone(seconds), None)
+        for measure in ("episodes", "sampled_tokens"):
             yield Number(("optimised", name, measure), alone(cost[measure]), None)
     yield from of_lab(results["lab"]) if results.get("lab") else ()
 
@@ -141,6 +145,10 @@ def of_lab(lab: Json) -> Iterator[Number]:
     for row in lab["laws"]:
         for key in ("alpha", "beta", "observed_kl", "observed_gold", "predicted_kl", "off"):
             yield Number(("lab", row["proxy"], f"{row['form']}_{key}"), alone(row[key]), None)
+    for row in lab["comparisons"]:
+        yield Number(("lab", row["proxy"], f"{row['form']}_gold_off_law"), alone(row["gold"]), None)
+        if "iterated" in row:
+            yield Number(("lab", row["proxy"], f"{row['form']}_gold_off_iterated_law"), alone(row["iterated"]), None)
 
 
 def estimate(found: Json) -> Estimate:

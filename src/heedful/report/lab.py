@@ -1,28 +1,42 @@
 """The over-optimisation lab: exact utility and proxy score against √KL, with the fitted laws."""
 
+import re
 from math import sqrt
 from typing import Any, NamedTuple
 
 from heedful.report.charts import MUTED, POLICIES, Series, legend, line_chart
 from heedful.report.evaluation import Panel
 from heedful.report.folder import RunFolder
+from heedful.report.lab_shapes import shapes
 from heedful.report.numbers import Show
 from heedful.report.preference import Table, table
+from heedful.report.shapes import Shape
 
 Json = dict[str, Any]
 FORMS = {"best_of_n": "Best of n", "rl": "PPO"}
+# What Gao et al. 2022 found (section 3), beside each.
+PAPER = {
+    ("best_of_n", "alpha"): "The paper: changes smoothly with the logarithm of the proxy's size.",
+    ("best_of_n", "beta"): "The paper: falls smoothly with the logarithm of the proxy's size.",
+    ("rl", "alpha"): "The paper: the same for all sizes of proxies.",
+    ("rl", "beta"): "The paper: falls smoothly with the logarithm of the proxy's size.",
+}
 
 
 class Section(NamedTuple):
     panels: list[Panel]
     tables: list[Table]
+    claims: list[Shape]
 
 
 def section(run: RunFolder, show: Show) -> Section | None:
     """Figures and the laws' table; None without a lab."""
     if not run.at("/lab"):
         return None
-    return Section(panels(run), [table(run, show, "Laws and peaks", "lab", "laws")])
+    tables = [table(run, show, "Laws and peaks", "lab", "laws")]
+    if run.at("/lab/comparisons"):
+        tables.append(table(run, show, "Gold off the last proxy's own law", "lab", "comparisons"))
+    return Section([*panels(run), *coefficients(run)], tables, shapes(run.at("/lab")))
 
 
 def panels(run: RunFolder) -> list[Panel]:
@@ -47,4 +61,28 @@ def panels(run: RunFolder) -> list[Panel]:
             text = "Points are measured, lines the fitted laws." if key == "gold" else "What was maximised."
             chart = line_chart(series, title, "√KL, √nats per response")
             made.append(Panel(title, chart + legend([(name, colour[name]) for name in names]), text))
+    return made
+
+
+def coefficients(run: RunFolder) -> list[Panel]:
+    """α and β against the number of rankings, a line for each size of proxy; nothing of fewer than two numbers."""
+    found: list[tuple[Json, str, int]] = []
+    for row in run.at("/lab/laws"):
+        name = re.fullmatch(r"(\w+)-(\d+)", row["proxy"])
+        if name and row["alpha"] is not None:
+            found.append((row, name[1], int(name[2])))
+    numbers, sizes = sorted({number for _, _, number in found}), list(dict.fromkeys(size for _, size, _ in found))
+    if len(numbers) < 2:
+        return []
+    made = []
+    colours = [(size, POLICIES[n % len(POLICIES)]) for n, size in enumerate(sizes)]
+    for form, how in FORMS.items():
+        for key, letter in (("alpha", "α"), ("beta", "β")):
+            series = []
+            for size, colour in colours:
+                own = sorted((numbers.index(n), row[key]) for row, of, n in found if (row["form"], of) == (form, size))
+                series.append(Series(size, [float(at) for at, _ in own], [v for _, v in own], colour, "both"))
+            title, names = f"{how}: {letter} by rankings", [(float(i), f"{n:,}") for i, n in enumerate(numbers)]
+            chart = line_chart(series, title, "rankings that the proxy learned from", x_names=names)
+            made.append(Panel(title, chart + legend(colours), PAPER[form, key]))
     return made
