@@ -1,5 +1,6 @@
 """Adapters: nothing changes at first, only they train, the base stays as the reference, and export holds their sum."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,14 @@ from heedful.batch import Rows
 from heedful.config import InputError
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
-from heedful.models.checkpoint import save_policy
-from heedful.models.heads import Policy
-from heedful.models.lora import attach_lora, base_weights, parameters_per_rank
+from heedful.models.checkpoint import (
+    load_reward_model,
+    save_policy,
+    save_reward_model,
+    weights_hash,
+)
+from heedful.models.heads import Policy, RewardModel
+from heedful.models.lora import attach_lora, base_weights, over_one_base, parameters_per_rank, value_over
 from heedful.text.tokenizer import word_tokenizer
 from small_models import FAMILIES, small_model
 
@@ -89,3 +95,74 @@ def test_the_engine_samples_from_the_adapted_model() -> None:
 def test_unknown_modules_are_named() -> None:
     with pytest.raises(InputError, match="nowhere"):
         attach_lora(small_model("llama"), 2, modules=["nowhere"])
+
+
+def adapted(model: torch.nn.Module, trunk: PreTrainedModel, rank: int, seed: int) -> None:
+    """Adapters that say something, as after some training."""
+    attach_lora(trunk, rank, seed=seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.1, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_policy_reward_and_value_stand_over_one_base_as_if_each_stood_alone(family: str) -> None:
+    decoder = small_model(family)
+    base = {p.data_ptr(): p.numel() for p in decoder.parameters()}
+    reward = RewardModel.from_decoder(over_one_base(decoder), seed=1)
+    adapted(reward, reward.trunk, 3, seed=1)
+    value = value_over(reward)  # with adapters of its own
+    policy, reference = Policy(over_one_base(decoder)), Policy(decoder)
+    adapted(policy, policy.decoder, 2, seed=2)
+    models: list[torch.nn.Module] = [policy, reward, value]
+    alone = copy.deepcopy(models)
+
+    held = {p.data_ptr(): p.numel() for model in (*models, reference) for p in model.parameters()}
+    trained = [{n: p for n, p in m.named_parameters() if p.requires_grad} for m in models]
+    assert sum(held.values()) == sum(base.values()) + sum(p.numel() for own in trained for p in own.values())
+    assert all("lora_" in name or name.startswith("head.") for own in trained for name in own)
+    assert {p.data_ptr() for p in trained[1].values()}.isdisjoint(p.data_ptr() for p in trained[2].values())
+
+    for together, single in zip(models, alone, strict=True):
+        for model in (together, single):
+            found = model.logprob(ROWS) if isinstance(model, Policy) else model(ROWS)
+            found.sum().backward()
+        same = dict(single.named_parameters())
+        for name, p in together.named_parameters():
+            assert p.requires_grad == (p.grad is not None) or name.startswith("head"), name
+            if p.grad is not None:
+                assert torch.equal(p.grad, same[name].grad) and p.grad.abs().max() > 0, name
+
+    with torch.no_grad():
+        before = [reference.logprob(ROWS), reward(ROWS), value(ROWS)]
+        for p in trained[0].values():
+            p.sub_(p.grad)
+        after = [reference.logprob(ROWS), reward(ROWS), value(ROWS)]
+        assert all(map(torch.equal, before, after))
+        assert not torch.equal(policy.logprob(ROWS), alone[0].logprob(ROWS))
+
+
+def test_a_saved_reward_model_stands_over_the_policy_it_was_trained_from(tmp_path: Path) -> None:
+    tokenizer = word_tokenizer(["boat"])
+    start, other = Policy(small_model("llama")), Policy(small_model("llama", seed=1))
+    save_policy(tmp_path / "start", start, tokenizer, {})
+    save_policy(tmp_path / "other", other, tokenizer, {})
+    reward = RewardModel.from_decoder(small_model("llama"), seed=1)
+    adapted(reward, reward.trunk, 3, seed=1)
+    parents = {"model": weights_hash(tmp_path / "start")}
+    save_reward_model(tmp_path / "rm", reward, tokenizer, parents)
+    merged = load_reward_model(tmp_path / "rm")[0]
+    over = load_reward_model(tmp_path / "rm", over=(start, tmp_path / "start"))[0]
+    with torch.no_grad():
+        assert torch.equal(over(ROWS), reward(ROWS))
+        torch.testing.assert_close(over(ROWS), merged(ROWS), atol=1e-4, rtol=1e-4)
+    assert {p.data_ptr() for n, p in over.trunk.named_parameters() if "lora_" not in n} <= {
+        p.data_ptr() for p in start.parameters()
+    }
+    with pytest.raises(InputError, match="its adapters stand over another model"):
+        load_reward_model(tmp_path / "rm", over=(other, tmp_path / "other"))
+    save_reward_model(tmp_path / "whole", RewardModel.from_decoder(small_model("llama")), tokenizer, parents)
+    with pytest.raises(InputError, match="trained without adapters"):
+        load_reward_model(tmp_path / "whole", over=(start, tmp_path / "start"))

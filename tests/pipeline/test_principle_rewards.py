@@ -18,7 +18,9 @@ from heedful.pipeline.principle_rewards import (
     InForce,
     PrincipleReward,
     PrincipleRewardConfig,
+    PrincipleScorer,
     by_principles,
+    guideline_in,
     in_force,
     principles_for,
 )
@@ -70,8 +72,11 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "rm"
 
 
-def reward(folder: Path, run: Run, config: PrincipleRewardConfig = CONFIG) -> PrincipleReward:
-    return PrincipleReward(folder, FORCE, config, FORMAT, run, max_tokens=30, precision="fp32")
+def reward(folder: Path, run: Run) -> PrincipleReward:
+    write_snapshot(folder.parent / "asked", Snapshot(prompts=tuple(PROMPTS)))
+    guideline = guideline_in(folder)
+    scorer = PrincipleScorer(CONFIG, FORCE, guideline, TOKENIZER, FORMAT, folder.parent / "asked", 5, run)
+    return scorer(load_reward_model(folder, guideline)[0], 30, "fp32")
 
 
 def ids_of(text: str) -> list[int]:

@@ -15,12 +15,14 @@ from heedful.batch import Texts
 from heedful.config import InputError
 from heedful.engine.sample import Sampled, Sampler
 from heedful.losses.kl import next_kl_coef
+from heedful.models.checkpoint import save_policy, save_reward_model, weights_hash
 from heedful.models.ema import mostly_start
 from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.load import set_residual_dropout
 from heedful.models.lora import BasePolicy, attach_lora
 from heedful.models.threads import use_threads
 from heedful.run import Diverged, Inexact, Run, read_jsonl
+from heedful.snapshot import Snapshot, write_snapshot
 from heedful.stages import ppo
 from heedful.stages.ppo import (
     Generate,
@@ -708,3 +710,27 @@ def test_scores_are_scaled_to_mean_0_and_sd_1_on_the_start(tmp_path: Path) -> No
     model.normalize(before)
     after = torch.stack([plain_score(model, row) for row in rows]).detach()
     torch.testing.assert_close(after, (before - before.mean()) / before.std(), atol=1e-5, rtol=1e-5)
+
+
+def test_with_one_base_reward_and_value_are_adapters_over_the_policy(tmp_path: Path) -> None:
+    """The log is that of a reward model with its adapters merged in, up to rounding."""
+    save_policy(tmp_path / "policy", make_policy(), TOKENIZER, {})
+    reward_model = RewardModel.from_decoder(make_policy().decoder, seed=1)
+    attach_lora(reward_model.trunk, 2, seed=1)
+    with torch.no_grad():
+        for name, p in reward_model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+    save_reward_model(tmp_path / "rm", reward_model, TOKENIZER, {"model": weights_hash(tmp_path / "policy")})
+    write_snapshot(tmp_path / "prompts", Snapshot(prompts=tuple(PROMPTS)))
+    logs = []
+    for one_base in (False, True):
+        run = open_run(tmp_path / f"run-{one_base}")
+        config = changed(iterations=1, minibatch_size=12, lora_rank=2, one_base=one_base)
+        ppo.main(config, run, tmp_path / "policy", tmp_path / "rm", tmp_path / "prompts", PromptFormat(), None)
+        logs.append(read_log(run.folder)[0])
+    same = ("score", "score_sd", "length", "value_loss", "explained_variance", "policy_loss")
+    assert {key: logs[0][key] for key in same} == pytest.approx({key: logs[1][key] for key in same}, abs=1e-4)
+    for more in ({}, {"lora_rank": 2, "normalize_score": True}):
+        with pytest.raises(ValueError, match="one_base needs lora_rank"):
+            changed(one_base=True, **more)

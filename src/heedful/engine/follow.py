@@ -24,6 +24,7 @@ from heedful.models.optimizer import Precision, autocast
 from heedful.run import Run, read_jsonl, write_atomic
 from heedful.snapshot import read_snapshot
 from heedful.text.collate import Encoded, Encoder, to_rows
+from heedful.text.principles import PrincipleFormat
 from heedful.text.tokenizer import pad_id
 from heedful.types import Prompt, Response
 
@@ -34,6 +35,14 @@ Score = Callable[[list[Prompt], Sampled], torch.Tensor]  # N prompts with their 
 def by_reward_model(model: RewardModel, max_tokens: int, precision: Precision) -> Score:
     """What the reward model gives a response, in passes of at most max_tokens."""
     return lambda prompts, sampled: score_rows(model, sampled.rows, max_tokens, precision)
+
+
+class Scorer(Protocol):
+    """As `by_reward_model`, of a reward model that reads prompts as `guideline` says; None: as they are."""
+
+    guideline: PrincipleFormat | None
+
+    def __call__(self, model: RewardModel, max_tokens: int, precision: Precision) -> Score: ...
 
 
 class Scaling(Protocol):

@@ -2,6 +2,8 @@
 
     model.safetensors, config.json, …   the decoder (policy) or its trunk (reward model)
     head.safetensors                    the scalar head of a reward model
+    adapters.safetensors                of a reward model that was trained with low-rank adapters these alone, beside
+                                        weights with them merged in: they fit over what it was trained from
     tokenizer.json, …                   the tokenizer
     heedful.json                        kind, format version, parents (name → hash); of a reward model that follows
                                         principles its guideline, without which nobody scores with it
@@ -26,11 +28,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heedful.config import Config, InputError
 from heedful.models.heads import Policy, RewardModel, ValueModel
-from heedful.models.load import ABOUT, check_kind, compute_device, load_decoder, load_tokenizer, load_trunk
-from heedful.models.lora import merged
+from heedful.models.load import (
+    ABOUT,
+    check_kind,
+    compute_device,
+    kind_of,
+    load_decoder,
+    load_tokenizer,
+    load_trunk,
+    reinitialized,
+)
+from heedful.models.lora import attach_lora, has_adapters, merged, over_one_base
 
 FORMAT = 1
 HEAD = "head.safetensors"
+ADAPTERS = "adapters.safetensors"
 Parents = Mapping[str, str]
 
 
@@ -46,9 +58,15 @@ def save_reward_model(
     parents: Parents,
     guideline: Config | None = None,
 ) -> None:
-    """Adapters are merged into the weights. `guideline`: how principles stand before the prompts it learned from."""
-    more = {} if guideline is None else {"guideline": guideline.model_dump(mode="json")}
-    _save(folder, "reward_model", merged(model.trunk), model.head, tokenizer, parents, more)
+    """Adapters are merged into the weights, and kept beside them for `load_reward_model` with `over`, which takes the
+    parent "model" for what they stand over. `guideline`: how principles stand before the prompts it learned from."""
+    more: dict[str, Any] = {} if guideline is None else {"guideline": guideline.model_dump(mode="json")}
+    adapters: dict[str, torch.Tensor] = {}
+    if has_adapters(model.trunk):
+        settings = model.trunk.peft_config["default"]
+        more["adapters"] = {"rank": settings.r, "alpha": settings.lora_alpha}
+        adapters = {name: p.detach().contiguous() for name, p in model.trunk.named_parameters() if "lora_" in name}
+    _save(folder, "reward_model", merged(model.trunk), model.head, tokenizer, parents, more, adapters)
 
 
 def load_policy(name_or_path: Path | str) -> tuple[Policy, PreTrainedTokenizerBase]:
@@ -62,17 +80,22 @@ def load_policy(name_or_path: Path | str) -> tuple[Policy, PreTrainedTokenizerBa
 
 
 def load_reward_model(
-    folder: Path | str, guideline: Config | None = None
+    folder: Path | str, guideline: Config | None = None, over: tuple[Policy, Path] | None = None
 ) -> tuple[RewardModel, PreTrainedTokenizerBase]:
     """A saved reward model, in eval mode on `compute_device()`.
 
     `guideline`: how principles will stand before the prompts it scores; None: there will be none.
+    `over`: a policy and the folder it was loaded from, over whose weights its adapters are to stand; no second copy of
+    them is kept. The policy has no adapters yet, and will train no other weights.
 
     Raises:
-        InputError: another kind of checkpoint, broken files, or a model that has learned to read prompts otherwise.
+        InputError: another kind of checkpoint, broken files, a model that has learned to read prompts otherwise; with
+            `over`, one without adapters, or with adapters over another model.
     """
     trunk, head = _load(Path(folder))
     _check_guideline(Path(folder), guideline)
+    if over is not None:
+        return _over(*over, Path(folder), head), load_tokenizer(folder)
     return RewardModel(trunk, head).to(compute_device()).eval(), load_tokenizer(folder)
 
 
@@ -83,6 +106,21 @@ def load_value_model(folder: Path | str) -> ValueModel:
         InputError: another kind of checkpoint, or broken files.
     """
     return ValueModel(*_load(Path(folder))).to(compute_device()).eval()
+
+
+def begin_reward_model(
+    folder: Path | str, seed: int, random: bool = False, guideline: Config | None = None
+) -> tuple[RewardModel, PreTrainedTokenizerBase]:
+    """A saved reward model as it stands; or a policy's trunk (`random`: one of its shape that has learned nothing)
+    under a new head.
+
+    Raises:
+        InputError: as `load_policy` and `load_reward_model`.
+    """
+    if kind_of(folder) == "reward_model":
+        return load_reward_model(folder, guideline)
+    policy, tokenizer = load_policy(folder)
+    return RewardModel.from_decoder(reinitialized(policy.decoder, seed) if random else policy.decoder, seed), tokenizer
 
 
 def guideline_of(folder: Path | str) -> Mapping[str, Any] | None:
@@ -123,6 +161,7 @@ def _save(
     tokenizer: PreTrainedTokenizerBase,
     parents: Parents,
     more: Mapping[str, Any] = MappingProxyType({}),
+    adapters: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:
     about = {"kind": kind, "format": FORMAT, "parents": dict(parents), **more}
     with _written_aside(folder) as partial:
@@ -130,6 +169,8 @@ def _save(
         tokenizer.save_pretrained(partial)
         if head is not None:
             save_file({name: x.detach().contiguous() for name, x in head.state_dict().items()}, partial / HEAD)
+        if adapters:
+            save_file(dict(adapters), partial / ADAPTERS)
         (partial / ABOUT).write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -159,6 +200,26 @@ def _check_guideline(folder: Path, guideline: Config | None) -> None:
         raise InputError(f"{folder}: a reward model that reads no principles; name one trained with a guideline")
     if guideline is not None and learned != guideline.model_dump(mode="json"):
         raise InputError(f"{folder}: it was trained with another guideline; score with {json.dumps(learned)}")
+
+
+def _over(policy: Policy, policy_folder: Path, folder: Path, head: torch.nn.Linear) -> RewardModel:
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    if "adapters" not in about:
+        raise InputError(f"{folder}: trained without adapters; train it with lora_rank, or set one_base: false")
+    if about["parents"].get("model") != weights_hash(policy_folder):
+        raise InputError(
+            f"{folder}: its adapters stand over another model than {policy_folder}; train both from one, "
+            "or set one_base: false"
+        )
+    trunk = over_one_base(policy.decoder.get_decoder())
+    attach_lora(trunk, about["adapters"]["rank"], about["adapters"]["alpha"])
+    saved, own = load_file(folder / ADAPTERS), {n: p for n, p in trunk.named_parameters() if "lora_" in n}
+    if {name: x.shape for name, x in saved.items()} != {name: p.shape for name, p in own.items()}:
+        raise InputError(f"{folder}: its {ADAPTERS} is broken; train or copy the reward model again")
+    with torch.no_grad():
+        for name, p in own.items():
+            p.copy_(saved[name])
+    return RewardModel(trunk, head.to(policy.device)).eval()
 
 
 @contextmanager

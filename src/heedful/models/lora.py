@@ -1,4 +1,9 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685): train few weights, and keep the base as the reference without a copy."""
+"""Low-rank adapters (LoRA, arXiv 2106.09685): train few weights, and keep the base as the reference without a copy.
+
+Several models may stand over one base, each with adapters of its own (`over_one_base`): a module tree of its own, whose
+frozen weights are the very tensors of the others. So nothing has to be switched from one to the next, and each is used
+and trained as if it stood alone.
+"""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -14,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from heedful.batch import Rows
 from heedful.config import InputError
-from heedful.models.heads import Policy
+from heedful.models.heads import Policy, RewardModel, ValueModel
 
 MAX_RANK = 1024
 
@@ -72,6 +77,31 @@ def parameters_per_rank(model: PreTrainedModel) -> int:
     return sum(sum(module.weight.shape) for module in linear)
 
 
+def over_one_base(model: PreTrainedModel) -> PreTrainedModel:
+    """The model again, holding the same weights and not a copy of them; adapters, which may train apart, are copied.
+
+    Neither may train the weights they share: give both adapters, or train none of the two.
+    """
+    own = {id(p) for module in model.modules() if isinstance(module, LoraLayer) for p in _adapters_of(module)}
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(x): x for x in tensors if id(x) not in own})
+
+
+def has_adapters(model: PreTrainedModel) -> bool:
+    return any(isinstance(module, LoraLayer) for module in model.modules())
+
+
+def value_over(reward_model: RewardModel) -> ValueModel:
+    """A value model that begins as the reward model, over its weights; its head, and adapters if there are any, are
+    copies. It trains adapters alone: the weights are the reward model's."""
+    return ValueModel(over_one_base(reward_model.trunk), copy.deepcopy(reward_model.head))
+
+
+def _adapters_of(module: LoraLayer) -> Iterator[torch.nn.Parameter]:
+    for name in module.adapter_layer_names:
+        yield from getattr(module, name).parameters()
+
+
 @contextmanager
 def base_weights(model: PreTrainedModel) -> Iterator[None]:
     """Within, the model computes without its adapters: the reference policy, at no memory."""
@@ -99,7 +129,7 @@ Reference = Policy | BasePolicy
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
     """The model itself, or, when it has adapters, a copy with them added into its weights."""
-    if not any(isinstance(module, LoraLayer) for module in model.modules()):
+    if not has_adapters(model):
         return model
     plain = copy.deepcopy(model)
     for name, module in list(plain.named_modules()):

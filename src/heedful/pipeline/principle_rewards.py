@@ -15,23 +15,27 @@ Responses to one request share their principles, so that they can be compared, a
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import Field
+from transformers import PreTrainedTokenizerBase
 
 from heedful.config import Config, InputError
 from heedful.engine.sample import Sampled, score_rows
 from heedful.feedback.principles.aggregate import draw, may_be_one_language
 from heedful.feedback.principles.book import read_principles
 from heedful.models.checkpoint import guideline_of, load_reward_model
-from heedful.models.load import context_length
+from heedful.models.heads import RewardModel
+from heedful.models.load import context_length, load_tokenizer
 from heedful.models.optimizer import Precision
 from heedful.principles import Language, Principle
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
+from heedful.stages import ppo
 from heedful.text.collate import Encoded, Encoder, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.principles import PrincipleFormat, guided, guided_format
@@ -131,28 +135,10 @@ def length_bonus(prompt: Prompt, tokens: int, config: PrincipleRewardConfig) -> 
 class PrincipleReward:
     """A `Score`: N prompts with their responses → (N,), and the mean of each term beside the loop's log."""
 
-    def __init__(
-        self,
-        folder: Path,
-        principles: InForce,
-        config: PrincipleRewardConfig,
-        format: PromptFormat,
-        run: Run,
-        max_tokens: int,
-        precision: Precision,
-    ) -> None:
-        """`folder`: the reward model; its prompts are written by `format` behind the guideline it has learned.
-
-        Raises:
-            InputError: it reads no principles.
-        """
-        learned = guideline_of(folder)
-        if learned is None:
-            raise InputError(f"{folder}: a reward model that reads no principles; train it with a guideline")
-        self.guideline = PrincipleFormat(**learned)
-        self.model, tokenizer = load_reward_model(folder, self.guideline)
-        self.encoder = Encoder(tokenizer, guided_format(format, self.guideline))
-        self.principles, self.config, self.run = principles, config, run
+    def __init__(self, scorer: "PrincipleScorer", model: RewardModel, max_tokens: int, precision: Precision) -> None:
+        self.guideline, self.model, self.run = scorer.guideline, model, scorer.run
+        self.encoder = Encoder(scorer.tokenizer, guided_format(scorer.format, scorer.guideline))
+        self.principles, self.config = scorer.principles, scorer.config
         self.max_tokens, self.precision = max_tokens, precision
 
     def __call__(self, prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
@@ -216,6 +202,35 @@ class PrincipleReward:
         return torch.tensor([float(may_be_one_language(prompt.text, text)) for prompt, text in both])
 
 
+@dataclass(frozen=True)
+class PrincipleScorer:
+    """An `engine.follow.Scorer`: how a reward model's score under principles is made, once the model is open."""
+
+    config: PrincipleRewardConfig
+    principles: InForce
+    guideline: PrincipleFormat
+    tokenizer: PreTrainedTokenizerBase
+    format: PromptFormat  # of the policy's prompts, as they stand behind the guideline
+    prompts: Path  # the snapshot of those that are asked
+    max_new_tokens: int
+    run: Run
+
+    def __call__(self, model: RewardModel, max_tokens: int, precision: Precision) -> PrincipleReward:
+        """Raises InputError where a prompt could become too long."""
+        kept, _ = Encoder(self.tokenizer, self.format).prompts(read_snapshot(self.prompts).prompts_of("train"))
+        reward = PrincipleReward(self, model, max_tokens, precision)
+        reward.check_fits(kept, self.max_new_tokens)
+        return reward
+
+
+def guideline_in(folder: Path) -> PrincipleFormat:
+    """Raises InputError for a reward model that reads no principles."""
+    learned = guideline_of(folder)
+    if learned is None:
+        raise InputError(f"{folder}: a reward model that reads no principles; train it with a guideline")
+    return PrincipleFormat(**learned)
+
+
 def by_principles(main: Callable[..., None]) -> Callable[..., None]:
     """The stage with a reward under principles as what is maximised."""
     return partial(_with_principles, main)
@@ -233,11 +248,12 @@ def _with_principles(
     format: PromptFormat,
     **inputs: Any,
 ) -> None:
-    score = PrincipleReward(
-        reward_model_folder, principles, principle_reward, format, run, config.max_tokens, config.precision
+    guideline, tokenizer = guideline_in(reward_model_folder), load_tokenizer(reward_model_folder)
+    scorer = PrincipleScorer(
+        principle_reward, principles, guideline, tokenizer, format, prompts, config.max_new_tokens, run
     )
-    plain = Encoder(score.encoder.tokenizer, format)
-    kept, _ = plain.prompts(read_snapshot(prompts).prompts_of("train"))
-    score.check_fits(kept, config.max_new_tokens)
     inputs |= {"reward_model_folder": reward_model_folder, "prompts": prompts, "format": format}
-    main(config, run, score=score, **inputs)
+    if main is ppo.main:  # whose value model begins as the reward model, which it therefore opens itself
+        return main(config, run, scorer=scorer, **inputs)
+    model, _ = load_reward_model(reward_model_folder, guideline)
+    main(config, run, score=scorer(model, config.max_tokens, config.precision), **inputs)

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from heedful.batch import Rows, Texts, pad_to
 from heedful.config import Config, InputError
-from heedful.engine.follow import Score, by_reward_model, by_token, scored, write_trace
+from heedful.engine.follow import Score, Scorer, by_reward_model, by_token, scored, write_trace
 from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by, score_rows
 from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
 from heedful.losses.masked import explained_variance, masked_mean, masked_whiten
@@ -32,7 +32,7 @@ from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
 from heedful.models.checkpoint import load_policy, load_reward_model, load_value_model, save_policy
 from heedful.models.ema import Ema, mostly_start
 from heedful.models.heads import Policy, ValueModel
-from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, attach_lora
+from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, attach_lora, has_adapters, value_over
 from heedful.models.optimizer import Precision, adam, autocast, linear_warmup, set_lr
 from heedful.models.recompute import checkpoint_activations
 from heedful.models.threads import accumulate, in_order
@@ -81,6 +81,7 @@ class PPOConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    one_base: bool = False  # with lora_rank: the reward model too as adapters over the policy's one copy of the weights
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
@@ -91,6 +92,8 @@ class PPOConfig(Config):
             raise ValueError("kl_horizon must exceed a fifth of batch_size, or a low KL turns kl_coef to 0 or below")
         if self.batch_size % self.responses_per_prompt:
             raise ValueError("responses_per_prompt must divide batch_size")
+        if self.one_base and (self.normalize_score or not self.lora_rank):
+            raise ValueError("one_base needs lora_rank, and the reward model as it is: no normalize_score")
         if self.normalize_score and self.batch_size == 1:
             raise ValueError("normalize_score divides by the spread of batch_size scores; give at least 2")
         if self.kl_target is not None and self.kl_coef == 0:
@@ -341,18 +344,22 @@ def main(
     format: PromptFormat,
     documents: Path | None,
     score: Score | None = None,
+    scorer: Scorer | None = None,
     followed: Path | None = None,
 ) -> None:
     """Read the models and snapshots, train, write `model/`.
 
     `score` replaces the reward model as what is maximised: (N prompts, `Sampled`) → tensor (N,) of finite numbers.
+    `scorer` makes it of the reward model, which the value model begins as, over the same weights with `one_base`.
     `followed` is a snapshot of one ranking, whose responses are taken through the trained models into trace.json.
 
     Raises:
         InputError: no training prompt fits, ptx_coef without documents, normalize_score with a `score`, or a wrong one.
     """
-    if config.normalize_score and score is not None:
+    if config.normalize_score and (score or scorer) is not None:
         raise InputError("ppo.normalize_score scales the reward model, not a score of your own; turn it off")
+    if config.one_base and score is not None:
+        raise InputError("ppo.one_base is for the reward model's score, not for one of your own; turn it off")
     if warning := mostly_start(config):
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
     policy, tokenizer = load_policy(policy_folder)
@@ -364,17 +371,18 @@ def main(
     sampler = Sampler(policy.decoder, tokenizer, config.max_new_tokens, config.temperature, precision=config.precision)
     generate = responses_by(sampler, tokens, config.responses_per_prompt, run.seed)
     if score is None:
-        reward_model, _ = load_reward_model(reward_model_folder)
+        over = (policy, policy_folder) if config.one_base else None
+        reward_model, _ = load_reward_model(reward_model_folder, scorer.guideline if scorer else None, over)
         if config.normalize_score:
             order = prompt_order(len(kept), 0, config.batch_size, run.seed, config.responses_per_prompt)
             rows = generate(order, 0).rows  # of the starting policy
             reward_model.normalize(score_rows(reward_model, rows, config.max_tokens, config.precision))
-        value_model = ValueModel.from_reward_model(reward_model)
-        score = by_reward_model(reward_model, config.max_tokens, config.precision)
+        value_model = value_over(reward_model) if config.lora_rank else ValueModel.from_reward_model(reward_model)
+        score = (scorer or by_reward_model)(reward_model, config.max_tokens, config.precision)
     else:
         value_model = load_value_model(reward_model_folder)
     for each in (policy.decoder, value_model.trunk):
-        if config.lora_rank:
+        if config.lora_rank and not has_adapters(each):
             attach_lora(each, config.lora_rank, config.lora_alpha, seed=run.seed)
         if config.activation_checkpointing:
             checkpoint_activations(each)
