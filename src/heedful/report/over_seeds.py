@@ -21,6 +21,7 @@ TITLES = {
     "pairwise": "Each policy against each other: the row's share of wins",
     "reward_models": "Reward models, on people's comparisons of held-out prompts",
     "ai_labelers": "AI labelers, beside people's rankings of the same responses",
+    "principles_kept": "How far policies keep to the world's principles, in nats, and the share that praises itself",
     "over_start": "Optimised policies beside the one they begin from",
     "optimised": "What optimising cost",
     "lab": "Over-optimisation: laws and peaks of each proxy",

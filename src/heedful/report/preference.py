@@ -23,6 +23,7 @@ AI_TITLES = {
     "reward_models": "Reward models on people's held-out comparisons",
     "ai_labelers": "AI labelers",
     "principles_followed": "Reward models that follow principles",
+    "principles_kept": "How far policies keep to the world's principles, in nats, and the share that praises itself",
 }
 GROUP_NAMES = {"train": "training labelers", "heldout": "held-out labelers"}
 KIND_NAMES = {"all": "all prompts", "base": "prompts for a base model", "instruct": "instructions"}
