@@ -99,6 +99,20 @@ class Snapshot:
             raise InputError(f"{ranking.id}: no principle {lacking[0]} in {ranking.language!r}; add it to principles")
         return [known[id, ranking.language].text(negated) for id, negated in ranking.principles]
 
+    def alone(self, id: str) -> "Snapshot":
+        """One ranking with its prompt, its responses, its labeler, and the principles where it is under some."""
+        plain = tuple(one for one in self.rankings if one.id == id)
+        under = tuple(one for one in self.principle_rankings if one.id == id)
+        one, responses = (plain or under)[0], self.response_by_id()
+        return Snapshot(
+            prompts=(self.prompt_by_id()[one.prompt_id],),
+            responses=tuple(responses[id] for id in one.responses),
+            labelers=(self.labeler_by_id()[one.labeler],),
+            rankings=plain,
+            principles=self.principles if under else (),
+            principle_rankings=under,
+        )
+
     def documents_of(self, split: Split) -> list[str]:
         return [document.text for document in self.documents if document.split == split]
 

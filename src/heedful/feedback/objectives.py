@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from types import MappingProxyType
-from typing import Annotated, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from heedful.batch import RankedRows
-from heedful.config import InputError, nearest
+from heedful.config import Config, InputError, nearest
 from heedful.feedback.marks import MARKS
 from heedful.losses.ranking import (
     best_of,
@@ -80,6 +80,37 @@ OBJECTIVES: dict[str, Objective] = {
 # What is learned from.
 
 
+class LearnedConfig(Config):
+    """What a reward model learns, and from which judgements."""
+
+    objective: Literal["ranking", "hinge", "best_of_k", "soft", "regression"] = "ranking"  # ranking: the paper's eq. 1
+    target: Literal["likert", "good_bad", "bleu", "rouge_l"] = "likert"  # the mark that regression is to predict
+    comparison_weight: Literal["equal", "per_pair"] = "equal"  # per_pair: 1/n of one that n labelers made
+    labeler_weights: dict[str, Weight] = Field(default_factory=dict)  # by name, kind or "others", as {ai: 0.5}; else 1
+    guideline: PrincipleFormat | None = None  # learn from rankings under principles, written so; null: from rankings
+    fixed_principles: tuple[str, ...] = ()  # of the guideline: from plain rankings, all of them under these texts
+
+    @model_validator(mode="after")
+    def _has_pairs_to_weigh(self) -> Self:
+        if self.comparison_weight != "equal" and self.objective in ("best_of_k", "regression"):
+            raise ValueError(f"comparison_weight weighs comparisons, and {self.objective} has none; take it out")
+        if self.labeler_weights and self.objective in ("best_of_k", "regression"):
+            raise ValueError(f"labeler_weights weigh comparisons, and {self.objective} has none; take them out")
+        return self
+
+    @model_validator(mode="after")
+    def _learns_what_there_is(self) -> Self:
+        if self.fixed_principles and self.guideline is None:
+            raise ValueError("fixed_principles stand in a guideline; give one, as guideline: {}")
+        if self.guideline is None or self.fixed_principles:
+            return self
+        if self.objective in ("soft", "regression"):
+            raise ValueError(f"objective is {self.objective}, and rankings under principles have ranks alone")
+        if self.labeler_weights or self.comparison_weight != "equal":
+            raise ValueError("rankings under principles weigh alike; take labeler_weights and comparison_weight out")
+        return self
+
+
 class Learned(NamedTuple):
     """Items to train on and to validate with; what the results tell of them, and what was left out."""
 
@@ -87,6 +118,26 @@ class Learned(NamedTuple):
     valid: list[EncodedRanking]
     told: Mapping[str, float]
     dropped: dict[str, int]
+
+
+def learned_from(
+    config: LearnedConfig, encoder: Encoder, snapshot: Snapshot, written: Snapshot, place: Path
+) -> Learned:
+    """What the objective reads off the judgements; `written` holds further demonstrations to compare with.
+
+    Raises:
+        InputError: there is nothing to learn from: see the functions below.
+    """
+    if config.guideline is not None and not config.fixed_principles:
+        return under_principles(encoder, snapshot, place, config.guideline)
+    if config.guideline is not None:
+        under = (guided(prompt, config.fixed_principles, config.guideline) for prompt in snapshot.prompts)
+        snapshot = replace(snapshot, prompts=tuple(under))
+    if config.objective == "regression":
+        demonstrations = (*snapshot.demonstrations, *written.demonstrations)
+        return marked(encoder, replace(snapshot, demonstrations=demonstrations), place, config.target)
+    soft, per_pair = config.objective == "soft", config.comparison_weight == "per_pair"
+    return compared(encoder, snapshot, place, soft, per_pair, config.labeler_weights)
 
 
 def compared(

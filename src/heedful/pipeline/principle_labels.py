@@ -21,10 +21,10 @@ from heedful.types import Labeler
 class AggregateConfig(Config):
     """How labels are made of scores, see `feedback.principles.aggregate`."""
 
-    way: Literal["paper", "released"] = "paper"
+    way: Literal["paper", "released"] = "paper"  # the paper's, or that of the code released with it
     principles: int = Field(default=3, ge=1)  # drawn for each label by the paper's way; SALMON: 3
     passes: int = Field(default=1, ge=1)  # labels of each pair; SALMON's released code: 4
-    seed: int = 0
+    seed: int = 0  # of principles, negations and noise; in a recipe the recipe's own
 
     def labeler(self, scorer: str) -> str:
         """Whose name the rankings bear: that of who scored, and how labels came of it."""

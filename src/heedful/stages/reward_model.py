@@ -19,22 +19,19 @@ Command: heedful reward RECIPE --dir DIR
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
-from transformers import PreTrainedTokenizerBase
+from pydantic import Field
 
 from heedful.batch import RankedRows
-from heedful.config import Config
 from heedful.engine.sample import score_rows
-from heedful.feedback.objectives import OBJECTIVES, Learned, Weight, compared, marked, ordered, under_principles
+from heedful.feedback.objectives import OBJECTIVES, LearnedConfig, learned_from, ordered
 from heedful.losses.ranking import ranking_accuracy
-from heedful.models.checkpoint import load_policy, load_reward_model, save_reward_model
+from heedful.models.checkpoint import begin_reward_model, save_reward_model
 from heedful.models.heads import RewardModel
-from heedful.models.load import context_length, kind_of, reinitialized
+from heedful.models.load import context_length
 from heedful.models.lora import LoraAlpha, LoraRank, attach_lora
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
 from heedful.models.recompute import checkpoint_activations
@@ -44,19 +41,13 @@ from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.text.collate import Encoded, EncodedRanking, Encoder, to_ranked_rows, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.parts import by_length
-from heedful.text.principles import PrincipleFormat, guided, guided_format
+from heedful.text.principles import guided_format
 from heedful.text.tokenizer import pad_id
 
 Loss = Callable[[torch.Tensor, RankedRows], torch.Tensor]  # score (B, Kmax) and its batch → (B,)
 
 
-class RewardModelConfig(Config):
-    objective: Literal["ranking", "hinge", "best_of_k", "soft", "regression"] = "ranking"  # ranking: the paper's eq. 1
-    target: Literal["likert", "good_bad", "bleu", "rouge_l"] = "likert"  # the mark that regression is to predict
-    comparison_weight: Literal["equal", "per_pair"] = "equal"  # per_pair: 1/n of one that n labelers made
-    labeler_weights: dict[str, Weight] = Field(default_factory=dict)  # by name, kind or "others", as {ai: 0.5}; else 1
-    guideline: PrincipleFormat | None = None  # learn from rankings under principles, written so; null: from rankings
-    fixed_principles: tuple[str, ...] = ()  # of the guideline: from plain rankings, all of them under these texts
+class RewardModelConfig(LearnedConfig):
     init: Literal["sft", "pretrained", "random"] = "sft"  # InstructGPT: similar results from SFT and from pretrained
     epochs: int = Field(default=1, ge=1)  # InstructGPT: 1; more overfit
     batch_size: int = Field(default=64, ge=1)  # rankings per step; InstructGPT: 64, up to 2,304 comparisons
@@ -71,26 +62,6 @@ class RewardModelConfig(Config):
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; a ranking is never split
     precision: Precision = "auto"
-
-    @model_validator(mode="after")
-    def _has_pairs_to_weigh(self) -> Self:
-        if self.comparison_weight != "equal" and self.objective in ("best_of_k", "regression"):
-            raise ValueError(f"comparison_weight weighs comparisons, and {self.objective} has none; take it out")
-        if self.labeler_weights and self.objective in ("best_of_k", "regression"):
-            raise ValueError(f"labeler_weights weigh comparisons, and {self.objective} has none; take them out")
-        return self
-
-    @model_validator(mode="after")
-    def _learns_what_there_is(self) -> Self:
-        if self.fixed_principles and self.guideline is None:
-            raise ValueError("fixed_principles stand in a guideline; give one, as guideline: {}")
-        if self.guideline is None or self.fixed_principles:
-            return self
-        if self.objective in ("soft", "regression"):
-            raise ValueError(f"objective is {self.objective}, and rankings under principles have ranks alone")
-        if self.labeler_weights or self.comparison_weight != "equal":
-            raise ValueError("rankings under principles weigh alike; take labeler_weights and comparison_weight out")
-        return self
 
 
 def objective(config: RewardModelConfig) -> Loss:
@@ -213,12 +184,9 @@ def main(
     Raises:
         InputError: no ranking with an untied pair; for regression, no mark, or all of them equal.
     """
-    reward_model, tokenizer = begin(config, model, run.seed)
-    encoder = Encoder(tokenizer, written_as(config, format), context_length(reward_model.trunk))
+    reward_model, tokenizer = begin_reward_model(model, run.seed, config.init == "random", config.guideline)
+    encoder = Encoder(tokenizer, guided_format(format, config.guideline), context_length(reward_model.trunk))
     snapshot = read_snapshot(rankings)
-    if config.guideline is not None and config.fixed_principles:
-        under = (guided(prompt, config.fixed_principles, config.guideline) for prompt in snapshot.prompts)
-        snapshot = replace(snapshot, prompts=tuple(under))
     written = Snapshot() if demonstrations is None or config.guideline else read_snapshot(demonstrations)
     learned = learned_from(config, encoder, snapshot, written, rankings)
     data, valid = learned.train, learned.valid
@@ -234,7 +202,7 @@ def main(
     after = scores(reward_model, followed, pad_id(tokenizer), config)
     run.sample(ranking_id=followed.id, rank=followed.rank, before=before, after=after)
     if config.objective != "regression":
-        write_snapshot(run.folder / "followed", alone(snapshot, followed.id))
+        write_snapshot(run.folder / "followed", snapshot.alone(followed.id))
     save_reward_model(run.folder / "model", reward_model, tokenizer, run.manifest["parents"], config.guideline)
     for reason, number in (*encoder.dropped.items(), *learned.dropped.items()):
         run.count(reason, number)
@@ -243,46 +211,3 @@ def main(
     if asked:
         loss, accuracy = validate(reward_model, asked, pad_id(tokenizer), objective(RewardModelConfig()), config)
     run.finish(valid_loss=loss, valid_accuracy=accuracy, **learned.told, demonstration_score_mean=left)
-
-
-def begin(config: RewardModelConfig, model: Path, seed: int) -> tuple[RewardModel, PreTrainedTokenizerBase]:
-    """A reward model as it stands; or a policy's trunk, or one of its shape, under a head that has learned nothing."""
-    if kind_of(model) == "reward_model":
-        return load_reward_model(model, config.guideline)
-    policy, tokenizer = load_policy(model)
-    decoder = reinitialized(policy.decoder, seed) if config.init == "random" else policy.decoder
-    return RewardModel.from_decoder(decoder, seed), tokenizer
-
-
-def written_as(config: RewardModelConfig, format: PromptFormat) -> PromptFormat:
-    """The format of the prompts it reads: with a guideline they are longer."""
-    return format if config.guideline is None else guided_format(format, config.guideline)
-
-
-def learned_from(
-    config: RewardModelConfig, encoder: Encoder, snapshot: Snapshot, written: Snapshot, place: Path
-) -> Learned:
-    """What the objective reads off the judgements; `written` holds further demonstrations to compare with."""
-    if config.objective == "regression":
-        demonstrations = (*snapshot.demonstrations, *written.demonstrations)
-        return marked(encoder, replace(snapshot, demonstrations=demonstrations), place, config.target)
-    if config.guideline is not None and not config.fixed_principles:
-        return under_principles(encoder, snapshot, place, config.guideline)
-    soft, per_pair = config.objective == "soft", config.comparison_weight == "per_pair"
-    return compared(encoder, snapshot, place, soft, per_pair, config.labeler_weights)
-
-
-def alone(snapshot: Snapshot, id: str) -> Snapshot:
-    """One training ranking with its prompt, its responses, its labeler, and its principles where it has any."""
-    plain = tuple(one for one in snapshot.rankings if one.id == id)
-    under = tuple(one for one in snapshot.principle_rankings if one.id == id)
-    one = (plain or under)[0]
-    responses = snapshot.response_by_id()
-    return Snapshot(
-        prompts=(snapshot.prompt_by_id()[one.prompt_id],),
-        responses=tuple(responses[id] for id in one.responses),
-        labelers=(snapshot.labeler_by_id()[one.labeler],),
-        rankings=plain,
-        principles=snapshot.principles if under else (),
-        principle_rankings=under,
-    )

@@ -48,6 +48,8 @@ def guided(prompt: Prompt, texts: Sequence[str], guideline: PrincipleFormat) -> 
     return prompt.model_copy(update={"text": text})
 
 
-def guided_format(format: PromptFormat, guideline: PrincipleFormat) -> PromptFormat:
-    """The format that an `Encoder` of guided prompts has: with the guideline's own limit."""
+def guided_format(format: PromptFormat, guideline: PrincipleFormat | None) -> PromptFormat:
+    """The format that an `Encoder` of guided prompts has: with the guideline's own limit; None: there is none."""
+    if guideline is None:
+        return format
     return format.model_copy(update={"max_prompt_tokens": guideline.max_prompt_tokens})
