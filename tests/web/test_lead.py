@@ -425,6 +425,7 @@ PAGES = (
     "/lead/people",
     "/lead/tasks",
     "/lead/guidelines",
+    "/lead/principles",
     "/lead/guidelines/ranking/train/en",
     "/lead/settings",
     "/lead/events",

@@ -3,9 +3,11 @@
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from heedful.feedback.principles.book import read_principles
 from heedful.store.database import Store
 from heedful.web.config import WebConfig
 from judge_servers import Judge, running
@@ -113,3 +115,39 @@ def test_a_shipped_principle_brings_its_texts_in_the_language_the_model_reads(pe
     assert 'value="简洁"' in page and "回答用很多话说很少的意思，重复而冗长。</textarea>" in page
     assert "Concise" in lead.get("/principles").text
     assert "No model is connected" in client("lead", config=WebConfig()).get("/principles").text
+
+
+OWN = """
+principles:
+  kind:
+    en: {title: Kind, definition: It is kind., negative: It is unkind.}
+  plain:
+    en: {title: Plain, definition: It is plain., negative: It is ornate.}
+    zh: {title: 平实, definition: 回答平实。, negative: 回答华丽。}
+collections:
+  mine: {kind: 2.5, plain: 0}
+"""
+
+
+def test_the_project_has_principles_of_its_own(people: Store, client: Callable, tmp_path: Path) -> None:
+    lead = client("lead", config=WebConfig(models={"judge": "http://127.0.0.1:1"}))
+    assert "came with heedful" in (page := lead.get("/lead/principles").text) and "interventions" in page
+    page = lead.post("/lead/principles", yaml=OWN).text
+    assert "Saved." in page and "the project's own" in page.replace("&#39;", "'")
+    assert re.search(r'<th scope="row">kind</th>.*?<td class="number">2.5</td>', page, re.DOTALL)
+    tried = lead.get("/principles").text
+    assert '<option value="kind">Kind</option>' in tried and "Concise" not in tried
+    assert "平实" in lead.post("/principles", **trying(do="take", language="zh", principle="plain")).text
+    (tmp_path / "mine.yaml").write_bytes(lead.get("/lead/principles.yaml").content)
+    kind, plain = read_principles(f"{tmp_path / 'mine.yaml'}:mine", "en")
+    assert (kind.title, kind.weight, plain.weight) == ("Kind", 2.5, 0)
+    for wrong, told in (
+        (OWN.replace("kind: 2.5", "kin: 2.5"), "no such principle"),
+        (OWN.replace("kind:", "kind: &x", 1).replace("mine: {", "mine: *x #"), "by an alias"),
+        ("[" * 5000, "no YAML"),
+    ):
+        page = lead.post("/lead/principles", yaml=wrong)
+        assert page.status_code == 422 and told in page.text
+    assert '<option value="kind">' in lead.get("/principles").text  # what was there stays
+    lead.post("/lead/principles", yaml=" ")
+    assert "Concise" in lead.get("/principles").text

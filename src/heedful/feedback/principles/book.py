@@ -110,14 +110,26 @@ def read_book(path: Path) -> Book:
         InputError: no YAML, an unknown or missing part, or whatever `check` finds, by the file's name.
     """
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Strict)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no YAML in UTF-8: {' '.join(str(error).split())}") from None
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no YAML in UTF-8: {error}") from None
+    return book_of(text, str(path))
+
+
+def book_of(text: str, name: str) -> Book:
+    """The book that stands in a text, which errors call by the name; else as `read_book`."""
+    try:
+        found = yaml.load(text, _Strict)
+        repeats = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{name}: no YAML in UTF-8: {' '.join(str(error).split())}") from None
+    if repeats:  # a few lines of them could stand for millions
+        raise InputError(f"{name}: it repeats a part by an alias (*); write the part out")
     if not isinstance(found, dict):
-        raise InputError(f"{path}: principles and collections are expected; copy {SHIPPED}")
-    book = parse(Book, {str(key): value for key, value in found.items()}, str(path))
+        raise InputError(f"{name}: principles and collections are expected; copy {SHIPPED}")
+    book = parse(Book, {str(key): value for key, value in found.items()}, name)
     if problem := check(book):
-        raise InputError(f"{path}: {problem}")
+        raise InputError(f"{name}: {problem}")
     return book
 
 

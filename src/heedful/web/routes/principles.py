@@ -20,12 +20,13 @@ from heedful.feedback.ai.calls import Limits
 from heedful.feedback.ai.labeler import AILabeler
 from heedful.feedback.ai.ledger import Ledger
 from heedful.feedback.ai.server import ServedModel
-from heedful.feedback.principles.book import SHIPPED, read_book
+from heedful.feedback.principles.book import book_of
 from heedful.feedback.principles.collect import Pair, read_form, score_pairs
 from heedful.principles import Principle
 from heedful.types import Labeler, Prompt, Response
 from heedful.web.config import WebConfig
 from heedful.web.models import AWAY, CONNECT, FAILED, LONG, REFUSED, ModelError, find
+from heedful.web.routes.lead_principles import current
 from heedful.web.visit import Fields, Reader, Visit, text_of
 from heedful.web.words import N_
 
@@ -110,7 +111,8 @@ def page(
     taken: bool = False,
 ) -> Page:
     language = language_of(here, form)
-    shipped = {one.id: one for one in known(language)}
+    with here.store.read() as connection:
+        shipped = {one.id: one for one in known(current(connection), language)}
     fields = {name: text_of(form, name) for name in (*TEXTS, "model", "principle")}
     chosen = shipped.get(fields["principle"])
     if chosen is not None and (taken or not any(fields[part] for part in ("title", "definition", "negative"))):
@@ -137,9 +139,9 @@ def language_of(here: Visit, form: Mapping[str, Any]) -> str:
     return said if said in OPPOSITE else "zh" if here.locale.startswith("zh") else "en"
 
 
-def known(language: str) -> list[Principle]:
-    """The shipped principles that have a text in the language."""
-    found = {id: getattr(texts, language) for id, texts in read_book(SHIPPED).principles.items()}
+def known(book: str, language: str) -> list[Principle]:
+    """The book's principles that have a text in the language."""
+    found = {id: getattr(texts, language) for id, texts in book_of(book, "YAML").principles.items()}
     return [Principle(id=id, language=language, **each.model_dump()) for id, each in found.items() if each]  # type: ignore[arg-type]
 
 
