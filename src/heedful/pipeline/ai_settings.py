@@ -86,7 +86,7 @@ def check_ai(recipe: "Recipe") -> None:
         raise ValueError(f"rankings.by is {by}, and no AI labeler ranks; name one in ai_labelers")
     if by == "people" and ranking:
         raise ValueError(f"ai_labelers.{ranking[0]} ranks, and rankings.by is people; set it to ai or both")
-    rewards = {"reward_model", *recipe.further_reward_models, *recipe.ai_labelers}
+    rewards = {"reward_model", *recipe.further_reward_models, *recipe.ai_labelers, *recipe.principle_rewards}
     if clash := set(recipe.further_reward_models) & set(recipe.ai_labelers):
         raise ValueError(f"{clash.pop()!r} names both a further reward model and an AI labeler; rename one")
     if recipe.further_reward_models and recipe.reward_model is None:

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from heedful.config import Config, InputError, parse
 from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig, check_ai
 from heedful.pipeline.lab_settings import LabConfig, check_lab
-from heedful.pipeline.principle_settings import PrinciplesConfig, check_principles
 from heedful.pipeline.principle_rewards import PrincipleRewardConfig, check_principle_rewards
+from heedful.pipeline.principle_settings import PrinciplesConfig, check_principles
 from heedful.stages.best_of_n import BestOfNConfig
 from heedful.stages.distil import DistilConfig
 from heedful.stages.dpo import DPOConfig
