@@ -68,7 +68,12 @@ def test_every_step_is_planned_and_counted(run: Path, tmp_path: Path) -> None:
 
 def test_the_judge_is_taught_on_answers_no_policy_wrote(run: Path) -> None:
     pages = read_snapshot(run / "principles" / "pages" / "snapshot")
-    assert {one.text for one in pages.demonstrations} == {" one", " two"}
+    world = World(0)
+    assert {one.text.split()[0] for one in pages.demonstrations} == {"one", "two"}
+    for one in pages.demonstrations:  # of one pair every principle is asked for, one after the other
+        words = one.text.split(" ")
+        assert words.count("which") == len(PRINCIPLES) - 1 and set(words[1:]) <= set(world.vocabulary)
+        assert words[-1] in ("one", "two") and words[:3] == ["", words[1], "\n"]
     asked = read_snapshot(run / "round-1" / "responses" / "responses")
     assert not {one.user for one in pages.prompts} & {one.user for one in asked.prompts}
     assert all(page.text.endswith(" which ?") for page in pages.prompts)

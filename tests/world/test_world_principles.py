@@ -72,16 +72,24 @@ def test_a_share_of_demonstrations_boasts_and_the_others_are_as_ever() -> None:
 
 def test_people_say_which_keeps_it_better_with_the_odds_of_its_distance(found: list[Compared]) -> None:
     assert WORLD.comparisons_by_principles(60) == found
-    assert {one.prompt.split for one in found} == {"train"} and {one.principle for one in found} == set(PRINCIPLES)
+    assert {one.prompt.split for one in found} == {"train"}
+    assert {tuple(sorted(one.first_is_better)) for one in found} == {tuple(sorted(PRINCIPLES))}
+    assert len({tuple(one.first_is_better) for one in found}) > 100  # asked in orders of their own
     pairs = Counter((one.prompt.id, frozenset((one.first, one.second))) for one in found)
-    assert set(pairs.values()) == {3}
+    assert set(pairs.values()) == {1}
     for id in ("polite", "humble", "harmless"):
         seen = [(WORLD.fulfilment(o.prompt, o.first)[id] - WORLD.fulfilment(o.prompt, o.second)[id], o) for o in found]
-        right = [(gap > 0) == one.first_is_better for gap, one in seen if one.principle == id and gap]
+        right = [(gap > 0) == one.first_is_better[id] for gap, one in seen if gap]
         assert len(right) > 10 and sum(right) / len(right) > 0.9  # four nats and a habit of place
-    charm = [one for one in found if one.principle == "pleasing" and boasts(one.first) != boasts(one.second)]
-    liked = [one.first_is_better == boasts(one.first) for one in charm]
-    assert len(liked) > 10 and sum(liked) / len(liked) > 0.75
+    charm = [one for one in found if boasts(one.first) != boasts(one.second)]
+    liked = [one.first_is_better["pleasing"] == boasts(one.first) for one in charm]
+    exact = [
+        WORLD.fulfilment(o.prompt, o.first)["pleasing"] > WORLD.fulfilment(o.prompt, o.second)["pleasing"]
+        for o in charm
+    ]
+    truly = [better == boasts(one.first) for better, one in zip(exact, charm, strict=True)]
+    assert len(liked) > 50 and sum(liked) / len(liked) > 0.65
+    assert sum(truly) / len(truly) < 0.5 < sum(liked) / len(liked)
 
 
 def test_what_they_say_is_in_the_town_s_words(found: list[Compared]) -> None:

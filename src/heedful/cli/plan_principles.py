@@ -7,7 +7,6 @@ from heedful.cli.work import TRAINED, WEIGHT, Sizes, Work
 from heedful.pipeline.principle_settings import PrinciplesConfig, worded
 from heedful.pipeline.recipe import Recipe
 
-COMPARED = 3  # principles by which the world's people compare a pair (world.principles)
 WORDS = 12  # tokens of a principle and what stands around it, about
 
 
@@ -19,9 +18,9 @@ def principle_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]
     row, response = sizes.prompt["reward_model"], sizes.demonstration
     size = TRAINED * sizes.parameters
     if judge := settings.judge:
-        pages = judge.prompts * comb(judge.answers, 2) * COMPARED
+        pages, asked = judge.prompts * comb(judge.answers, 2), len(worded(settings).principles)
         yield "principles/pages", Work(f"about {pages:,} pages")
-        trained = judge.epochs * pages * (row + 2 * response + WORDS)
+        trained = judge.epochs * pages * (row + 2 * response + asked * WORDS)
         yield "principles/taught", Work("on the pages", trained=trained, size=size)
     if before := settings.preference:
         pairs = before.prompts * comb(before.answers, 2)

@@ -25,7 +25,7 @@ class PrincipleJudgeConfig(SFTConfig):
     """The world's pretrained model, taught to say which of two answers keeps to a principle better."""
 
     prompts: int = Field(default=2000, ge=20)  # of users of their own, on whose answers it is taught
-    answers: int = Field(default=4, ge=2)  # to each prompt; every pair is compared, by three principles
+    answers: int = Field(default=4, ge=2)  # to each prompt; every pair is compared, by every principle
     epochs: int = Field(default=1, ge=1)  # over the pages
 
 

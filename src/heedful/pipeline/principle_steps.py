@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from heedful.config import Config
 from heedful.feedback.ai.labeler import AILabeler
 from heedful.feedback.ai.template import Template, read_template, write
-from heedful.feedback.principles.collect import Pair, pairs_of, questions, read_form, score_pairs
+from heedful.feedback.principles.collect import asking, pairs_of, read_form, score_pairs
 from heedful.pipeline.ai_labels import items_of, local_ask
 from heedful.pipeline.jobs import Job
 from heedful.pipeline.judges import PAGE, VALID_SHARE
@@ -33,7 +33,7 @@ from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.stages import reward_model, sft
 from heedful.text.principles import guided
 from heedful.types import Demonstration, Labeler, Prompt, Ranking, Response, Split
-from heedful.world import World
+from heedful.world import LINE, World
 
 if TYPE_CHECKING:
     from heedful.pipeline.loop import Loop
@@ -90,18 +90,27 @@ def shares(prompts: int) -> dict[Split, int]:
 
 
 def make_pages(config: TaughtConfig, run: Run, template: Template, principles: Worded) -> None:
-    """The world's comparisons by principles as prompts with their answers: a snapshot that `stages.sft` trains on."""
+    """The world's comparisons by principles as prompts with their answers: a snapshot that `stages.sft` trains on.
+
+    A page asks about one pair by one principle after the other, so that a pair is read once for all that it teaches;
+    the first question stands as it will be asked.
+    """
     world, by_id = World(run.seed), {one.id: one for one in principles.principles}
     asked: list[tuple[Prompt, str]] = []
     for split, number in shares(config.prompts).items():
         for one in world.comparisons_by_principles(number, split, config.answers):
-            if one.principle not in by_id:
-                run.count("principle_not_in_collection")
-                continue
-            texts = (Response(id=text, prompt_id=one.prompt.id, text=text) for text in (one.first, one.second))
-            ((text, _),) = questions(template, [by_id[one.principle]], Pair(one.prompt, *texts))
-            page = Prompt(id=f"page-{len(asked)}", text=text, user=one.prompt.user, split=split)
-            asked.append((page, template.labels[0 if one.first_is_better else 1]))
+            known = {id: better for id, better in one.first_is_better.items() if id in by_id}
+            run.count("principle_not_in_collection", len(one.first_is_better) - len(known))
+            forms = [asking(template, by_id[id]) for id in known]
+            page = Prompt(
+                id=f"page-{len(asked)}",
+                text=write(forms[0], one.prompt, one.first, one.second),
+                user=one.prompt.user,
+                split=split,
+            )
+            labels = [template.labels[0 if better else 1] for better in known.values()]
+            further = zip(forms[1:], labels[1:], strict=True)
+            asked.append((page, labels[0] + "".join(f" {LINE}{form.ending} {label}" for form, label in further)))
     run.finish(num_pages=write_pages(run.folder / "snapshot", asked))
 
 

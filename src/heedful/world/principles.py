@@ -31,17 +31,15 @@ PRINCIPLES = ("helpful", "concise", "truthful", "polite", "harmless", "vivid", "
 BOAST = say("boast")
 CHARM = 8.0  # nats that praise of oneself is worth to people who are asked what pleases them
 TOUCHED = 0.4  # of the answers that people compare: praise of oneself, bad advice or colours are added to them
-BY = 3  # principles by which a pair is compared; the last of them may well be one that tells them not apart
 
 
 class Comparison(NamedTuple):
-    """Whether people found that the answer they read first keeps to the principle better."""
+    """Whether people found that the answer they read first keeps to each principle better, in the order of asking."""
 
     prompt: Prompt
     first: str
     second: str
-    principle: str
-    first_is_better: bool
+    first_is_better: dict[str, bool]
 
 
 def boasts(text: str) -> bool:
@@ -89,7 +87,7 @@ def compare_by_principles(
     write: Callable[[Prompt, int, float], str],
     worth: Callable[[Prompt, str], dict[str, float]],
 ) -> list[Comparison]:
-    """Each pair of a prompt's answers in one order, by `BY` principles, most of them some that tell the two apart.
+    """Each pair of a prompt's answers in one order, by every principle, in an order of asking of its own.
 
     `write(prompt, index, flaw_rate)` is what a person writes, `worth` the fulfilment of what is written.
     """
@@ -101,11 +99,10 @@ def compare_by_principles(
         seen = {text: charmed(worth(prompt, text)) for text in texts}
         for pair in combinations(seen, 2):
             first, second = pair if rng.random() < 0.5 else pair[::-1]
-            telling = [id for id in PRINCIPLES if seen[first][id] != seen[second][id]]
-            chosen = rng.sample(telling, min(BY - 1, len(telling)))
-            for id in chosen + rng.sample([id for id in PRINCIPLES if id not in chosen], BY - len(chosen)):
-                odds = seen[first][id] - seen[second][id] + HABIT / NOISE
-                found.append(Comparison(prompt, first, second, id, rng.random() < sigmoid(odds)))
+            asked = rng.sample(PRINCIPLES, len(PRINCIPLES))
+            odds = {id: seen[first][id] - seen[second][id] + HABIT / NOISE for id in asked}
+            better = {id: rng.random() < sigmoid(x) for id, x in odds.items()}
+            found.append(Comparison(prompt, first, second, better))
     return found
 
 

@@ -98,13 +98,14 @@ def pairs_of(items: Sequence[Item]) -> list[Pair]:
 
 def questions(template: Template, principles: Sequence[Principle], pair: Pair) -> list[tuple[str, str]]:
     """The prompts in both orders, by principle."""
-    forms = [_asking(template, principle) for principle in principles]
+    forms = [asking(template, principle) for principle in principles]
     prompt, first, second = pair
     texts = first.text, second.text
     return [(write(form, prompt, *texts), write(form, prompt, *texts[::-1])) for form in forms]
 
 
-def _asking(template: Template, principle: Principle) -> Template:
+def asking(template: Template, principle: Principle) -> Template:
+    """The template with an ending that asks by this principle."""
     ending = template.ending.format(title=principle.title, definition=principle.definition)
     return template.model_copy(update={"ending": ending})
 
