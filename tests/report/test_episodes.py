@@ -158,7 +158,8 @@ def test_the_results_tables_are_narrow(tiny_run: Path) -> None:
     heads = [[cell.text for cell in table.children[0].children[0].children] for table in tables]
     assert heads == [
         ["policy", "win rate", "prompts", "Likert", "utility", "score"],
-        ["policy", "KL", "distinct-2", "length", "cut", "LM loss"],
+        ["policy", "KL", "distinct-2", "length", "sampled", "cut", "LM loss"],
+            ["optimised", "by", "time", "episodes", "sampled tokens"],
     ]
 
 
