@@ -159,7 +159,7 @@ def test_the_results_tables_are_narrow(tiny_run: Path) -> None:
     assert heads == [
         ["policy", "win rate", "prompts", "Likert", "utility", "score"],
         ["policy", "KL", "distinct-2", "length", "cut", "LM loss"],
-            ["optimised", "by", "time", "episodes", "sampled tokens"],
+        ["optimised", "by", "time", "episodes", "sampled tokens"],
     ]
 
 
