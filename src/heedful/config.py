@@ -89,6 +89,21 @@ _Overrides.add_constructor("tag:yaml.org,2002:timestamp", _Overrides.text)
 C = TypeVar("C", bound=Config)
 
 
+def read_mapping(path: Path, expected: str) -> dict[str, Any]:
+    """The YAML file's names and values; `expected` says what they should be.
+
+    Raises:
+        InputError: no YAML in UTF-8, or something else than a mapping.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no YAML in UTF-8: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: {expected}")
+    return found
+
+
 def parse(model: type[C], values: dict[str, Any], where: str) -> C:
     """`values` as a `model`.
 

@@ -18,9 +18,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Literal
 
-import yaml
-
-from heedful.config import Config, InputError, nearest, parse
+from heedful.config import Config, InputError, nearest, parse, read_mapping
 from heedful.types import Prompt
 
 FOLDER = Path(__file__).parent / "templates"
@@ -98,12 +96,7 @@ def read_template(name: str, shots: int = 0, think: bool = False) -> Template:
     if not path.is_file():
         known = shipped()
         raise InputError(f"no template {name!r}{nearest(name, known)}; name a YAML file or one of {', '.join(known)}")
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no YAML in UTF-8: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: a template is a mapping of its parts; copy one of those in {FOLDER}")
+    found = read_mapping(path, f"a template is a mapping of its parts; copy one of those in {FOLDER}")
     template = parse(Template, found, str(path))
     if shots > len(template.exemplars):
         raise InputError(

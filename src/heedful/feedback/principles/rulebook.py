@@ -10,10 +10,9 @@ from pathlib import Path
 from string import Formatter
 from typing import Literal
 
-import yaml
 from pydantic import Field
 
-from heedful.config import Config, InputError, nearest, parse
+from heedful.config import Config, InputError, nearest, parse, read_mapping
 from heedful.text.format import PromptFormat
 
 FOLDER = Path(__file__).parent / "rules"
@@ -58,12 +57,7 @@ def read_rules(name: str) -> RuleBook:
     path = FOLDER / f"{name}.yaml" if name in known else Path(name)
     if not path.is_file():
         raise InputError(f"no rules {name!r}{nearest(name, known)}; name a YAML file or one of {', '.join(known)}")
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no YAML in UTF-8: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: preamble, rule, rules and examples are expected; copy one of {FOLDER}")
+    found = read_mapping(path, f"preamble, rule, rules and examples are expected; copy one of {FOLDER}")
     book = parse(RuleBook, found, str(path))
     try:
         places = {field for _, field, _, _ in Formatter().parse(book.rule) if field is not None}
