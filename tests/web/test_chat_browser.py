@@ -109,6 +109,7 @@ def test_a_chat_without_scripts_on_a_phone(talk: Callable[..., Page], served) ->
     page.click("#send")
     page.check("[name=choice][value=b3]", force=True)
     page.click("#choose")
+    expect(page.locator("summary", has_text="You chose")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert [ranking.rank for ranking in made(served)] == [(2, 1)]
 

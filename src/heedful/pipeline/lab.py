@@ -29,7 +29,7 @@ from heedful.models.optimizer import autocast
 from heedful.pipeline import measure
 from heedful.pipeline.jobs import Job
 from heedful.pipeline.lab_settings import last_proxy, ppo_of, proxies_of
-from heedful.pipeline.measure import SampleConfig, fitting
+from heedful.pipeline.measure import fitting, sampling_of
 from heedful.pipeline.sized import pretraining
 from heedful.ranks import dense
 from heedful.run import Run
@@ -127,13 +127,7 @@ def again(loop: "Loop", round: int, number: int) -> None:
     assert lab is not None
     here, before = loop.folder / "lab" / "rounds" / str(number), loop.folder / "lab" / "rounds" / str(number - 1)
     wanted, policy = recipe.rankings, before / "ppo" / "model"
-    config = SampleConfig(
-        min_k=wanted.min_k,
-        max_k=wanted.max_k,
-        temperature=wanted.temperature,
-        max_new_tokens=wanted.max_new_tokens,
-        model=f"lab-{number}",
-    )
+    config = sampling_of(wanted, f"lab-{number}")
     inputs: dict[str, Any] = {"policy": policy, "prompts": loop.data("reward_model"), "format": recipe.format}
     place = f"lab/rounds/{number}"
     loop.workers.run([loop.job(f"{place}/responses", "sample", measure.sample, config, inputs)])

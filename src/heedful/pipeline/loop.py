@@ -26,11 +26,11 @@ from heedful.pipeline.labelling import demonstrate, judge, not_erased, rank
 from heedful.pipeline.measure import (
     ChooseConfig,
     MeasureConfig,
-    SampleConfig,
     ScoreConfig,
     choose,
     measure,
     sample,
+    sampling_of,
     score_snapshot,
 )
 from heedful.pipeline.optimise import optimising
@@ -226,13 +226,7 @@ class Loop:
         if round > 1:
             self.renew(round)
         wanted = self.recipe.rankings
-        config = SampleConfig(
-            min_k=wanted.min_k,
-            max_k=wanted.max_k,
-            temperature=wanted.temperature,
-            max_new_tokens=wanted.max_new_tokens,
-            model=f"round-{round}",
-        )
+        config = sampling_of(wanted, f"round-{round}")
         inputs = {
             "policy": self.newest_policy(round),
             "prompts": self.prompts("reward_model", round),

@@ -17,6 +17,7 @@ from heedful.models.checkpoint import load_policy, load_reward_model
 from heedful.models.heads import Policy
 from heedful.models.load import context_length
 from heedful.models.optimizer import Precision
+from heedful.pipeline.recipe import RankingsConfig
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.text.collate import Encoded, Encoder, texts, to_rows
@@ -34,6 +35,17 @@ class SampleConfig(Config):
     temperature: float = Field(gt=0)
     max_new_tokens: int = Field(ge=1)
     model: str  # the name the responses carry
+
+
+def sampling_of(wanted: RankingsConfig, model: str) -> SampleConfig:
+    """How `model`'s responses are drawn where they are to be ranked."""
+    return SampleConfig(
+        min_k=wanted.min_k,
+        max_k=wanted.max_k,
+        temperature=wanted.temperature,
+        max_new_tokens=wanted.max_new_tokens,
+        model=model,
+    )
 
 
 class MeasureConfig(Config):
