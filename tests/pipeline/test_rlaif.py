@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from heedful.feedback.ai.template import FOLDER
+from heedful.feedback.ai.template import FOLDER, read_template, write_score
 from heedful.models.checkpoint import weights_hash
-from heedful.pipeline.judges import marks, template_of
+from heedful.pipeline.judges import answers_of, marks, pages_of, template_of
 from heedful.pipeline.labelling import without_strangers
 from heedful.pipeline.recipe import Recipe
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
 from heedful.steps import planned_steps
+from heedful.world import World
 from tiny import TINY, refuse, succeed
 
 SMALL = "iterations: 2, batch_size: 8, max_new_tokens: 12, lr: 1.0e-3, warmup_iterations: 0"
@@ -25,7 +26,7 @@ TAUGHT = "prompts: 40, batch_size: 16, lr: 1.0e-3, residual_dropout: 0"
 SETTINGS = (
     "evaluate.prompted=false",
     "world.document_tokens=6000",
-    f"judges={{{TAUGHT}, variants: {{own: {{pretrain: {{shape: {{hidden_size: 16}}}}}}, same: {{}}}}}}",
+    f"judges={{{TAUGHT}, variants: {{own: {{pretrain: {{shape: {{hidden_size: 16}}}}}}, same: {{policy: sft}}}}}}",
     "ai_labelers={own: {judge: own, template: world}, same: {judge: same, template: world}}",
     "rankings.by=both",
     "reward_model.labeler_weights={simulated: 1, others: 0}",
@@ -64,6 +65,24 @@ def test_a_judge_is_taught_from_its_own_start(whole: Path) -> None:
     pages = read_snapshot(whole / "judges" / "own" / "pages" / "snapshot")
     assert {one.text for one in pages.demonstrations} > {" one", " two", " three", " ten"}
     assert {prompt.split for prompt in pages.prompts} == {"train", "valid"}
+
+
+def test_a_judge_may_be_taught_on_a_policy_s_answers(whole: Path) -> None:
+    """Each text that it was asked to mark is what the policy says to that prompt, as it says it when asked alone."""
+    recipe = Recipe.model_validate(read(whole / "recipe.json"))
+    manifest = read(whole / "judges" / "same" / "pages" / "manifest.json")
+    policy = whole / "sft" / f"epoch-0{read(whole / 'sft' / 'done.json')['results']['lowest_loss_epoch']}"
+    assert manifest["parents"]["policy"] == weights_hash(policy)
+    prompts = World(recipe.seed).prompts(40, "train", pool="judge")
+    config = pages_of(recipe.judges["same"], recipe.rankings)
+    said = answers_of(policy, prompts, recipe.format, config, recipe.seed)
+    assert said == answers_of(policy, prompts, recipe.format, config, recipe.seed)
+    template = read_template("world")
+    marked = {write_score(template, one, text) for one in prompts for text in said[one.id]}
+    pages = {one.text for one in read_snapshot(whole / "judges" / "same" / "pages" / "snapshot").prompts_of("train")}
+    assert marked == {text for text in pages if text.endswith(" how many ?")}
+    own = {one.text for one in read_snapshot(whole / "judges" / "own" / "pages" / "snapshot").prompts_of("train")}
+    assert not marked & own and any(text.strip() for texts in said.values() for text in texts)
 
 
 def test_ai_labelers_rank_every_set_beside_people(whole: Path) -> None:
@@ -150,6 +169,7 @@ def test_the_plan_knows_every_step(tmp_path: Path) -> None:
             "ai_labelers={a: {judge: none, template: world}}",
             "a.judge is 'none', and judges holds own, same",
         ),
+        ("judges.variants.same.policy=stf", "judges.same.policy is 'stf', and sft holds"),
         ("rankings.by=people", "rankings.by is people; set it to ai or both"),
         ("ai_labelers={}", "rankings.by is both, and no AI labeler ranks"),
         ("ppo.variants.ppo.reward=sof", "ppo.reward .of ppo. is 'sof', which is none of"),

@@ -51,6 +51,15 @@ def test_people_prefer_what_is_worth_more_and_a_little_what_comes_first() -> Non
         assert len(chosen) > 200 and sum(chosen) / len(chosen) == pytest.approx(expected, abs=0.07)
 
 
+def test_answers_may_be_given() -> None:
+    prompts = WORLD.prompts(50, "train", pool="judge")
+    said = {prompt.id: ["i see red .", "i see blue ."] for prompt in prompts[1:]}
+    found = WORLD.comparisons(50, given=said)
+    assert {mark.prompt.id for mark in found.marks} == said.keys()
+    assert {text for one in found.comparisons for text in (one.first, one.second)} == {"i see red .", "i see blue ."}
+    assert [(mark.prompt.id, mark.text) for mark in found.marks] == [(id, text) for id in said for text in said[id]]
+
+
 def worth(prompt: object, text: str) -> float:
     return {"i see red .": 0.5, "i see blue .": 0.04}.get(text, -5.0)
 

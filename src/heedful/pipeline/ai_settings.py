@@ -69,6 +69,7 @@ class JudgeConfig(SFTConfig):
     pretrain: Mapping[str, Any] | None = None  # laid over the pretrain block: another size; null: the same model
     prompts: int = Field(default=8000, ge=20)  # of users of their own, on whose answers it is taught
     answers: int = Field(default=4, ge=2)  # to each prompt; half of their ordered pairs are compared, all are marked
+    policy: str | None = None  # whose answers: an `sft` variant's; null: people's own, right or flawed
     template: str = "world"  # the pages it is taught on
     epochs: int = Field(default=1, ge=1)  # over the pages
 
@@ -77,6 +78,10 @@ def check_ai(recipe: "Recipe") -> None:
     """Raises ValueError where a name of a judge, an AI labeler or a reward stands for nothing."""
     if recipe.judges and recipe.pretrain is None:
         raise ValueError("judges are taught on the world's text: they need prompts: world and a pretrain block")
+    for name, judge in recipe.judges.items():
+        if judge.policy is not None and judge.policy not in recipe.sft:
+            known = ", ".join(recipe.sft) or "none"
+            raise ValueError(f"judges.{name}.policy is {judge.policy!r}, and sft holds {known}")
     for name, labeler in recipe.ai_labelers.items():
         if labeler.judge is not None and labeler.judge not in recipe.judges:
             known = ", ".join(recipe.judges) or "none"

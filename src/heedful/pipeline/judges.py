@@ -6,6 +6,7 @@ judges/NAME/taught     the fine-tune on them
 round-1/labels/NAME    an AI labeler's rankings, as `heedful judge label` leaves them
 """
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -15,16 +16,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from heedful.config import Config, InputError
-from heedful.engine.sample import Sampled
+from heedful.engine.sample import Sampled, Sampler
 from heedful.feedback.ai.labeler import AILabeler
 from heedful.feedback.ai.template import Template, marks_of, read_template, write, write_score
+from heedful.models.checkpoint import load_policy
 from heedful.pipeline.ai_labels import Choice, LabelConfig, Who, begin_job, judge_items, local_ask, plan_job
 from heedful.pipeline.ai_settings import AILabelerConfig, JudgeConfig
 from heedful.pipeline.jobs import Job
+from heedful.pipeline.measure import fitting
+from heedful.pipeline.recipe import RankingsConfig
 from heedful.pipeline.reuse import content_hash
 from heedful.run import Run
 from heedful.snapshot import Snapshot, write_snapshot
 from heedful.stages import sft
+from heedful.text.collate import Encoder
 from heedful.text.format import PromptFormat
 from heedful.types import Demonstration, Labeler, Prompt, Split
 from heedful.world import World
@@ -41,15 +46,22 @@ class PagesConfig(Config):
 
     prompts: int
     answers: int
+    temperature: float
+    max_new_tokens: int
 
 
-def make_pages(config: PagesConfig, run: Run, template: Template) -> None:
-    """The world's comparisons and marks as prompts with their answers: a snapshot that `stages.sft` trains on."""
+def make_pages(config: PagesConfig, run: Run, template: Template, policy: Path | None, format: PromptFormat) -> None:
+    """The world's comparisons and marks as prompts with their answers: a snapshot that `stages.sft` trains on.
+
+    `policy`: whose answers are compared and marked; None: people's own.
+    """
     world = World(run.seed)
     sizes: dict[Split, int] = {"train": config.prompts, "valid": max(1, round(VALID_SHARE * config.prompts))}
     pages = []
     for split, number in sizes.items():
-        found = world.comparisons(number, split, config.answers)
+        asked = world.prompts(number, split, pool="judge") if policy else []
+        given = answers_of(policy, asked, format, config, run.seed) if policy else None
+        found = world.comparisons(number, split, config.answers, given)
         for one in found.comparisons:
             text = write(template, one.prompt, one.first, one.second)
             pages.append((text, template.labels[0 if one.first_is_better else 1], one.prompt.user, split))
@@ -65,28 +77,48 @@ def make_pages(config: PagesConfig, run: Run, template: Template) -> None:
     run.finish(num_pages=len(pages))
 
 
+def answers_of(
+    policy: Path, prompts: list[Prompt], format: PromptFormat, config: PagesConfig, seed: int
+) -> dict[str, list[str]]:
+    """Different answers of the policy by their prompt's id, drawn as those that are ranked; without empty ones."""
+    model, tokenizer = load_policy(policy)
+    kept, tokens = fitting(Encoder(tokenizer, format), prompts, policy)
+    draw = random.Random(f"{seed} judge")
+    seeds, number = [draw.getrandbits(62) for _ in kept], [config.answers] * len(kept)
+    sampled = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature)(tokens, seeds, number)
+    found: dict[str, dict[str, None]] = {prompt.id: {} for prompt in kept}
+    asked = (prompt.id for prompt in kept for _ in range(config.answers))
+    for id, text in zip(asked, sampled.text, strict=True):
+        if text.strip():
+            found[id][text.strip()] = None
+    return {id: list(texts) for id, texts in found.items()}
+
+
 def teaching(loop: "Loop") -> list[Job]:
     """A fine-tune for each judge; the pages it is taught on are made now."""
     recipe = loop.recipe
-    pages = [
-        loop.job(
-            f"judges/{name}/pages", "pages", make_pages, pages_of(config), {"template": read_template(config.template)}
-        )
-        for name, config in recipe.judges.items()
-    ]
+    pages, found = [], []
+    for name, config in recipe.judges.items():
+        inputs: dict[str, Any] = {"template": read_template(config.template), "format": recipe.format}
+        inputs["policy"] = loop.fine_tuned(config.policy) if config.policy else None
+        pages.append(loop.job(f"judges/{name}/pages", "pages", make_pages, pages_of(config, recipe.rankings), inputs))
     loop.workers.run(pages)
-    found = []
     for name, config in recipe.judges.items():
         own = loop.folder / "judges" / name
         model = own / "pretrain" / "model" if config.pretrain is not None else loop.start()
-        inputs: dict[str, Any] = {"model": model, "demonstrations": own / "pages" / "snapshot"}
+        inputs = {"model": model, "demonstrations": own / "pages" / "snapshot"}
         inputs |= {"format": PAGE, "documents": loop.documents()}
         found.append(loop.job(f"judges/{name}/taught", "sft", sft.main, config, inputs))
     return found
 
 
-def pages_of(config: JudgeConfig) -> PagesConfig:
-    return PagesConfig(prompts=config.prompts, answers=config.answers)
+def pages_of(config: JudgeConfig, wanted: RankingsConfig) -> PagesConfig:
+    return PagesConfig(
+        prompts=config.prompts,
+        answers=config.answers,
+        temperature=wanted.temperature,
+        max_new_tokens=wanted.max_new_tokens,
+    )
 
 
 def model_of(loop: "Loop", labeler: AILabelerConfig) -> Path | str:

@@ -8,6 +8,7 @@ WORLD_HASH, the hash of a sample of the output, to it. docs/world.md tells what 
 Later growth (a second language, code-like tasks) adds categories, builders and page writers.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from heedful.config import InputError
@@ -142,14 +143,23 @@ class World:
         text = write(rng, self.town, prompt.task, prompt.task["constraints"])
         return boasting(generator(self.seed, "boast", prompt.id, index), text, boasts)
 
-    def comparisons(self, num_prompts: int, split: Split = "train", num_answers: int = 4) -> Compared:
-        """Answers to prompts of users of their own ("judge"), compared and marked by people; none is a model's."""
+    def comparisons(
+        self,
+        num_prompts: int,
+        split: Split = "train",
+        num_answers: int = 4,
+        given: Mapping[str, Sequence[str]] | None = None,
+    ) -> Compared:
+        """Answers to prompts of users of their own ("judge"), compared and marked by people.
+
+        `given`: different answers by their prompt's id, such as a policy's; else none is a model's.
+        """
         prompts = self.prompts(num_prompts, split, pool="judge")
 
         def utility(prompt: Prompt, text: str) -> float:
             return self.rate(prompt, text).utility
 
-        return compare(self.seed, prompts, num_answers, self.demonstrate, utility)
+        return compare(self.seed, prompts, num_answers, self.demonstrate, utility, given)
 
     def fulfilment(self, prompt: Prompt, text: str) -> dict[str, float]:
         """How far a text keeps to each of the town's principles, exactly: see `principles.fulfilment`."""

@@ -1,13 +1,13 @@
 """Answers that people set beside each other and mark: what a language model of this world learns to judge from.
 
-Several answers to a prompt, none of them a model's: people's own, right or flawed, and damaged ones (words swapped,
-cut, repeated, gone on with another's). People see utility with logistic noise (Bradley and Terry 1952), and the answer
-they read first is worth `HABIT` more to them, so whoever learns from them learns that habit too.
+Several answers to a prompt: a policy's, or none a model's: people's own, right or flawed, and damaged ones (words
+swapped, cut, repeated, gone on with another's). People see utility with logistic noise (Bradley and Terry 1952), and
+the answer they read first is worth `HABIT` more to them, so whoever learns from them learns that habit too.
 """
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations
 from typing import NamedTuple
 
@@ -50,16 +50,21 @@ def compare(
     num_answers: int,
     write: Callable[[Prompt, int, float], str],
     utility: Callable[[Prompt, str], float],
+    given: Mapping[str, Sequence[str]] | None = None,
 ) -> Compared:
     """Half of all ordered pairs of each prompt's answers compared, and every answer marked.
 
-    `write(prompt, index, flaw_rate)` is what a person writes, `utility` what an answer is worth.
+    `write(prompt, index, flaw_rate)` is what a person writes, `utility` what an answer is worth; `given`: different
+    answers by their prompt's id, in the place of people's own.
     """
     rng = generator(seed, "comparisons")
     others = others_by_use_case(prompts, write)
     found = Compared([], [])
     for prompt in prompts:
-        texts = answers_to(rng, prompt, num_answers, write, others[prompt.use_case])
+        if given is None:
+            texts = answers_to(rng, prompt, num_answers, write, others[prompt.use_case])
+        else:
+            texts = list(given.get(prompt.id, ()))
         worth = [utility(prompt, text) for text in texts]
         for i, j in permutations(range(len(texts)), 2):
             if rng.random() < 0.5:
