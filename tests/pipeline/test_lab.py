@@ -10,7 +10,15 @@ import pytest
 
 from heedful.evaluate.overoptimization import Law
 from heedful.models.checkpoint import load_policy, load_reward_model, weights_hash
-from heedful.pipeline.lab_laws import best_of_n_curve, comparisons, law_row, rl_curve, within
+from heedful.pipeline.lab_laws import (
+    best_of_n_curve,
+    comparisons,
+    intervals,
+    law_row,
+    rl_curve,
+    rl_intervals,
+    within,
+)
 from heedful.ranks import untied_pairs
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
@@ -76,6 +84,16 @@ def test_samples_hold_gold_and_every_proxy_s_score(whole: Path) -> None:
     rows = read_jsonl(whole / "lab" / "samples" / "samples.jsonl")
     assert len(rows) == 10 and all(list(row["scores"]) == PROXIES for row in rows)
     assert all(len(own) == len(row["gold"]) == 8 for row in rows for own in row["scores"].values())
+
+
+def test_rl_gains_are_counted_from_the_start_policy_on_ppo_s_own_prompts(whole: Path) -> None:
+    lab, pool = read(whole / "results.json")["lab"], read_snapshot(whole / "data" / "ppo")
+    for own, name in (("", "own-12"), ("policies/wide", "own-12-by-wide")):
+        found = read(whole / "lab" / own / "samples" / "done.json")["results"]
+        assert found["num_ppo_prompts"] == len(pool.prompts_of("train"))
+        rows = read_jsonl(whole / "lab" / (f"{own}/ppo" if own else f"ppo/{name}") / "metrics.jsonl")
+        [point, *_] = [point for point in lab["curves"] if (point["proxy"], point["form"]) == (name, "rl")]
+        assert point["gold"] == pytest.approx(sum(row["gold"] for row in rows[:3]) / 3 - found["ppo_gold"])
 
 
 def test_ppo_maximises_its_proxy_under_the_eyes_of_gold(whole: Path) -> None:
@@ -157,6 +175,36 @@ def test_a_peak_is_predicted_from_the_near_half(form: Any, alpha: float, beta: f
     peak = law.peak
     assert peak is not None and row["predicted_kl"] == pytest.approx(peak.d**2, abs=0.02)
     assert row["off"] < 0.2 and row["observed_kl"] == pytest.approx(peak.d**2, abs=0.2)
+
+
+def test_the_peak_of_an_rl_curve_is_not_its_luckiest_point() -> None:
+    d, law = np.linspace(0, 3, 21), Law("rl", 1.0, 0.9)
+    gold = law.at(d)
+    gold[18] += 1.2  # above every other point, alone
+    points = [{"kl": float(x * x), "gold": float(y)} for x, y in zip(d, gold, strict=True)]
+    assert law.peak is not None
+    assert law_row("rl", points)["observed_kl"] == pytest.approx(law.peak.d**2, abs=0.4)
+    assert law_row("best_of_n", points)["observed_kl"] == pytest.approx(float(d[18] ** 2))
+    rising = [{"kl": float(x * x), "gold": float(x)} for x in d]
+    assert law_row("rl", rising)["observed_kl"] == law_row("rl", rising)["kl_reached"]
+
+
+def test_intervals_are_of_the_laws_that_are_told() -> None:
+    draw = np.random.default_rng(1)
+    gold = draw.normal(size=(80, 24))
+    row, found = law_row("best_of_n", best_of_n_curve(gold, gold)), intervals(gold, gold)
+    for name in ("alpha", "beta"):  # without noise in what is chosen by, narrow, and around what was fitted
+        assert found[f"{name}_low"] < row[name] < found[f"{name}_high"]
+        middle = (found[f"{name}_low"] + found[f"{name}_high"]) / 2
+        assert abs(middle - row[name]) < (found[f"{name}_high"] - found[f"{name}_low"]) / 4
+    d, law = np.linspace(0.2, 3, 20), Law("rl", 1.0, 0.5)
+    noisy = [
+        [{"kl": float(x * x), "gold": float(y)} for x, y in zip(d, law.at(d) + sd * draw.normal(size=20), strict=True)]
+        for sd in (0.05, 0.2)
+    ]
+    narrow, wide = (rl_intervals(points) for points in noisy)
+    assert narrow["alpha_low"] < 1.0 < narrow["alpha_high"] and narrow["beta_low"] < 0.5 < narrow["beta_high"]
+    assert wide["alpha_high"] - wide["alpha_low"] > 2 * (narrow["alpha_high"] - narrow["alpha_low"])
 
 
 def test_a_law_that_only_rises_is_highest_where_it_was_last_seen() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from heedful.cli.plan_sized import pretraining, times_larger
 from heedful.cli.work import TRAINED, WEIGHT, Sizes, Work
-from heedful.pipeline.lab_settings import LabConfig, last_proxy, ppo_of, proxies_of
+from heedful.pipeline.lab_settings import PPO_SAMPLES, LabConfig, last_proxy, ppo_of, proxies_of
 from heedful.pipeline.recipe import Recipe
 
 
@@ -68,9 +68,11 @@ def teaching(recipe: Recipe, sizes: Sizes, number: int, larger: float) -> Work:
 def sampling(recipe: Recipe, sizes: Sizes, each: int, larger: float, read_by: float) -> Work:
     """Samples of a policy so many times as large, read by proxies that are together so many times as large."""
     samples, new = each * sizes.total("evaluation"), recipe.evaluate.max_new_tokens
+    on_ppo = PPO_SAMPLES * sizes.number["ppo"]["train"]
     scored = samples * (sizes.prompt["evaluation"] + new) * read_by
+    sampled = (samples * new + on_ppo * ppo_of(recipe).max_new_tokens) * larger
     size = WEIGHT * larger * sizes.parameters
-    return Work(f"{samples:,} responses", scored, sampled=samples * new * larger, size=size)
+    return Work(f"{samples + on_ppo:,} responses", scored, sampled=sampled, size=size)
 
 
 def maximising(recipe: Recipe, sizes: Sizes, larger: float = 1.0, rounds: int = 1) -> Work:

@@ -28,7 +28,7 @@ from heedful.models.heads import Policy
 from heedful.models.optimizer import autocast
 from heedful.pipeline import measure
 from heedful.pipeline.jobs import Job
-from heedful.pipeline.lab_settings import last_proxy, ppo_of, proxies_of
+from heedful.pipeline.lab_settings import PPO_SAMPLES, last_proxy, ppo_of, proxies_of
 from heedful.pipeline.measure import fitting, sampling_of
 from heedful.pipeline.sized import pretraining
 from heedful.ranks import dense
@@ -56,11 +56,14 @@ class GoldConfig(Config):
 
 
 class SamplesConfig(Config):
-    """Samples of each evaluation prompt."""
+    """Samples of each evaluation prompt, and some of each prompt that PPO learns on."""
 
     samples: int
     temperature: float
     max_new_tokens: int
+    ppo_samples: int = PPO_SAMPLES
+    ppo_temperature: float
+    ppo_max_new_tokens: int
     max_tokens: int = 16384  # per forward pass
 
 
@@ -84,12 +87,12 @@ def laboratory(loop: "Loop", round: int) -> None:
         jobs.append(teaching(loop, f"lab/proxies/{size}-{number}", size, rankings))
     loop.workers.run([*jobs, *(tuning(loop, name) for name in lab.policies)])
     names, last = [f"{size}-{number}" for size, number in proxies_of(lab)], last_proxy(lab)
-    jobs = [sampling(loop, "lab/samples", loop.ppo_start(), names)]
+    jobs = [sampling(loop, round, "lab/samples", loop.ppo_start(), names)]
     jobs += [maximising(loop, round, f"lab/ppo/{name}", name, 0.0) for name in names]
     jobs += [maximising(loop, round, f"lab/ppo/{last}-kl-{coef:g}", last, coef) for coef in lab.kl_coefs]
     for name in lab.policies:
         start = tuned(loop, name)
-        jobs.append(sampling(loop, f"lab/policies/{name}/samples", start, [last]))
+        jobs.append(sampling(loop, round, f"lab/policies/{name}/samples", start, [last]))
         jobs.append(maximising(loop, round, f"lab/policies/{name}/ppo", last, 0.0, start))
     if lab.rounds > 1:
         jobs.append(maximising(loop, round, "lab/rounds/1/ppo", last, 0.0, rounds=lab.rounds))
@@ -189,24 +192,34 @@ def rank_by_gold(config: GoldConfig, run: Run, responses: Path, before: Path | N
     run.finish(num_rankings=len(rankings))
 
 
-def sampling(loop: "Loop", place: str, policy: Path, names: list[str]) -> Job:
+def sampling(loop: "Loop", round: int, place: str, policy: Path, names: list[str]) -> Job:
     """A policy's samples, scored by the named proxies."""
-    lab, wanted = loop.recipe.lab, loop.recipe.evaluate
+    lab, wanted, learning = loop.recipe.lab, loop.recipe.evaluate, ppo_of(loop.recipe)
     assert lab is not None
-    config = SamplesConfig(samples=lab.samples, temperature=wanted.temperature, max_new_tokens=wanted.max_new_tokens)
-    inputs: dict[str, Any] = {"policy": policy, "prompts": loop.data("evaluation")}
+    config = SamplesConfig(
+        samples=lab.samples,
+        temperature=wanted.temperature,
+        max_new_tokens=wanted.max_new_tokens,
+        ppo_temperature=learning.temperature,
+        ppo_max_new_tokens=learning.max_new_tokens,
+    )
+    inputs: dict[str, Any] = {"policy": policy, "prompts": loop.data("evaluation"), "ppo": loop.prompts("ppo", round)}
     inputs |= {"proxies": [loop.folder / "lab" / "proxies" / name / "model" for name in names]}
     return loop.job(place, "lab_samples", sample, config, inputs | {"format": loop.recipe.format})
 
 
 def sample(
-    config: SamplesConfig, run: Run, policy: Path, prompts: Path, proxies: list[Path], format: PromptFormat
+    config: SamplesConfig, run: Run, policy: Path, prompts: Path, ppo: Path, proxies: list[Path], format: PromptFormat
 ) -> None:
-    """samples.jsonl: a row for each prompt, with the exact utility and every proxy's score of each sample."""
+    """samples.jsonl: a row for each prompt, with the exact utility and every proxy's score of each sample.
+
+    In the results, `ppo_gold`: the mean exact utility on the prompts that PPO learns on. They are other prompts, and
+    prompts differ by more than a policy gains, so what an RL curve gains is counted from there.
+    """
     model, tokenizer = load_policy(policy)
     encoder = Encoder(tokenizer, format)
     kept, tokens = fitting(encoder, read_snapshot(prompts).prompts, prompts)
-    draw, n = random.Random(f"{run.seed} lab"), config.samples
+    draw, n, world = random.Random(f"{run.seed} lab"), config.samples, World(run.seed)
     seeds = [draw.getrandbits(62) for _ in kept]
     sampled = Sampler(model.decoder, tokenizer, config.max_new_tokens, config.temperature)(
         tokens, seeds, [n] * len(kept)
@@ -215,14 +228,21 @@ def sample(
     for place in proxies:
         proxy, _ = load_reward_model(place)
         scored[place.parent.name] = score_rows(proxy, sampled.rows, config.max_tokens, "fp32").tolist()
-    world = World(run.seed)
     for i, prompt in enumerate(kept):
         at = slice(i * n, (i + 1) * n)
         gold = [world.rate(prompt, text).evaluation_utility for text in sampled.text[at]]
         run.sample(prompt_id=prompt.id, gold=gold, scores={name: own[at] for name, own in scored.items()})
     for reason, number in encoder.dropped.items():
         run.count(reason, number)
-    run.finish(num_prompts=len(kept), num_samples=n * len(kept))
+    learned, tokens = fitting(Encoder(tokenizer, format), read_snapshot(ppo).prompts_of("train"), ppo)
+    seeds = [draw.getrandbits(62) for _ in learned]
+    begun = Sampler(model.decoder, tokenizer, config.ppo_max_new_tokens, config.ppo_temperature)(
+        tokens, seeds, [config.ppo_samples] * len(learned)
+    )
+    asked = [prompt for prompt in learned for _ in range(config.ppo_samples)]
+    worth = [world.rate(prompt, text).evaluation_utility for prompt, text in zip(asked, begun.text, strict=True)]
+    told = {"ppo_gold": sum(worth) / len(worth), "num_ppo_prompts": len(learned)}
+    run.finish(num_prompts=len(kept), num_samples=n * len(kept), **told)
 
 
 def maximising(

@@ -4,7 +4,7 @@ A peak is predicted from the near half of the curve, in √KL, and held against 
 all points would only describe them. Gold is gain over the start policy, in units of the exact utility; KL in nats.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from heedful.evaluate.overoptimization import Form, Law, Peak, best_of_n_value, fit, observed_peak
 from heedful.evaluate.statistics import Estimate, cluster_bootstrap
 from heedful.losses.best_of_n import best_of_n_kl
-from heedful.run import read_jsonl
+from heedful.run import read_done, read_jsonl
 
 Json = dict[str, Any]
 Numbers = NDArray[np.float64]
 
-RESAMPLES = 200  # of prompts, behind the intervals of α and β
+RESAMPLES = 200  # of prompts or of points, behind the intervals of α and β
 NEAR = 0.5  # share of the way, in √KL, that a peak is predicted from
 SMOOTH = 3  # iterations whose mean is one point of an RL curve
 
@@ -30,11 +30,12 @@ def read_lab(folder: Path) -> Json | None:
         return None
     curves: dict[tuple[str, Form], list[Json]] = {}
     laws: list[Json] = []
-    start: dict[str, float] = {}  # the exact utility of each policy that one begins from; "": the start policy's
+    start: dict[str, float] = {}  # on PPO's prompts, of each policy that one begins from; "": the start policy's
     for own in ["", *sorted(place.parent.parent.name for place in folder.glob("policies/*/samples/done.json"))]:
-        rows = read_jsonl((folder / "policies" / own if own else folder) / "samples" / "samples.jsonl")
+        place = (folder / "policies" / own if own else folder) / "samples"
+        rows = read_jsonl(place / "samples.jsonl")
         gold = np.array([row["gold"] for row in rows])
-        start[own] = float(gold.mean())
+        start[own] = read_done(place)["results"]["ppo_gold"]
         for proxy in rows[0]["scores"]:
             scores, name = np.array([row["scores"][proxy] for row in rows]), by_policy(proxy, own)
             curves[name, "best_of_n"] = best_of_n_curve(scores, gold)
@@ -42,7 +43,7 @@ def read_lab(folder: Path) -> Json | None:
     last = next(proxy for proxy, _ in reversed(curves) if "-by-" not in proxy)
     for name, steps, own in runs(folder, last):
         curves[name, "rl"] = rl_curve(steps, start[own])
-        laws.append({"proxy": name} | law_row("rl", curves[name, "rl"]))
+        laws.append({"proxy": name} | law_row("rl", curves[name, "rl"]) | rl_intervals(curves[name, "rl"]))
     drawn = [point for row in laws for point in with_law(row, curves[row["proxy"], row["form"]])]
     rounds = len(list(folder.glob("rounds/*/ppo/done.json")))
     return {"curves": drawn, "laws": laws, "comparisons": comparisons(last, laws, curves, rounds)}
@@ -99,7 +100,8 @@ def best_of_n_curve(scores: Numbers, gold: Numbers) -> list[Json]:
 
 
 def rl_curve(steps: Sequence[Path], start: float) -> list[Json]:
-    """Points of a policy while it is optimised: means over `SMOOTH` iterations; `start` is the start policy's gold.
+    """Points of a policy while it is optimised: means over `SMOOTH` iterations; `start` is the start policy's gold
+    on the same prompts.
 
     In the second and later steps the KL is from where the first began; the proxy's own score is another's.
     """
@@ -119,7 +121,8 @@ def law_row(form: Form, points: Sequence[Json]) -> Json:
     """α and β of the whole curve, the observed peak, and the one predicted from its near half, in nats and gold."""
     d = np.sqrt(np.maximum([point["kl"] for point in points], 0.0))
     gold = np.array([point["gold"] for point in points])
-    law, seen = fit(form, d, gold), observed_peak(d.tolist(), gold.tolist())
+    seen = observed_peak(d.tolist(), (smoothed(gold) if form == "rl" else gold).tolist())
+    law = fit(form, d, gold)
     near = d <= NEAR * d.max()
     predicted = within(fit(form, d[near], gold[near]), float(d.max()))
     return {
@@ -143,18 +146,36 @@ def within(law: Law | None, reached: float) -> Peak | None:
     return observed_peak(d.tolist(), law.at(d).tolist())
 
 
+def smoothed(gold: Numbers) -> Numbers:
+    """Each point's mean with its neighbours, of an RL curve whose points are other rollouts each: the highest of noisy
+    points would be the luckiest. The ends have one neighbour, so a curve that still rises peaks at its end."""
+    return np.array([gold[max(0, i - 1) : i + 2].mean() for i in range(len(gold))])
+
+
 def intervals(scores: Numbers, gold: Numbers) -> Json:
     """95 % intervals of the best-of-n law's α and β, by resampling prompts."""
-    numbers = [n for n in range(1, gold.shape[1] + 1) if n & (n - 1) == 0]
-    d = np.sqrt(best_of_n_kl(numbers))
+    numbers = range(1, gold.shape[1] + 1)
     gains = np.stack([best_of_n_value(scores, gold, n) - gold.mean(1) for n in numbers], 1)  # (P, points)
+    d = np.sqrt(best_of_n_kl(np.array(numbers)))
+    return over_draws(lambda index: fit("best_of_n", d, gains[index].mean(0)), len(gains))
+
+
+def rl_intervals(points: Sequence[Json]) -> Json:
+    """95 % intervals of the RL law's α and β, by resampling points: they tell of the rollouts, not of another seed."""
+    d, gold = (np.array([point[key] for point in points]) for key in ("kl", "gold"))
+    d = np.sqrt(np.maximum(d, 0.0))
+    return over_draws(lambda index: fit("rl", d[index], gold[index]), len(d))
+
+
+def over_draws(law: Callable[[NDArray[np.intp]], Law | None], number: int) -> Json:
+    """Low and high ends of α and β over laws fitted to drawn prompts, or points."""
 
     def coefficient(name: str) -> Estimate:
         def of(index: NDArray[np.intp]) -> float:
-            law = fit("best_of_n", d, gains[index].mean(0))
-            return float("nan") if law is None else getattr(law, name)
+            found = law(index)
+            return float("nan") if found is None else getattr(found, name)
 
-        return cluster_bootstrap(of, list(range(len(gains))), num_resamples=RESAMPLES)
+        return cluster_bootstrap(of, list(range(number)), num_resamples=RESAMPLES)
 
     found = {name: coefficient(name) for name in ("alpha", "beta")}
     return {f"{name}_{end}": getattr(one, end) for name, one in found.items() for end in ("low", "high")}

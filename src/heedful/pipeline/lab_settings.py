@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from heedful.pipeline.recipe import Recipe
 
 Number = Annotated[int, Field(ge=2)]
+PPO_SAMPLES = 2  # of each prompt that PPO learns on, by the policy that it begins from: what RL gains is counted from
 
 
 class LabConfig(Config):
