@@ -132,6 +132,9 @@ def test_stopped_and_gone_on_with_it_says_the_same(
     assert asked == [2, 2, 2, 2]  # the first two sets were not judged again
     whole, cut = (read_done(tmp_path / name)["results"] for name in ("whole", "cut"))
     assert whole == cut
+    certain = {"alignment_one_order", "calibration_error", "same_position"}  # what marks have none of
+    known = {key for key, figure in whole["figures"].items() if figure["num"]}
+    assert "alignment" in known and bool(known & certain) == ("scores" not in more)
     one, two = (read_snapshot(tmp_path / name / "snapshot") for name in ("whole", "cut"))
     assert one.rankings == two.rankings
 
@@ -211,6 +214,8 @@ def test_an_estimate_spends_nothing(tmp_path: Path, model: str, short_template: 
     assert not (tmp_path / "judged").exists()
     said = label(tmp_path / "store.db", tmp_path / "judged", model, short_template, "--limit", 1)  # as was never asked
     assert "1 of 1 sets judged" in said
+    said = label(tmp_path / "store.db", tmp_path / "judged", model, short_template, "--limit", 1, "--estimate")
+    assert "is finished" in said
     other = ("judge", "label", tmp_path / "store.db", "--dir", tmp_path / "judged", "--labeler", model)
     line = refuse(*other, "--template", short_template, "--limit", 2, "--estimate")
     assert "holds a run with another config: limit is 1 there and 2 now" in line
@@ -226,12 +231,16 @@ def test_responses_that_imitate_the_page_are_counted(tmp_path: Path, model: str,
     results = read_done(tmp_path / "pairs")["results"]
     assert (results["num_imitating"], results["num_control"]) == (2, 1)
     page = Path(short_template)
-    page.write_text(page.read_text(encoding="utf-8").replace("Which is", "<s>Which is"), encoding="utf-8")
-    line = refuse(
-        *("judge", "label", tmp_path / "store.db", "--dir", tmp_path / "other", "--labeler", model),
-        *("--template", short_template),
-    )
-    assert "<s> is a control token of" in line and not (tmp_path / "other").exists()
+    whole = page.read_text(encoding="utf-8")
+    arguments = ("judge", "label", tmp_path / "store.db", "--dir", tmp_path / "other", "--labeler", model)
+    for part, more in (
+        ("Which is", ()),
+        ("Better:", ("--think", "--rationale-tokens", 9)),
+        ("How good", ("--by", "scores")),
+    ):
+        page.write_text(whole.replace(part, f"<s>{part}"), encoding="utf-8")
+        line = refuse(*arguments, "--template", short_template, *more)
+        assert "<s> is a control token of" in line and not (tmp_path / "other").exists()
 
 
 def test_the_marks_around_a_pair_and_a_response() -> None:
@@ -326,5 +335,16 @@ def test_the_chosen_sets_are_the_same_ones_again(tmp_path: Path) -> None:
     again = ai_labels.to_judge(whole, ai_labels.Choice(limit=4, seed=1), "ai")
     other = ai_labels.to_judge(whole, ai_labels.Choice(limit=4, seed=2), "ai")
     assert again == chosen != other
+    ranked = tuple(
+        Ranking(id=f"before-{n}", prompt_id=prompt.id, labeler="before", responses=ids[::-1], rank=(1, 1, 1, 1))
+        for n, (prompt, responses) in enumerate(ai_labels.items_of(chosen))
+        if len(ids := tuple(one.id for one in responses)) == 4
+    )
+    labelers = (*whole.labelers, Labeler(id="before", kind="ai"))
+    since = ai_labels.replace(whole, labelers=labelers, rankings=(*ranked, *whole.rankings))
+    after = ai_labels.to_judge(since, ai_labels.Choice(limit=4, seed=1), "ai")
+    assert {ai_labels.set_key(item) for item in ai_labels.items_of(after)} == keys  # whoever judged before
+    larger = ai_labels.to_judge(whole, ai_labels.Choice(limit=6, seed=1), "ai")
+    assert keys < {ai_labels.set_key(item) for item in ai_labels.items_of(larger)}
     with pytest.raises(InputError, match="nothing to judge"):
         ai_labels.to_judge(ai_labels.Snapshot(), ai_labels.Choice(), "ai")

@@ -127,6 +127,8 @@ def label_with_model(
         plan = ai_labels.plan_job(config, choice, who, store, folder)
         if not (folder / "done.json").exists():
             say(ai_labels.cost(plan, settings.prices))
+        elif estimate:
+            say(f"{folder} is finished; what a server failed on would be asked again, and nothing else")
         if not estimate:
             job = ai_labels.begin_job(plan, store, folder)
             show(ai_labels.judge_items(job, store), job, store)
@@ -214,7 +216,8 @@ def show(results: Mapping[str, Any], job: "Job", store: "Store") -> None:
 def say_why(results: Mapping[str, Any]) -> None:
     """The most frequent messages of what has no verdict or score."""
     for row in results.get("failures", ()):
-        say(f"  {row['reason']}, {row['num']:,}: {row['message']}")
+        alike = ", and the like" if row.get("num_messages", 1) > 1 else ""
+        say(f"  {row['reason']}, {row['num']:,}: {row['message']}{alike}")
     if any(row["reason"] == "api" for row in results.get("failures", ())):
         say("  the same command asks again for what the server failed on")
 

@@ -26,6 +26,7 @@ def figures(snapshot: Snapshot, labeler: str) -> dict[str, Estimate]:
     own = [ranking for ranking in snapshot.rankings if ranking.labeler == labeler]
     people = [ranking for ranking in snapshot.rankings if kind[ranking.labeler] in PEOPLE]
     beside = compared(judged_pairs(own), people)
+    sure = compared(judged_pairs(ranking for ranking in own if ranking.preference), people)  # marks have no certainty
     prompts = [one.prompt_id for one in beside]
     both_orders = judged_pairs(ranking for ranking in own if ranking.preference)
     places = [(pair.prompt_id, place) for pair in both_orders if (place := same_position(pair)) is not None]
@@ -33,11 +34,15 @@ def figures(snapshot: Snapshot, labeler: str) -> dict[str, Estimate]:
     length = {response.id: len(response.text) for response in snapshot.responses}
     return {
         "alignment": clustered_proportion([one.right for one in beside], prompts),
-        "alignment_one_order": clustered_proportion([one.in_one_order for one in beside], prompts),
-        "alignment_same_position": clustered_proportion(
-            [one.right for one in beside if one.same_place], [one.prompt_id for one in beside if one.same_place]
+        "alignment_one_order": clustered_proportion(
+            [one.in_one_order for one in sure], [one.prompt_id for one in sure]
         ),
-        "calibration_error": _calibration([one.right for one in beside], [one.certainty for one in beside], prompts),
+        "alignment_same_position": clustered_proportion(
+            [one.right for one in sure if one.same_place], [one.prompt_id for one in sure if one.same_place]
+        ),
+        "calibration_error": _calibration(
+            [one.right for one in sure], [one.certainty for one in sure], [one.prompt_id for one in sure]
+        ),
         "same_position": clustered_proportion([float(place > 0) for _, place in places], [id for id, _ in places]),
         "first_of_same": clustered_proportion([float(place == 1) for _, place in same], [id for id, _ in same]),
         "order_gap": clustered_mean(

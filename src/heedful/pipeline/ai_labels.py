@@ -14,7 +14,6 @@ Command: heedful judge label PLACE --dir DIR --labeler MODEL --template NAME
 
 import hashlib
 import json
-import random
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +26,9 @@ from heedful.evaluate.judges import ask
 from heedful.feedback.ai.labeler import AILabeler, Ask
 from heedful.feedback.ai.ledger import Prices
 from heedful.feedback.ai.local import AS_IT_IS, CHAT, LocalAsk
+from heedful.feedback.ai.report import failures
 from heedful.feedback.ai.server import ServedModel
-from heedful.feedback.ai.template import Template, marks_around, marks_of, read_template, write
+from heedful.feedback.ai.template import Template, marks_around, marks_of, read_template, texts_of
 from heedful.feedback.verdict import Item, Unjudged
 from heedful.models.checkpoint import load_policy, weights_hash
 from heedful.pipeline.ai_figures import figures
@@ -40,12 +40,11 @@ from heedful.store.database import Store
 from heedful.store.export import export_snapshot
 from heedful.store.labels import add_labeler, add_ranking
 from heedful.store.pools import Pool
-from heedful.types import Labeler, LabelerGroup, Prompt, Ranking, Response
+from heedful.types import Labeler, LabelerGroup, Ranking, Response
 
 CHUNK = 64  # sets judged between two looks at the clock
 SERVED_CHUNK = 1024  # the same of a server, which runs empty at the end of each
 UNJUDGED = "unjudged.jsonl"
-TOLD = 3  # messages of failures of one kind that are shown, the most frequent ones
 Json = dict[str, Any]
 Key = tuple[str, frozenset[str]]  # of a set: its prompt and its responses
 
@@ -148,8 +147,7 @@ def plan_job(config: LabelConfig, choice: Choice, who: Who, store: Store, folder
     template = read_template(config.template, config.shots, config.think)
     if config.by == "scores" and template.score is None:
         raise InputError(f"{config.template}: no score block; write one, or judge by pairs")
-    page = write(template, Prompt(id="page", text=".", user="page"), "", "")
-    if isinstance(who.ask, LocalAsk) and (token := who.ask.control_in(page)):
+    if isinstance(who.ask, LocalAsk) and (token := who.ask.control_in(texts_of(template))):
         raise InputError(
             f"{config.template}: {token} is a control token of {who.model}, and in a page text; take it out"
         )
@@ -234,7 +232,7 @@ def to_judge(snapshot: Snapshot, choice: Choice, labeler: str) -> Snapshot:
     if not items:
         was = f"of {len(every)} sets of two or more responses it judged {len(before)} before"
         raise InputError(f"{labeler} has nothing to judge: {was}")
-    drawn = items if choice.limit is None else random.Random(choice.seed).sample(items, min(choice.limit, len(items)))
+    drawn = items if choice.limit is None else drawn_of(items, choice.limit, choice.seed)
     keys = {set_key(item) for item in drawn}
     left_out = Counter({"judged_before": len(every) - len(items), "beyond_limit": len(items) - len(drawn)})
     rankings = tuple(ranking for ranking in others if key_of(ranking) in keys)
@@ -247,6 +245,17 @@ def to_judge(snapshot: Snapshot, choice: Choice, labeler: str) -> Snapshot:
         rankings=rankings,
         dropped=dict(+left_out),
     )
+
+
+def drawn_of(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
+    """As many of the sets: those that an order by prompt, responses and seed puts first. So labelers that are asked
+    about the same sets get the same ones, whoever judged before them, and a larger limit holds a smaller one's."""
+
+    def place(item: Item) -> str:
+        prompt, responses = set_key(item)
+        return hashlib.sha256("\x1f".join((str(seed), prompt, *sorted(responses))).encode()).hexdigest()
+
+    return sorted(items, key=place)[:limit]
 
 
 def key_of(ranking: Ranking) -> Key:
@@ -357,17 +366,6 @@ def imitations(plan: Plan) -> Json:
         {"num_control": sum(bool(asked.control_in(text)) for text in texts)} if isinstance(asked, LocalAsk) else {}
     )
     return found | control
-
-
-def failures(said: Iterable[tuple[str, str]]) -> list[Json]:
-    """Of (reason, message) the most frequent messages of each reason, with their numbers."""
-    every = Counter((reason, message) for reason, message in said if message)
-    shown = Counter[str]()
-    rows = []
-    for (reason, message), number in every.most_common():
-        shown[reason] += 1
-        rows += [{"reason": reason, "message": message, "num": number}] if shown[reason] <= TOLD else []
-    return rows
 
 
 def cost(plan: Plan, prices: Prices | None = None) -> str:

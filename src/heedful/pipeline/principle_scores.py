@@ -27,6 +27,7 @@ from heedful.feedback.ai.labeler import AILabeler
 from heedful.feedback.ai.ledger import Estimate, Prices
 from heedful.feedback.ai.local import Estimate as LocalEstimate
 from heedful.feedback.ai.local import LocalAsk
+from heedful.feedback.ai.report import failures
 from heedful.feedback.ai.server import ServedModel
 from heedful.feedback.principles.aggregate import variances
 from heedful.feedback.principles.book import read_principles
@@ -39,7 +40,7 @@ from heedful.feedback.principles.collect import (
     read_form,
     score_pairs,
 )
-from heedful.pipeline.ai_labels import Choice, Who, chosen, failures, items_of
+from heedful.pipeline.ai_labels import Choice, Who, chosen, items_of
 from heedful.pipeline.ai_served import money
 from heedful.principles import Principle, PrincipleScore
 from heedful.run import Run, read_done, write_atomic

@@ -11,6 +11,7 @@ from heedful.feedback.ai.report import (
     Judged,
     calibration_error,
     compared,
+    failures,
     judged_pairs,
     of_longer,
     same_position,
@@ -94,3 +95,13 @@ def test_the_longer_one() -> None:
     rankings = [said("p", ((0.9, 0.7),)), said("q", ((0.25, 0.25),), "ac"), person("r", (1, 2), "ba")]
     length = {"a": 3, "b": 5, "c": 3}
     assert of_longer(rankings, length) == [("p", pytest.approx(0.2)), ("r", 1.0)]
+
+
+def test_failures_that_differ_in_numbers_alone_are_one() -> None:
+    long = [("long", f"{n} tokens exceed the model's context of 512") for n in (580, 723, 723)]
+    api = [("api", "8 tries: 500: planted"), ("api", "8 tries: 503: planted")]
+    assert failures([*long, *api, ("parse", "")]) == [
+        {"reason": "long", "message": "723 tokens exceed the model's context of 512", "num": 3, "num_messages": 2},
+        {"reason": "api", "message": "8 tries: 500: planted", "num": 1, "num_messages": 1},
+        {"reason": "api", "message": "8 tries: 503: planted", "num": 1, "num_messages": 1},
+    ]

@@ -32,6 +32,7 @@ FILTERED = re.compile(r"content_?(filter|policy)|content management policy|safet
 CONTEXT = re.compile(r"context_length_exceeded|maximum context|context (length|window|size)|max_model_len", re.I)
 TOO_LONG = re.compile(r"(too|very) (long|large|many tokens)|exceeds? .{0,60}(context|tokens|length)", re.I)
 LIMIT = re.compile(r"max_(completion_|new_)?tokens", re.I)  # what is too large is then our own field
+KEPT = "heedful_failure"  # marks a kept answer that was an error: a refusal, a prompt that is too long
 GONE = 8  # failures in a row at least, where fewer calls are in flight
 LARGEST = 64 * 2**20  # bytes of a reply; one of 4,096 tokens with twenty beside each has about 6 million
 
@@ -195,8 +196,9 @@ class _Asking:
         kept = self.caller.ledger.reply(key)
         if kept is not None:
             self.caller.counts["kept"] += 1
-            self.caller.long = None
-            return read_reply(kept)
+            reply = read_kept(kept)
+            self.caller.long = None if isinstance(reply, Reply) else self.caller.long
+            return reply
         if self.caller.over is not None:
             return Failure("api", f"not asked: {self.caller.over}")
         found = await self.until_answered(client, key, call)
@@ -208,7 +210,9 @@ class _Asking:
         self.caller.in_a_row = 0
         if isinstance(found, Reply):
             self.caller.long = None
-        elif found.kind == "long" and self.caller.long is not None:
+        elif found.kind == "refusal" or self.caller.long is None:  # a server that finds all too long may be mended
+            self.keep(key, call, json.dumps({KEPT: found}), (0, 0), 0.0)
+        else:
             self.caller.long += 1
             if self.caller.long >= 2 * max(self.limits.in_flight, GONE) and self.caller.over is None:
                 self.caller.over = f"all of {self.caller.long} calls were too long ({found.message})"
@@ -270,10 +274,13 @@ class _Asking:
         except ValueError as error:
             raise _Again("garbage", f"{error}: {self.caller.hidden(text)!r}") from None
         tokens = (reply.prompt_tokens, reply.new_tokens)
-        size = len(call.prompt.encode(errors="replace"))
-        self.caller.ledger.keep(key, str(call.body["model"]), text, size, *tokens, time.monotonic() - began)
+        self.keep(key, call, text, tokens, time.monotonic() - began)
         self.caller.spent = self.caller.spent.with_call(*tokens)
         return reply
+
+    def keep(self, key: str, call: Call, text: str, tokens: tuple[int | None, int | None], seconds: float) -> None:
+        size = len(call.prompt.encode(errors="replace"))
+        self.caller.ledger.keep(key, str(call.body["model"]), text, size, *tokens, seconds)
 
     def refused(self, answer: httpx.Response, text: str) -> Failure:
         """What another status than 200 means.
@@ -305,6 +312,13 @@ async def read_whole(answer: httpx.Response, most: int) -> bytes | None:
         if (size := size + len(part)) > most:
             return None
     return b"".join(parts)
+
+
+def read_kept(text: str) -> Reply | Failure:
+    """What the ledger holds: a reply, or that the server would not have the prompt."""
+    if text.startswith(f'{{"{KEPT}"'):
+        return Failure(*json.loads(text)[KEPT])
+    return read_reply(text)
 
 
 def read_reply(text: str) -> Reply:

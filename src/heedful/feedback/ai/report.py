@@ -4,14 +4,17 @@ Alignment and position bias as in RLAIF (arXiv 2309.00267), sections 2.4 and app
 calibration error (Naeini et al. 2015, Guo et al. 2017) of its surer answers.
 """
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from math import fsum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from heedful.types import Ranking
 
+NUMBER = re.compile(r"(?<!\d)(?!\d{3}:)\d+")  # in a message; a status stands before a colon
+TOLD = 3  # messages of failures of one kind that are shown, the most frequent ones
 BINS = 10  # of the certainty, ½ … 1
 
 
@@ -106,3 +109,19 @@ def of_longer(rankings: Iterable[Ranking], length: Mapping[str, int]) -> list[tu
             if length[longer] != length[shorter]:
                 found.append((ranking.prompt_id, share[longer, shorter]))
     return found
+
+
+def failures(said: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Of (reason, message) the most frequent messages of each reason, with their numbers; those that differ in numbers
+    alone, and not in an HTTP status, are one (`num_messages` tells how many)."""
+    every = Counter((reason, message) for reason, message in said if message)
+    alike: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
+    for (reason, message), number in every.most_common():
+        alike[reason, NUMBER.sub("#", message)].append((message, number))
+    shown = Counter[str]()
+    rows = []
+    for (reason, _), found in sorted(alike.items(), key=lambda one: -sum(number for _, number in one[1])):
+        shown[reason] += 1
+        told = {"reason": reason, "message": found[0][0], "num": sum(number for _, number in found)}
+        rows += [told | {"num_messages": len(found)}] if shown[reason] <= TOLD else []
+    return rows

@@ -116,6 +116,8 @@ def check(template: Template) -> str:
     first, second = template.labels
     if not first or not second or first.startswith(second) or second.startswith(first):
         return f"labels: {first!r} and {second!r} must differ, and neither begin the other"
+    if blank := next((label for label in (*template.labels, *marks_of(template)) if label != label.strip()), None):
+        return f"labels: {blank!r} has a blank at its edge; write it without, both spellings count"
     if template.score is not None and len(set(template.score.labels)) < max(2, len(template.score.labels)):
         return "score.labels: two or more different marks, the lowest first"
     forms = {"turn": (template.turn, TURN), "sample": (template.sample, PAIR)}
@@ -131,11 +133,12 @@ def check(template: Template) -> str:
 
 def _misses(name: str, form: str, wanted: set[str]) -> str:
     try:
-        found = [field for _, field, _, _ in Formatter().parse(form) if field is not None]
+        parts = [part[1:] for part in Formatter().parse(form) if part[1] is not None]
     except ValueError as error:
         return f"{name}: {error}; write a brace that is no placeholder twice"
     shown = ", ".join(f"{{{field}}}" for field in sorted(wanted))
-    return "" if sorted(found) == sorted(wanted) else f"{name}: it holds each of {shown} once and no other placeholder"
+    found = sorted(str(field) if not (form or turned) else "" for field, form, turned in parts)  # {first:d}, {first!r}
+    return "" if found == sorted(wanted) else f"{name}: it holds each of {shown} once and no other placeholder"
 
 
 def _ends_badly(name: str, text: str) -> str:
@@ -153,6 +156,14 @@ def _exemplar_problem(template: Template, number: int) -> str:
     if template.rationale_ending is not None and not exemplar.rationale.strip():
         return f"{name} has no rationale, which a chain of thought needs; write one"
     return ""
+
+
+def texts_of(template: Template) -> str:
+    """Everything that a page may take from the template."""
+    page = Prompt(id="page", text=".", user="page")
+    thought = None if template.rationale_ending is None else ""
+    text = write(template, page, "", "", rationale=thought)
+    return text if template.score is None else text + write_score(template, page, "")
 
 
 def write(template: Template, prompt: Prompt, first: str, second: str, rationale: str | None = None) -> str:
