@@ -127,9 +127,15 @@ def measure(seeds: Sequence[int], iterations: int, documents: int) -> dict[str, 
             folder = Path(name)
             start(folder, seed, documents)
             found["start"].append(worth(folder, "start"))
+            tell(seed, "start", found["start"][-1])
             for method in ("ppo", "nlpo"):
                 found[method].append(optimise(folder, method, seed, iterations))
+                tell(seed, method, found[method][-1])
     return found
+
+
+def tell(seed: int, name: str, row: dict[str, Any]) -> None:
+    print(f"seed {seed}, {name}: reward {row['reward']:.3f}, KL {row['kl']:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -237,6 +237,7 @@ def test_the_iterated_law_is_the_plain_one_raised_by_beta_d_ln_k(rounds: int, of
     ("setting", "told"),
     [
         ("lab.rounds=4", "lab.rounds share lab.ppo.iterations"),
+        ("lab={ppo: {iterations: 2}}", "lab.ppo.iterations: a point of an RL curve is the mean of 3"),
         ("lab.sizes={a-b: {}}", "'a-b' cannot name a size"),
         ("ppo_start=gpt", "lab.policies are fine-tuned as ppo_start is"),
         ("lab.rankings=[12, 6]", "lab.rankings: give different numbers, the smallest first"),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from heedful.evaluate.overoptimization import Form, Law, Peak, best_of_n_value, fit, observed_peak
 from heedful.evaluate.statistics import Estimate, cluster_bootstrap
 from heedful.losses.best_of_n import best_of_n_kl
+from heedful.pipeline.lab_settings import SMOOTH
 from heedful.run import read_done, read_jsonl
 
 Json = dict[str, Any]
@@ -21,7 +22,6 @@ Numbers = NDArray[np.float64]
 
 RESAMPLES = 200  # of prompts or of points, behind the intervals of α and β
 NEAR = 0.5  # share of the way, in √KL, that a peak is predicted from
-SMOOTH = 3  # iterations whose mean is one point of an RL curve
 
 
 def read_lab(folder: Path) -> Json | None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from heedful.pipeline.recipe import Recipe
 
 Number = Annotated[int, Field(ge=2)]
+SMOOTH = 3  # iterations whose mean is one point of an RL curve
 PPO_SAMPLES = 2  # of each prompt that PPO learns on, by the policy that it begins from: what RL gains is counted from
 
 
@@ -51,6 +52,8 @@ def check_lab(recipe: "Recipe") -> None:
             raise ValueError(f"lab: {name!r} cannot name a size; use letters, digits and _")
     if ppo_of(recipe).iterations < 2 * lab.rounds:
         raise ValueError("lab.rounds share lab.ppo.iterations: give two or more for each round")
+    if ppo_of(recipe).iterations < SMOOTH:
+        raise ValueError(f"lab.ppo.iterations: a point of an RL curve is the mean of {SMOOTH}; give as many or more")
 
 
 def ppo_of(recipe: "Recipe", kl_coef: float = 0.0, rounds: int = 1) -> PPOConfig:
