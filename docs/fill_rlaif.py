@@ -75,7 +75,7 @@ def pairwise(rows: Sequence[Json]) -> str:
 
 
 def verdicts(rows: Sequence[Json]) -> str:
-    words = {True: "yes", False: "**no**", None: "–"}
+    words = {True: "yes", False: "**no**", None: "open"}
     lines = [[s.figure, s.claim, s.paper, s.ours, words[s.holds]] for s in shapes(rows)]
     return markdown(["table", "shape", "paper", "here", "comes out"], lines)
 

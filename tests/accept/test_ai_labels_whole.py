@@ -38,8 +38,8 @@ def hhh(place: Path) -> tuple[Path, int]:
 def test_every_comparison_at_hand(name: str, read: Any, template: str, tmp_path: Path, record_property: Any) -> None:
     record_property(
         "claim",
-        f"stories260K, which knows stories alone, judges {name} by heedful judge label no better than chance, and what "
-        "exceeds its 512 tokens is counted",
+        f"stories260K, which knows stories alone, judges {name} by heedful judge label within three standard errors of "
+        "chance and not surely above it, and what exceeds its 512 tokens is counted",
     )
     path, rows = read(tmp_path)
     out = tmp_path / "judged"

@@ -125,8 +125,8 @@ PAPER = {
     "reward_models__same_size_soft__accuracy_heldout": 0.72, "reward_models__same_size_hard__accuracy_heldout": 0.71,
     "reward_models__small_soft__accuracy_heldout": 0.664, "reward_models__small_hard__accuracy_heldout": 0.66,
     "policies__rlaif__win_rate": 0.71, "policies__rlhf__win_rate": 0.73, "policies__same_size__win_rate": 0.68,
-    "policies__direct__win_rate": 0.74, "policies__mixed__win_rate": 0.71,
-    "pairwise__rlaif__rlhf": 0.5, "pairwise__direct__same_size": 0.6,
+    "policies__direct__win_rate": 0.74,
+    "pairwise__rlaif__rlhf": 0.5, "pairwise__direct__same_size": 0.6, "pairwise__mixed__rlhf": 0.5,
 }  # fmt: skip
 
 
@@ -164,6 +164,25 @@ def test_alike_is_more_than_a_wide_interval(mean: float, width: float, verdict: 
         if (row["name"], row["measure"]) == ("rlaif", "rlhf"):
             row |= {"low": mean - width, "high": mean + width}
     [shape] = [shape for shape in shapes(found) if "alike" in shape.claim]
+    assert shape.holds is verdict
+
+
+def test_what_most_seeds_do_not_show_is_open() -> None:
+    found = rows(**PAPER)
+    for row in found:
+        if (row["name"], row["measure"]) == ("direct", "win_rate"):
+            row["seeds"] = [0.49, 0.48, 0.6]
+    [shape] = [shape for shape in shapes(found) if shape.claim.startswith("direct RLAIF by")]
+    assert shape.holds is None and shape.ours == "52.3 %, 1 of 3 seeds"
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [(0.47, 0.54, True), (0.48, 0.56, None), (0.51, 0.54, False)])
+def test_a_gain_that_might_be_there_is_not_none(low: float, high: float, verdict: bool | None) -> None:
+    found = rows(**PAPER)
+    for row in found:
+        if (row["name"], row["measure"]) == ("mixed", "rlhf"):
+            row |= {"low": low, "high": high}
+    [shape] = [shape for shape in shapes(found) if "gain nothing" in shape.claim]
     assert shape.holds is verdict
 
 

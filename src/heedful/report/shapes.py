@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 class Shape(NamedTuple):
-    """A claim with the paper's numbers and ours; `holds` is None where ours lack a number, or what it speaks of."""
+    """A claim with the paper's numbers and ours; `holds` is None where ours lack a number, or do not settle it."""
 
     figure: str
     claim: str
