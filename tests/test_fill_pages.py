@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -80,6 +81,20 @@ def test_the_page_of_optimisers_is_filled_by_halves(script: Any) -> None:
     assert module.filled(both, "optimisers", module.texts(group("optimisers"))) == both
     with pytest.raises(LookupError, match="world-run"):
         module.filled("", "optimisers", module.texts(group("optimisers")))
+
+
+def test_the_frontier_is_a_picture_of_its_own_with_every_policy(script: Any) -> None:
+    module = script("fill_optimisers")
+    drawn = ElementTree.fromstring(module.picture(module.Found(group("optimisers")["groups"][0])))
+    shapes = [element.tag.rpartition("}")[2] for element in drawn.iter()]
+    assert (
+        shapes.count("circle") == 3 * len(POLICIES) and shapes.count("g") == 2
+    )  # two charts and the names beside them
+    texts = [element.text for element in drawn.iter() if element.tag.endswith("text")]
+    assert {*POLICIES, "Exact utility gained over ppo_start against √KL"} <= {*texts}
+    [style] = [element.text or "" for element in drawn.iter() if element.tag.endswith("style")]
+    used = {word for element in drawn.iter() for word in element.get("class", "").split() if word[1:].isdigit()}
+    assert len(used) == len(POLICIES) and all(f".{colour} {{ --c: #" in style for colour in used)
 
 
 def law(proxy: str, form: str, alpha: float, beta: float, reached: float = 6.0, **more: Any) -> tuple[Json, list[Json]]:
