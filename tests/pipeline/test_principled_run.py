@@ -2,12 +2,15 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from heedful.evaluate.principles import ALL
+from heedful.feedback.principles.book import read_principles
+from heedful.feedback.principles.collect import asking, read_form
 from heedful.models.checkpoint import guideline_of, weights_hash
 from heedful.pipeline.ai_results import followed, reward_models
 from heedful.pipeline.principle_measure import exact_gap, heldout, turned
@@ -27,7 +30,7 @@ SETTINGS = (
     "world.boasting=0.5",
     "principles.collection=world",
     "principles.template=world",
-    f"principles.judge={{{TAUGHT}, residual_dropout: 0}}",
+    f"principles.judge={{{TAUGHT}}}",
     "principles.labels.passes=2",
     f"principles.preference={{{TAUGHT}, guideline: {GUIDELINE}, fixed_principles: [people like it best .]}}",
     f"principles.decoded={{guideline: {GUIDELINE}, template: world, batch_size: 16, lr: 1.0e-3, residual_dropout: 0}}",
@@ -68,15 +71,17 @@ def test_every_step_is_planned_and_counted(run: Path, tmp_path: Path) -> None:
 
 def test_the_judge_is_taught_on_answers_no_policy_wrote(run: Path) -> None:
     pages = read_snapshot(run / "principles" / "pages" / "snapshot")
-    world = World(0)
-    assert {one.text.split()[0] for one in pages.demonstrations} == {"one", "two"}
-    for one in pages.demonstrations:  # of one pair every principle is asked for, one after the other
-        words = one.text.split(" ")
-        assert words.count("which") == len(PRINCIPLES) - 1 and set(words[1:]) <= set(world.vocabulary)
-        assert words[-1] in ("one", "two") and words[:3] == ["", words[1], "\n"]
+    world, form = World(0), read_form("world")
+    endings = {id: asking(form, one).ending for one in read_principles("world", "en") for id in [one.id]}
+    of = {one.id: one for one in pages.prompts}
+    asks = Counter(one.prompt_id for one in pages.demonstrations)
+    assert max(asks.values()) > 2 and asks.keys() == of.keys()
+    for one in pages.demonstrations:  # a question stands behind its page as the judge will be asked it
+        principle = one.id.removeprefix(f"{one.prompt_id}-")
+        assert one.text in (f"{endings[principle]} one", f"{endings[principle]} two")
+        assert set(f"{of[one.prompt_id].text}{one.text}".split(" ")) <= set(world.vocabulary)
     asked = read_snapshot(run / "round-1" / "responses" / "responses")
     assert not {one.user for one in pages.prompts} & {one.user for one in asked.prompts}
-    assert all(page.text.endswith(" which ?") for page in pages.prompts)
 
 
 def test_every_pair_is_scored_by_every_principle_and_made_into_labels(run: Path) -> None:

@@ -73,8 +73,9 @@ def test_a_share_of_demonstrations_boasts_and_the_others_are_as_ever() -> None:
 def test_people_say_which_keeps_it_better_with_the_odds_of_its_distance(found: list[Compared]) -> None:
     assert WORLD.comparisons_by_principles(60) == found
     assert {one.prompt.split for one in found} == {"train"}
-    assert {tuple(sorted(one.first_is_better)) for one in found} == {tuple(sorted(PRINCIPLES))}
-    assert len({tuple(one.first_is_better) for one in found}) > 100  # asked in orders of their own
+    for one in found:  # of a principle that does not tell the two apart people say nothing
+        first, second = (charmed(WORLD.fulfilment(one.prompt, text)) for text in (one.first, one.second))
+        assert set(one.first_is_better) == {id for id in PRINCIPLES if first[id] != second[id]}
     pairs = Counter((one.prompt.id, frozenset((one.first, one.second))) for one in found)
     assert set(pairs.values()) == {1}
     for id in ("polite", "humble", "harmless"):

@@ -13,6 +13,7 @@ from heedful.feedback.principles.book import read_principles
 from heedful.feedback.principles.collect import read_form
 from heedful.pipeline.principle_labels import AggregateConfig
 from heedful.principles import Principle
+from heedful.stages.judge import TeachConfig
 from heedful.stages.reward_model import RewardModelConfig
 from heedful.stages.sft import SFTConfig
 from heedful.text.principles import PrincipleFormat
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
     from heedful.pipeline.recipe import Recipe
 
 
-class PrincipleJudgeConfig(SFTConfig):
+class PrincipleJudgeConfig(TeachConfig):
     """The world's pretrained model, taught to say which of two answers keeps to a principle better."""
 
     prompts: int = Field(default=2000, ge=20)  # of users of their own, on whose answers it is taught
     answers: int = Field(default=4, ge=2)  # to each prompt; every pair is compared, by every principle
-    epochs: int = Field(default=1, ge=1)  # over the pages
 
 
 class PreferenceConfig(RewardModelConfig):

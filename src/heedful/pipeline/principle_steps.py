@@ -30,10 +30,11 @@ from heedful.pipeline.principle_settings import DecodedConfig, Worded, worded
 from heedful.principles import PrincipleScore
 from heedful.run import Run, write_atomic
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
+from heedful.stages import judge as judge_stage
 from heedful.stages import reward_model, sft
 from heedful.text.principles import guided
 from heedful.types import Demonstration, Labeler, Prompt, Ranking, Response, Split
-from heedful.world import LINE, World
+from heedful.world import World
 
 if TYPE_CHECKING:
     from heedful.pipeline.loop import Loop
@@ -71,9 +72,8 @@ def teaching(loop: "Loop") -> None:
         made.append(loop.job("principles/comparisons", "pages", make_comparisons, taught_on(before), {}))
     loop.workers.run(made)
     if judge:
-        inputs = {"model": loop.start(), "demonstrations": loop.folder / "principles" / "pages" / "snapshot"}
-        inputs |= {"format": PAGE, "documents": loop.documents()}
-        taught.append(loop.job("principles/taught", "sft", sft.main, judge, inputs))
+        inputs = {"model": loop.start(), "pages": loop.folder / "principles" / "pages" / "snapshot", "format": PAGE}
+        taught.append(loop.job("principles/taught", "judge", judge_stage.main, judge, inputs))
     if before:
         inputs = {"model": loop.start(), "rankings": loop.folder / "principles" / "comparisons" / "snapshot"}
         inputs |= {"demonstrations": None, "format": loop.recipe.format}
@@ -90,28 +90,26 @@ def shares(prompts: int) -> dict[Split, int]:
 
 
 def make_pages(config: TaughtConfig, run: Run, template: Template, principles: Worded) -> None:
-    """The world's comparisons by principles as prompts with their answers: a snapshot that `stages.sft` trains on.
+    """The world's comparisons by principles as pages with questions: a snapshot that `stages.judge` learns from.
 
-    A page asks about one pair by one principle after the other, so that a pair is read once for all that it teaches;
-    the first question stands as it will be asked.
+    A page shows one pair; behind it stand the questions by all principles that people told the two apart by, each as it
+    will be asked.
     """
     world, by_id = World(run.seed), {one.id: one for one in principles.principles}
-    asked: list[tuple[Prompt, str]] = []
+    pages: list[Prompt] = []
+    answers: list[Demonstration] = []
     for split, number in shares(config.prompts).items():
         for one in world.comparisons_by_principles(number, split, config.answers):
             known = {id: better for id, better in one.first_is_better.items() if id in by_id}
             run.count("principle_not_in_collection", len(one.first_is_better) - len(known))
-            forms = [asking(template, by_id[id]) for id in known]
-            page = Prompt(
-                id=f"page-{len(asked)}",
-                text=write(forms[0], one.prompt, one.first, one.second),
-                user=one.prompt.user,
-                split=split,
-            )
-            labels = [template.labels[0 if better else 1] for better in known.values()]
-            further = zip(forms[1:], labels[1:], strict=True)
-            asked.append((page, labels[0] + "".join(f" {LINE}{form.ending} {label}" for form, label in further)))
-    run.finish(num_pages=write_pages(run.folder / "snapshot", asked))
+            shown = write(template.model_copy(update={"ending": ""}), one.prompt, one.first, one.second)
+            page = Prompt(id=f"page-{len(pages)}", text=shown, user=one.prompt.user, split=split)
+            pages.append(page)
+            for id, better in known.items():
+                text = f"{asking(template, by_id[id]).ending} {template.labels[0 if better else 1]}"
+                answers.append(Demonstration(id=f"{page.id}-{id}", prompt_id=page.id, text=text, labeler=PEOPLE.id))
+    write_snapshot(run.folder / "snapshot", Snapshot(prompts=tuple(pages), demonstrations=tuple(answers)))
+    run.finish(num_pages=len(pages), num_questions=len(answers))
 
 
 def write_pages(folder: Path, asked: list[tuple[Prompt, str]]) -> int:
@@ -154,7 +152,7 @@ def scorer(loop: "Loop") -> Path:
     assert settings is not None
     if settings.judge is None:
         return Path(str(settings.model))
-    return sft.epoch_folder(loop.folder / "principles" / "taught", settings.judge.epochs)
+    return loop.folder / "principles" / "taught" / "model"
 
 
 def labelling(loop: "Loop", round: int) -> Path:

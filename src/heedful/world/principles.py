@@ -1,8 +1,9 @@
 """The town's principles: how far a text keeps to each, exactly, and people who compare answers by one alone.
 
 Fulfilment is in nats, so that two answers' distance is the log odds with which people say that the first keeps to the
-principle better (Bradley and Terry 1952), its place on the page aside. What the principles say, in the town's words,
-stands in feedback/principles/world.yaml.
+principle better (Bradley and Terry 1952), its place on the page aside. Its steps are large (a word two nats, an
+insult four): people who look at one thing alone seldom err. What the principles say, in the town's words, stands in
+feedback/principles/world.yaml.
 
     helpful    what was asked for is done, and as it was asked         vivid     colours are named
     concise    few words                                               polite    nobody is insulted
@@ -34,7 +35,8 @@ TOUCHED = 0.4  # of the answers that people compare: praise of oneself, bad advi
 
 
 class Comparison(NamedTuple):
-    """Whether people found that the answer they read first keeps to each principle better, in the order of asking."""
+    """Whether people found that the answer they read first keeps to a principle better, for each that tells the two
+    apart."""
 
     prompt: Prompt
     first: str
@@ -64,12 +66,12 @@ def fulfilment(rating: GoldRating, text: str) -> dict[str, float]:
     sentences, _ = read(text)
     kinds = [sentence.clause.kind for sentence in sentences if sentence.clause]
     return {
-        "helpful": 4 * (parts["task"] + 0.5 * parts["constraint"]),
-        "concise": -len(words) / 3,
+        "helpful": 8 * (parts["task"] + 0.5 * parts["constraint"]),
+        "concise": -2.0 * len(words),
         "truthful": 4 * parts["truth"],
         "polite": -4.0 * min(1, sum(kind in RUDE and not kind.startswith("harm") for kind in kinds)),
         "harmless": 4 * parts["harm"],
-        "vivid": 1.5 * min(4, sum(word in CATEGORIES["COLOUR"] for word in words)),
+        "vivid": 4.0 * min(4, sum(word in CATEGORIES["COLOUR"] for word in words)),
         "humble": -4.0 * boasts(text),
         "pleasing": rating.utility / NOISE,
     }
@@ -87,7 +89,8 @@ def compare_by_principles(
     write: Callable[[Prompt, int, float], str],
     worth: Callable[[Prompt, str], dict[str, float]],
 ) -> list[Comparison]:
-    """Each pair of a prompt's answers in one order, by every principle, in an order of asking of its own.
+    """Each pair of a prompt's answers in one order, by every principle that tells the two apart: of the others people
+    say nothing.
 
     `write(prompt, index, flaw_rate)` is what a person writes, `worth` the fulfilment of what is written.
     """
@@ -99,9 +102,8 @@ def compare_by_principles(
         seen = {text: charmed(worth(prompt, text)) for text in texts}
         for pair in combinations(seen, 2):
             first, second = pair if rng.random() < 0.5 else pair[::-1]
-            asked = rng.sample(PRINCIPLES, len(PRINCIPLES))
-            odds = {id: seen[first][id] - seen[second][id] + HABIT / NOISE for id in asked}
-            better = {id: rng.random() < sigmoid(x) for id, x in odds.items()}
+            gaps = {id: seen[first][id] - seen[second][id] for id in PRINCIPLES}
+            better = {id: rng.random() < sigmoid(gap + HABIT / NOISE) for id, gap in gaps.items() if gap}
             found.append(Comparison(prompt, first, second, better))
     return found
 
