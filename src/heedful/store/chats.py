@@ -202,7 +202,7 @@ def choose(
         if last == now.turns[turn]:
             return now
         chosen = _with_turn(now, last)
-        spent = None if None in (seconds, last.began) else max(0.0, seconds - last.began)  # type: ignore[operator]
+        spent = None if seconds is None or last.began is None else max(0.0, seconds - last.began)
         write_turn(connection, chosen, turn, purpose, guideline, spent)
         return chosen
 

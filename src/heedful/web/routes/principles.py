@@ -22,7 +22,7 @@ from heedful.feedback.ai.ledger import Ledger
 from heedful.feedback.ai.server import ServedModel
 from heedful.feedback.principles.book import book_of
 from heedful.feedback.principles.collect import Pair, read_form, score_pairs
-from heedful.principles import Principle
+from heedful.principles import Language, Principle
 from heedful.types import Labeler, Prompt, Response
 from heedful.web.config import WebConfig
 from heedful.web.models import AWAY, CONNECT, FAILED, LONG, REFUSED, ModelError, find
@@ -35,7 +35,8 @@ log = logging.getLogger("heedful.web")
 LONGEST = 20_000  # characters of a text
 TEXTS = ("prompt", "a", "b", "title", "definition", "negative")
 MOVES = ("kept", "negated")  # the principle, and what its negation asks for
-OPPOSITE = {"en": "The opposite of {title}", "zh": "与“{title}”相反"}  # in the language of what the model reads
+# In the language of what the model reads.
+OPPOSITE: dict[Language, str] = {"en": "The opposite of {title}", "zh": "与“{title}”相反"}
 SAMPLES = N_("This model's server gives no log-probabilities, and without them there is no score.")
 WHY = {
     "long": LONG,
@@ -133,16 +134,16 @@ def page(
     )
 
 
-def language_of(here: Visit, form: Mapping[str, Any]) -> str:
+def language_of(here: Visit, form: Mapping[str, Any]) -> Language:
     """Of the texts that the model reads: the form's, else the visitor's."""
     said = text_of(form, "language")
-    return said if said in OPPOSITE else "zh" if here.locale.startswith("zh") else "en"
+    return next((one for one in OPPOSITE if one == said), "zh" if here.locale.startswith("zh") else "en")
 
 
-def known(book: str, language: str) -> list[Principle]:
+def known(book: str, language: Language) -> list[Principle]:
     """The book's principles that have a text in the language."""
     found = {id: getattr(texts, language) for id, texts in book_of(book, "YAML").principles.items()}
-    return [Principle(id=id, language=language, **each.model_dump()) for id, each in found.items() if each]  # type: ignore[arg-type]
+    return [Principle(id=id, language=language, **each.model_dump()) for id, each in found.items() if each]
 
 
 def number_of(form: Mapping[str, Any], name: str) -> float | None:
@@ -168,8 +169,9 @@ def read(here: Visit, form: Mapping[str, Any]) -> Tried:
     if (model := text_of(form, "model")) not in here.config.models:
         raise Bad(N_("There is no such model here."))
     try:
-        named = {part: texts[part] for part in ("title", "definition", "negative")}
-        principle = Principle(id="kept", language=language_of(here, form), **named)  # type: ignore[arg-type]
+        title, definition, negative = (texts[part] for part in ("title", "definition", "negative"))
+        language = language_of(here, form)
+        principle = Principle(id="kept", language=language, title=title, definition=definition, negative=negative)
     except ValidationError:
         raise Bad(N_("This request makes no sense here.")) from None
     return Tried(model, texts["prompt"], (texts["a"], texts["b"]), principle)
