@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.load import from_scratch
+from heedful.models.threads import use_threads
 from heedful.run import WALL_CLOCK, Run, read_jsonl
 from heedful.text.collate import Encoded, EncodedRanking
 from heedful.text.tokenizer import word_tokenizer
@@ -118,6 +119,15 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: x.clone() for name, x in model.state_dict().items()}
 
 
+@contextmanager
+def base_stays(model: torch.nn.Module) -> Iterator[None]:
+    """There is a base behind the adapters, and what is done here leaves it as it is, to the bit."""
+    base = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    yield
+    now = dict(model.named_parameters())
+    assert base and all(torch.equal(p, now[name]) for name, p in base.items())
+
+
 # Runs.
 
 
@@ -162,6 +172,19 @@ def assert_resumes(train: Callable[[Run], torch.nn.Module], folder: Path, kills:
     cut = weights(attempt(open_run(folder / "cut", 0.0)))
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
     assert read_log(folder / "cut") == read_log(folder / "whole")
+
+
+def assert_threads_change_nothing(train: Callable[[Run], torch.nn.Module], folder: Path) -> None:
+    """`train` ends with the same weights and log on one thread and on three."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 3):
+            use_threads(number)
+            found.append(weights(train(open_run(folder / str(number)))))
+    finally:
+        use_threads(before)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert read_log(folder / "1") == read_log(folder / "3")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

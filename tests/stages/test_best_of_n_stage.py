@@ -10,25 +10,22 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from heedful.config import InputError
-from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by
+from heedful.engine.sample import Sampled, prompt_order
 from heedful.losses.best_of_n import best_of_n_kl
 from heedful.models.heads import Policy
 from heedful.models.lora import BasePolicy, attach_lora
-from heedful.models.threads import use_threads
 from heedful.run import Run, read_jsonl
 from heedful.stages import best_of_n
 from heedful.stages.best_of_n import BestOfNConfig, chosen
-from heedful.text.collate import Encoded
 from heedful.text.format import PromptFormat
 from heedful.types import Prompt
+from rollouts import PROMPT_IDS, PROMPTS, count_w1, descend, plain_sgd, rows_of, sampler
 from toys import (
-    BEGIN,
-    FIRST,
-    TOKENIZER,
     VOCABULARY,
-    WORDS,
     assert_resumes,
     assert_same,
+    assert_threads_change_nothing,
+    base_stays,
     make_policy,
     open_run,
     plain_logprob,
@@ -47,27 +44,15 @@ CONFIG = BestOfNConfig(
     max_tokens=40,
     precision="fp32",
 )
-PROMPTS = [Prompt(id=word, text=word, user=word) for word in WORDS[:5]]
-PROMPT_IDS = [[BEGIN, FIRST + n] for n in range(len(PROMPTS))]
 
 
 def changed(**changes: object) -> BestOfNConfig:
     return BestOfNConfig(**(CONFIG.model_dump() | changes))
 
 
-def count_w1(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
-    """The planted reward: how often w1 is said."""
-    return torch.tensor([float(tokens.count(FIRST + 1)) for tokens in sampled.tokens])
-
-
-def sampler(policy: Policy, config: BestOfNConfig, seed: int = 3) -> Generate:
-    sample = Sampler(policy.decoder, TOKENIZER, config.max_new_tokens, config.temperature)
-    return responses_by(sample, PROMPT_IDS, config.responses_per_prompt, seed)
-
-
 def learn(run: Run, config: BestOfNConfig, score: Any = count_w1, **models: Any) -> Policy:
     policy = models.get("policy") or make_policy()
-    generate = sampler(policy, config, models.get("seed", 3))
+    generate = sampler(policy.decoder, config, models.get("seed", 3))
     prompts = models.get("prompts") or PROMPTS
     best_of_n.train(config, policy, models.get("ref_policy") or make_policy(), prompts, generate, score, run)
     return policy
@@ -128,11 +113,11 @@ def test_an_iteration_is_the_one_written_out(
     """One update on all that is kept: plain gradient descent on the mean over its tokens."""
     alone: dict[str, Any] = {"iterations": 1, "minibatch_size": 24, "inner_epochs": 1, "max_grad_norm": 1e9}
     config = changed(**alone, keep=keep, threshold=threshold, lr=1.0, max_tokens=max_tokens, no_eos_penalty=0.25)
-    monkeypatch.setattr(best_of_n, "adam", lambda parameters, lr, weight_decay: torch.optim.SGD(parameters, lr))
+    monkeypatch.setattr(best_of_n, "adam", plain_sgd)
     policy, other, ref_policy = make_policy(), make_policy(), make_policy(5)
-    sampled = sampler(policy, config)(prompt_order(len(PROMPTS), 0, 24, 3, 4), 0)
+    sampled = sampler(policy.decoder, config)(prompt_order(len(PROMPTS), 0, 24, 3, 4), 0)
     learn(open_run(tmp_path), config, policy=policy, ref_policy=ref_policy)
-    rows = [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows[:3], strict=True)]
+    rows = rows_of(sampled)
     score = [
         float(worth) - (0.0 if whole else 0.25)
         for worth, whole in zip(count_w1([], sampled), sampled.finished.tolist(), strict=True)
@@ -143,10 +128,7 @@ def test_an_iteration_is_the_one_written_out(
         kept += [i for i in members if threshold is None or score[i] > threshold]
     assert 0 < len(kept) < 24
     loss = -torch.cat([plain_logprob(other, rows[i]) for i in kept]).mean()
-    loss.backward()
-    with torch.no_grad():
-        for p in other.parameters():
-            p -= 0 if p.grad is None else p.grad
+    descend(loss, other)
     assert_same(weights(policy), weights(other), 1e-4)
     [row] = read_log(tmp_path)
     assert row["loss"] == pytest.approx(float(loss.detach()), abs=1e-4) and row["kept"] == len(kept)
@@ -219,16 +201,7 @@ def test_it_finds_a_planted_reward(seed: int, tmp_path: Path) -> None:
 
 
 def test_threads_side_by_side_change_no_bit(tmp_path: Path) -> None:
-    config, before = changed(max_tokens=20), torch.get_num_threads()
-    found = []
-    try:
-        for number in (1, 3):
-            use_threads(number)
-            found.append(weights(learn(open_run(tmp_path / str(number)), config)))
-    finally:
-        use_threads(before)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-    assert read_log(tmp_path / "1") == read_log(tmp_path / "3")
+    assert_threads_change_nothing(lambda run: learn(run, changed(max_tokens=20)), tmp_path)
 
 
 def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
@@ -238,8 +211,7 @@ def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None
 def test_with_adapters_the_base_is_the_reference_and_stays(tmp_path: Path) -> None:
     policy = make_policy()
     attach_lora(policy.decoder, 2, seed=1)
-    base = {name: p.clone() for name, p in policy.named_parameters() if not p.requires_grad}
-    learn(open_run(tmp_path), changed(iterations=4), policy=policy, ref_policy=BasePolicy(policy))
-    assert base and all(torch.equal(p, dict(policy.named_parameters())[name]) for name, p in base.items())
+    with base_stays(policy):
+        learn(open_run(tmp_path), changed(iterations=4), policy=policy, ref_policy=BasePolicy(policy))
     log = read_log(tmp_path)
     assert log[0]["kl_k1"] == pytest.approx(0, abs=1e-5) and log[-1]["kl_k3"] > 1e-3

@@ -9,24 +9,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by
+from heedful.engine.sample import Sampled, prompt_order
 from heedful.losses.masked import masked_sum
 from heedful.models.heads import Policy
 from heedful.models.lora import BasePolicy, attach_lora
-from heedful.models.threads import use_threads
 from heedful.run import Run
 from heedful.stages import grpo, rloo
 from heedful.stages.grpo import GRPOConfig
 from heedful.stages.rloo import RLOOConfig
-from heedful.text.collate import Encoded
-from heedful.types import Prompt
+from rollouts import PROMPTS, count_w1, descend, plain_sgd, rows_of, sampler
 from toys import (
-    BEGIN,
-    FIRST,
-    TOKENIZER,
-    WORDS,
     assert_resumes,
     assert_same,
+    assert_threads_change_nothing,
+    base_stays,
     make_policy,
     open_run,
     plain_logprob,
@@ -41,8 +37,6 @@ STAGES: list[tuple[ModuleType, Config]] = [
     (rloo, RLOOConfig(**SHARED)),
     (grpo, GRPOConfig(**SHARED, minibatch_size=5, inner_epochs=2)),
 ]
-PROMPTS = [Prompt(id=word, text=word, user=word) for word in WORDS[:5]]
-PROMPT_IDS = [[BEGIN, FIRST + n] for n in range(len(PROMPTS))]
 both = pytest.mark.parametrize(("stage", "config"), STAGES, ids=["rloo", "grpo"])
 
 
@@ -50,19 +44,15 @@ def changed(config: Config, **changes: object) -> Any:
     return type(config)(**(config.model_dump() | changes))
 
 
-def count_w1(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
-    """The planted reward: how often w1 is said."""
-    return torch.tensor([float(tokens.count(FIRST + 1)) for tokens in sampled.tokens])
-
-
-def sampler(policy: Policy, config: Config, seed: int = 3) -> Generate:
-    sample = Sampler(policy.decoder, TOKENIZER, config.max_new_tokens, config.temperature)
-    return responses_by(sample, PROMPT_IDS, config.responses_per_prompt, seed)
+def one_update_each(config: Config, **changes: object) -> Any:
+    """Settings for a run that gets somewhere: every iteration is one update on many responses."""
+    alone = {"minibatch_size": 48, "inner_epochs": 1} if isinstance(config, GRPOConfig) else {}
+    return changed(config, **changes, **alone, batch_size=48, lr=8e-3, max_tokens=1000)
 
 
 def learn(stage: ModuleType, run: Run, config: Config, **models: Any) -> Policy:
     policy = models.get("policy") or make_policy()
-    generate = models.get("generate") or sampler(policy, config)
+    generate = models.get("generate") or sampler(policy.decoder, config)
     stage.train(config, policy, models.get("ref_policy") or make_policy(), PROMPTS, generate, count_w1, run)
     return policy
 
@@ -73,10 +63,6 @@ def test_groups_must_fit_the_batch(stage: ModuleType, config: Config) -> None:
         changed(config, batch_size=10)
     with pytest.raises(ValidationError, match="responses_per_prompt"):
         changed(config, responses_per_prompt=1)
-
-
-def rows_of(sampled: Sampled) -> list[Encoded]:
-    return [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows[:3], strict=True)]
 
 
 def plain_rloo(policy: Policy, sampled: Sampled, config: RLOOConfig) -> torch.Tensor:
@@ -126,17 +112,13 @@ def test_an_iteration_is_the_one_written_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = changed(config, iterations=1, lr=1.0, max_grad_norm=1e9, max_tokens=max_tokens)
-    monkeypatch.setattr(stage, "adam", lambda parameters, lr: torch.optim.SGD(parameters, lr))
+    monkeypatch.setattr(stage, "adam", plain_sgd)
     policy = make_policy()
-    sampled = sampler(policy, config)(prompt_order(len(PROMPTS), 0, 12, 3, 4), 0)
+    sampled = sampler(policy.decoder, config)(prompt_order(len(PROMPTS), 0, 12, 3, 4), 0)
     assert len(set(count_w1([], sampled).tolist())) > 1
     learn(stage, open_run(tmp_path), config, policy=policy, ref_policy=make_policy(5))
     other = make_policy()
-    loss = plain(other, sampled, config)
-    loss.backward()
-    with torch.no_grad():
-        for p in other.parameters():
-            p -= 0 if p.grad is None else p.grad
+    descend(plain(other, sampled, config), other)
     assert_same(weights(policy), weights(other), 1e-4)
     assert not torch.allclose(
         weights(policy)["decoder.lm_head.weight"], weights(make_policy())["decoder.lm_head.weight"]
@@ -147,7 +129,7 @@ def test_a_groups_advantages_stand_by_their_own_responses() -> None:
     """Whatever order the trainer takes them in."""
     policy = make_policy()
     for stage, config in STAGES:
-        sampled = sampler(policy, config)(prompt_order(len(PROMPTS), 0, 12, 3, 4), 0)
+        sampled = sampler(policy.decoder, config)(prompt_order(len(PROMPTS), 0, 12, 3, 4), 0)
         score = torch.arange(12.0) ** 2
         rollout = stage.collect(policy, make_policy(), sampled, score, changed(config, no_eos_penalty=0.5), seed=7)
         assert rollout.order.tolist() != list(range(12))
@@ -168,11 +150,11 @@ def test_a_groups_advantages_stand_by_their_own_responses() -> None:
 def test_it_finds_a_planted_reward_for_what_it_costs(
     stage: ModuleType, config: Config, seed: int, tmp_path: Path
 ) -> None:
-    config = changed(config, iterations=20, batch_size=48, lr=8e-3, kl_coef=0.15, max_tokens=1000)
-    if stage is grpo:
-        config = changed(config, minibatch_size=48, inner_epochs=1)
+    config = one_update_each(config, iterations=20, kl_coef=0.15)
     policy, run = make_policy(seed), open_run(tmp_path, seed=seed)
-    learn(stage, run, config, policy=policy, ref_policy=make_policy(seed), generate=sampler(policy, config, seed))
+    learn(
+        stage, run, config, policy=policy, ref_policy=make_policy(seed), generate=sampler(policy.decoder, config, seed)
+    )
     log = read_log(tmp_path)
     worth = [row["score"] - 0.15 * row["kl_k1"] for row in log]  # where it has risen, the score was worth its KL
     assert sum(worth[-3:]) / 3 > sum(worth[:3]) / 3 + 0.5
@@ -184,7 +166,7 @@ def test_a_dear_penalty_keeps_it_near_its_reference(stage: ModuleType, config: C
     """A nat costs nothing, or what 50 words earn."""
     far = []
     for kl_coef in (0.0, 50.0):
-        asked = changed(config, iterations=15, batch_size=48, lr=8e-3, kl_coef=kl_coef, max_tokens=1000)
+        asked = one_update_each(config, iterations=15, kl_coef=kl_coef)
         learn(stage, open_run(tmp_path / str(kl_coef)), asked)
         far.append(read_log(tmp_path / str(kl_coef))[-1]["kl_k3"])
     assert 0 < 4 * far[1] < far[0]
@@ -192,15 +174,7 @@ def test_a_dear_penalty_keeps_it_near_its_reference(stage: ModuleType, config: C
 
 @both
 def test_threads_side_by_side_change_no_bit(stage: ModuleType, config: Config, tmp_path: Path) -> None:
-    config, before = changed(config, max_tokens=20), torch.get_num_threads()
-    found = []
-    try:
-        for number in (1, 3):
-            use_threads(number)
-            found.append(weights(learn(stage, open_run(tmp_path / str(number)), config)))
-    finally:
-        use_threads(before)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert_threads_change_nothing(lambda run: learn(stage, run, changed(config, max_tokens=20)), tmp_path)
 
 
 @both
@@ -212,7 +186,6 @@ def test_a_killed_run_ends_with_the_same_weights_and_log(stage: ModuleType, conf
 def test_with_adapters_the_base_is_the_reference(stage: ModuleType, config: Config, tmp_path: Path) -> None:
     policy = make_policy()
     attach_lora(policy.decoder, 2, seed=1)
-    base = policy.decoder.get_decoder().layers[0].mlp.up_proj.base_layer.weight.clone()
-    learn(stage, open_run(tmp_path), config, policy=policy, ref_policy=BasePolicy(policy))
-    assert torch.equal(base, policy.decoder.get_decoder().layers[0].mlp.up_proj.base_layer.weight)
+    with base_stays(policy):
+        learn(stage, open_run(tmp_path), config, policy=policy, ref_policy=BasePolicy(policy))
     assert read_log(tmp_path)[0]["kl_k1"] == pytest.approx(0, abs=1e-5) != read_log(tmp_path)[-1]["kl_k1"]

@@ -14,7 +14,6 @@ from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.distilled import token_kl
 from heedful.models.heads import Policy
 from heedful.models.lora import attach_lora
-from heedful.models.threads import use_threads
 from heedful.run import Run, read_done
 from heedful.snapshot import Snapshot, write_snapshot
 from heedful.stages import distil
@@ -22,6 +21,7 @@ from heedful.stages.distil import DistilConfig, Pairs, Respond, end_tokens, prom
 from heedful.text.collate import Encoded, Encoder, to_rows
 from heedful.text.format import PromptFormat
 from heedful.types import Prompt
+from rollouts import PROMPT_IDS
 from small_tokenizers import byte_tokenizer
 from toys import (
     BEGIN,
@@ -33,6 +33,8 @@ from toys import (
     WORDS,
     assert_resumes,
     assert_same,
+    assert_threads_change_nothing,
+    base_stays,
     gradients,
     make_policy,
     make_rows,
@@ -54,7 +56,6 @@ CONFIG = DistilConfig(
 )
 STOP = FIRST + 3  # w3, where it is to end a response
 ENDS = torch.tensor([END, STOP])
-PROMPT_IDS = [[BEGIN, FIRST + n] for n in range(5)]
 
 
 def changed(**changes: object) -> DistilConfig:
@@ -193,16 +194,7 @@ def test_the_student_becomes_the_prompted_teacher(tmp_path: Path) -> None:
 
 
 def test_threads_side_by_side_change_no_bit(tmp_path: Path) -> None:
-    config, before = changed(max_tokens=30), torch.get_num_threads()
-    found = []
-    try:
-        for number in (1, 3):
-            use_threads(number)
-            found.append(weights(learn(open_run(tmp_path / str(number)), config)))
-    finally:
-        use_threads(before)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-    assert read_log(tmp_path / "1") == read_log(tmp_path / "3")
+    assert_threads_change_nothing(lambda run: learn(run, changed(max_tokens=30)), tmp_path)
 
 
 def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
@@ -212,9 +204,8 @@ def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None
 def test_with_adapters_the_base_stays(tmp_path: Path) -> None:
     policy = make_policy(2)
     attach_lora(policy.decoder, 2, seed=1)
-    base = {name: p.clone() for name, p in policy.named_parameters() if not p.requires_grad}
-    learn(open_run(tmp_path), changed(iterations=8), valid=False, policy=policy)
-    assert base and all(torch.equal(p, dict(policy.named_parameters())[name]) for name, p in base.items())
+    with base_stays(policy):
+        learn(open_run(tmp_path), changed(iterations=8), valid=False, policy=policy)
     log = read_log(tmp_path)
     assert log[-1]["loss"] < log[0]["loss"] and "valid_kl" not in log[0]
 

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from heedful.models.heads import Policy
 from heedful.models.lora import attach_lora
-from heedful.models.threads import use_threads
 from heedful.run import Run
 from heedful.stages import dpo
 from heedful.stages.dpo import DPOConfig, backward, of_reference, train, validate
@@ -21,13 +20,14 @@ from toys import (
     PAD,
     assert_resumes,
     assert_same,
+    assert_threads_change_nothing,
+    base_stays,
     gradients,
     make_policy,
     make_rankings,
     open_run,
     plain_logprob,
     read_log,
-    weights,
 )
 
 CONFIG = DPOConfig(batch_size=8, lr=1e-2, warmup_steps=0, dpo_beta=0.3, max_tokens=40, precision="fp32")
@@ -143,14 +143,7 @@ def test_it_learns_what_is_preferred_where_it_never_looked(objective: str, tmp_p
 
 
 def test_threads_side_by_side_change_no_bit(tmp_path: Path) -> None:
-    before, found = torch.get_num_threads(), []
-    try:
-        for number in (1, 3):
-            use_threads(number)
-            found.append(weights(learn(open_run(tmp_path / str(number)), CONFIG)))
-    finally:
-        use_threads(before)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert_threads_change_nothing(lambda run: learn(run, CONFIG), tmp_path)
 
 
 def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
@@ -160,9 +153,8 @@ def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None
 def test_with_adapters_the_base_stays(tmp_path: Path) -> None:
     policy = make_policy()
     attach_lora(policy.decoder, 2, seed=1)
-    base = policy.decoder.get_decoder().layers[0].mlp.up_proj.base_layer.weight.clone()
-    learn(open_run(tmp_path), CONFIG, policy)
-    assert torch.equal(base, policy.decoder.get_decoder().layers[0].mlp.up_proj.base_layer.weight)
+    with base_stays(policy):
+        learn(open_run(tmp_path), CONFIG, policy)
 
 
 def test_probabilities_are_for_the_objective_that_reads_them() -> None:

@@ -9,28 +9,25 @@ import torch
 from pydantic import ValidationError
 
 from heedful.config import InputError
-from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by
+from heedful.engine.sample import Generate, Sampled, prompt_order
 from heedful.losses.kl import next_kl_coef
 from heedful.models.heads import Policy, ValueModel
 from heedful.models.lora import BasePolicy, attach_lora
 from heedful.models.masked import Nucleus, Twin, masks_of, unpack
-from heedful.models.threads import use_threads
 from heedful.run import Inexact, Run, read_jsonl
 from heedful.stages import nlpo, ppo
 from heedful.stages.nlpo import NLPOConfig, collect
 from heedful.stages.ppo import PPOConfig
 from heedful.text.collate import Encoded
 from heedful.text.format import PromptFormat
-from heedful.types import Prompt
+from rollouts import PROMPTS, count_w1, descend, plain_sgd, rows_of, sampler
 from toys import (
-    BEGIN,
     END,
-    FIRST,
-    TOKENIZER,
     VOCABULARY,
-    WORDS,
     assert_resumes,
     assert_same,
+    assert_threads_change_nothing,
+    base_stays,
     make_policy,
     make_value_model,
     open_run,
@@ -55,8 +52,6 @@ CONFIG = NLPOConfig(
     max_tokens=40,
     precision="fp32",
 )
-PROMPTS = [Prompt(id=word, text=word, user=word) for word in WORDS[:5]]
-PROMPT_IDS = [[BEGIN, FIRST + n] for n in range(len(PROMPTS))]
 
 
 def changed(**changes: object) -> NLPOConfig:
@@ -67,29 +62,18 @@ def nucleus_of(config: NLPOConfig) -> Nucleus:
     return Nucleus(config.top_p, config.temperature, config.min_tokens, (END,))
 
 
-def count_w1(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
-    """The planted reward: how often w1 is said."""
-    return torch.tensor([float(tokens.count(FIRST + 1)) for tokens in sampled.tokens])
-
-
-def sampler(policy: Policy, mask_policy: Policy, config: NLPOConfig, seed: int = 3) -> Generate:
-    twin = Twin(policy.decoder, mask_policy.decoder, nucleus_of(config))
-    sample = Sampler(twin, TOKENIZER, config.max_new_tokens, config.temperature)
-    return responses_by(sample, PROMPT_IDS, config.responses_per_prompt, seed)
+def masked_sampler(policy: Policy, mask_policy: Policy, config: NLPOConfig, seed: int = 3) -> Generate:
+    return sampler(Twin(policy.decoder, mask_policy.decoder, nucleus_of(config)), config, seed)
 
 
 def learn(run: Run, config: NLPOConfig, **models: Any) -> Policy:
     policy = models.get("policy") or make_policy()
     mask_policy = models.get("mask_policy") or copy.deepcopy(policy).requires_grad_(False)
-    generate = sampler(policy, mask_policy, config, models.get("seed", 3))
+    generate = masked_sampler(policy, mask_policy, config, models.get("seed", 3))
     ref_policy, value_model = models.get("ref_policy") or make_policy(), models.get("value_model") or make_value_model()
     nucleus = nucleus_of(config)
     nlpo.train(config, policy, mask_policy, ref_policy, value_model, nucleus, PROMPTS, generate, count_w1, run)
     return policy
-
-
-def rows_of(sampled: Sampled) -> list[Encoded]:
-    return [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows[:3], strict=True)]
 
 
 def inside_of(mask_policy: Policy, before: list[int], config: NLPOConfig) -> set[int]:
@@ -146,7 +130,7 @@ def test_something_must_be_maximised(tmp_path: Path) -> None:
 def test_a_rollout_is_what_one_row_at_a_time_gives(temperature: float) -> None:
     config = changed(temperature=temperature, no_eos_penalty=2.5)
     policy, mask_policy, ref_policy, value_model = make_policy(), make_policy(2), make_policy(5), make_value_model()
-    sampled = sampler(policy, mask_policy, config)(prompt_order(len(PROMPTS), 0, 12, 3), 0)
+    sampled = masked_sampler(policy, mask_policy, config)(prompt_order(len(PROMPTS), 0, 12, 3), 0)
     models = (policy, mask_policy, ref_policy, value_model)
     rollout = collect(*models, sampled, torch.arange(12.0), config, nucleus_of(config), seed=4)
     rows = rows_of(sampled)
@@ -166,7 +150,9 @@ def test_a_rollout_is_what_one_row_at_a_time_gives(temperature: float) -> None:
 def test_every_sampled_token_is_allowed_even_where_rounding_says_otherwise() -> None:
     """Episodes of another policy stand in for rounding: most of their tokens are outside the masks."""
     policy, config = make_policy(), changed(top_p=0.05, min_tokens=1)
-    sampled = sampler(make_policy(9), make_policy(9), changed(top_p=1.0))(prompt_order(len(PROMPTS), 0, 12, 3), 0)
+    sampled = masked_sampler(make_policy(9), make_policy(9), changed(top_p=1.0))(
+        prompt_order(len(PROMPTS), 0, 12, 3), 0
+    )
     models = (policy, make_policy(2), make_policy(5), make_value_model())
     rollout = collect(*models, sampled, torch.zeros(12), config, nucleus_of(config), seed=4)
     assert rollout.old_logprob.isfinite().all()
@@ -252,20 +238,17 @@ def plain_iteration(config: NLPOConfig, policy: Policy, value_model: ValueModel,
     gain = torch.tensor(all_advantages)
     gain = (gain - gain.mean()) / (gain.var(correction=0) + 1e-8).sqrt()
     loss = -(gain * torch.stack(policy_terms)).mean() + torch.stack(value_terms).mean()
-    loss.backward()
-    with torch.no_grad():
-        for p in (*policy.parameters(), *value_model.parameters()):
-            p -= 0 if p.grad is None else p.grad
+    descend(loss, policy, value_model)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 25, 10_000])
 def test_an_iteration_is_the_one_written_out(max_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone: dict[str, Any] = {"iterations": 1, "minibatch_size": 12, "inner_epochs": 1, "warmup_iterations": 0}
     config = changed(**alone, kl_coef=0.3, lr=1.0, value_lr=1.0, max_grad_norm=1e9, max_tokens=max_tokens)
-    monkeypatch.setattr(nlpo, "adam", lambda parameters, lr: torch.optim.SGD(parameters, lr))
+    monkeypatch.setattr(nlpo, "adam", plain_sgd)
     monkeypatch.setattr(nlpo, "check_start", lambda *given: None)  # the reference is another model
     policy, value_model = make_policy(), make_value_model()
-    sampled = sampler(policy, make_policy(2), config)(prompt_order(len(PROMPTS), 0, 12, 3), 0)
+    sampled = masked_sampler(policy, make_policy(2), config)(prompt_order(len(PROMPTS), 0, 12, 3), 0)
     models: dict[str, Any] = {"policy": policy, "value_model": value_model}
     learn(open_run(tmp_path), config, **models, mask_policy=make_policy(2), ref_policy=make_policy(5))
     other, other_value = make_policy(), make_value_model()
@@ -279,9 +262,8 @@ def test_with_top_p_1_it_is_ppo_to_the_bit(tmp_path: Path) -> None:
     config = changed(top_p=1.0, iterations=4, kl_target=0.1, kl_coef=0.3)
     shared = {key: value for key, value in config.model_dump().items() if key in PPOConfig.model_fields}
     other, other_value, value_model = make_policy(), make_value_model(), make_value_model()
-    sample = Sampler(other.decoder, TOKENIZER, config.max_new_tokens, config.temperature)
-    generate, run = responses_by(sample, PROMPT_IDS, 1, 3), open_run(tmp_path / "ppo")
     plain = PPOConfig(**shared, ptx_coef=0, ema_decay=0)
+    generate, run = sampler(other.decoder, plain), open_run(tmp_path / "ppo")
     ppo.train(plain, other, make_policy(), other_value, PROMPTS, generate, count_w1, None, run)
     policy = learn(open_run(tmp_path / "nlpo"), config, value_model=value_model)
     for mine, theirs in ((weights(policy), weights(other)), (weights(value_model), weights(other_value))):
@@ -325,16 +307,7 @@ def test_it_finds_a_planted_reward(seed: int, tmp_path: Path) -> None:
 
 
 def test_threads_side_by_side_change_no_bit(tmp_path: Path) -> None:
-    config, before = changed(max_tokens=20), torch.get_num_threads()
-    found = []
-    try:
-        for number in (1, 3):
-            use_threads(number)
-            found.append(weights(learn(open_run(tmp_path / str(number)), config)))
-    finally:
-        use_threads(before)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-    assert read_log(tmp_path / "1") == read_log(tmp_path / "3")
+    assert_threads_change_nothing(lambda run: learn(run, changed(max_tokens=20)), tmp_path)
 
 
 def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
@@ -347,12 +320,11 @@ def test_with_adapters_the_base_is_the_reference_and_stays(tmp_path: Path) -> No
     policy, value_model = make_policy(), make_value_model()
     for model in (policy.decoder, value_model.trunk):
         attach_lora(model, 2, seed=1)
-    base = {name: p.clone() for name, p in policy.named_parameters() if not p.requires_grad}
     models: dict[str, Any] = {"policy": policy, "value_model": value_model, "ref_policy": BasePolicy(policy)}
-    learn(open_run(tmp_path), changed(iterations=4), **models)
+    with base_stays(policy):
+        learn(open_run(tmp_path), changed(iterations=4), **models)
     log = read_log(tmp_path)
     assert log[0]["kl_k3"] == 0.0 < log[-1]["kl_k3"]
-    assert base and all(torch.equal(p, dict(policy.named_parameters())[name]) for name, p in base.items())
 
 
 def test_masks_of_a_copy_with_adapters_follow_what_they_learned(tmp_path: Path) -> None:
@@ -361,7 +333,7 @@ def test_masks_of_a_copy_with_adapters_follow_what_they_learned(tmp_path: Path) 
     mask_policy = copy.deepcopy(policy).requires_grad_(False)
     config = changed(iterations=2, target_update=2)
     learn(open_run(tmp_path), config, policy=policy, mask_policy=mask_policy, ref_policy=BasePolicy(policy))
-    rows = sampler(policy, mask_policy, config)([0, 1], 0).rows
+    rows = masked_sampler(policy, mask_policy, config)([0, 1], 0).rows
     with torch.no_grad():
         mine, copied, base = (masks_of(m, rows, nucleus_of(config)) for m in (policy, mask_policy, make_policy()))
     assert torch.equal(mine.packed, copied.packed) and not torch.equal(mine.packed, base.packed)

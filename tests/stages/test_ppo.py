@@ -20,7 +20,6 @@ from heedful.models.ema import mostly_start
 from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.load import set_residual_dropout
 from heedful.models.lora import BasePolicy, attach_lora
-from heedful.models.threads import use_threads
 from heedful.run import Diverged, Inexact, Run, read_jsonl
 from heedful.snapshot import Snapshot, write_snapshot
 from heedful.stages import ppo
@@ -41,14 +40,13 @@ from heedful.text.collate import Encoded, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.parts import minibatches
 from heedful.types import Prompt
+from rollouts import PROMPT_IDS, PROMPTS, count_w1, plain_sgd, rows_of
 from toys import (
-    BEGIN,
-    FIRST,
     PAD,
     TOKENIZER,
-    WORDS,
     assert_resumes,
     assert_same,
+    assert_threads_change_nothing,
     gradients,
     make_policy,
     make_reward_model,
@@ -75,8 +73,6 @@ CONFIG = PPOConfig(
     max_tokens=40,
     precision="fp32",
 )
-PROMPTS = [Prompt(id=word, text=word, user=word) for word in WORDS[:5]]
-PROMPT_IDS = [[BEGIN, FIRST + n] for n in range(len(PROMPTS))]
 TEXTS = Texts(
     torch.randint(4, 12, (9, 6), generator=torch.Generator().manual_seed(1)), torch.tensor([6, 6, 5, 4, 3, 6, 2, 6, 6])
 )
@@ -100,11 +96,6 @@ def sampler(policy: Policy, config: PPOConfig, seed: int = 3) -> Generate:
     return lambda index, first: sample(
         [PROMPT_IDS[i] for i in index], [seed * 1_000_003 + first + n for n in range(len(index))]
     )
-
-
-def count_w1(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
-    """The planted reward: how often w1 is said."""
-    return torch.tensor([float(tokens.count(FIRST + 1)) for tokens in sampled.tokens])
 
 
 def learn(run: Run, config: PPOConfig, score: Score = count_w1, texts: Texts | None = None, **models: Any) -> Policy:
@@ -327,7 +318,7 @@ def test_pretraining_rows_are_eight_an_episode_and_drawn_anew_for_every_update()
 
 def plain_train(config: PPOConfig, policy: Policy, value_model: ValueModel, sampled: Sampled, seed: int) -> None:
     """One iteration with every formula written out and plain gradient descent."""
-    rows = [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows[:3], strict=True)]
+    rows = rows_of(sampled)
     score = count_w1([], sampled)
     order, parts = minibatches(sampled.rows, config.minibatch_size, config.max_tokens, seed)
     old = [plain_logprob(policy, row).detach() for row in rows]
@@ -373,7 +364,7 @@ def test_an_iteration_of_two_epochs_is_the_one_written_out(
     clamp_kl: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = changed(iterations=1, inner_epochs=2, lr=1.0, value_lr=1.0, ema_decay=0.0, kl_coef=0.1, clamp_kl=clamp_kl)
-    monkeypatch.setattr(ppo, "adam", lambda parameters, lr: torch.optim.SGD(parameters, lr))
+    monkeypatch.setattr(ppo, "adam", plain_sgd)
     monkeypatch.setattr(ppo, "check_start", lambda *_: None)  # the reference is another model here
     policy, value_model = make_policy(), make_value_model()
     generate = sampler(policy, config)
@@ -517,7 +508,7 @@ def test_the_log_tells_both_learning_rates_and_no_warm_up_is_none(
 
 
 def test_the_first_update_without_warm_up_is_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ppo, "adam", lambda parameters, lr: torch.optim.SGD(parameters, lr))
+    monkeypatch.setattr(ppo, "adam", plain_sgd)
     moved = []
     for warmup in (0, 1):
         config = changed(iterations=1, minibatch_size=12, warmup_iterations=warmup, ema_decay=0.0, lr=1e-2)
@@ -592,16 +583,7 @@ def test_it_finds_a_planted_reward_and_stays_near_its_reference(seed: int, tmp_p
 def test_threads_side_by_side_change_no_bit(tmp_path: Path) -> None:
     """Several micro-batches a minibatch, so that there is something to share out."""
     config = changed(ptx_coef=1.0, ptx_examples=0.5, max_tokens=20)
-    before = torch.get_num_threads()
-    found = []
-    try:
-        for number in (1, 3):
-            use_threads(number)
-            found.append(weights(learn(open_run(tmp_path / str(number)), config, texts=TEXTS)))
-    finally:
-        use_threads(before)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
-    assert read_log(tmp_path / "1") == read_log(tmp_path / "3")
+    assert_threads_change_nothing(lambda run: learn(run, config, texts=TEXTS), tmp_path)
 
 
 def test_a_long_run_follows_a_bounded_number_of_episodes(tmp_path: Path) -> None:

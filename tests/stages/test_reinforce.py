@@ -8,24 +8,21 @@ import torch
 from pydantic import ValidationError
 
 from heedful.config import InputError
-from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by
+from heedful.engine.sample import Sampled, prompt_order
 from heedful.models.heads import Policy
 from heedful.models.lora import BasePolicy, attach_lora
-from heedful.models.threads import use_threads
 from heedful.run import Run, read_jsonl
 from heedful.stages import reinforce
 from heedful.stages.reinforce import ReinforceConfig, collect, train, update
-from heedful.text.collate import Encoded, to_rows
+from heedful.text.collate import to_rows
 from heedful.text.format import PromptFormat
-from heedful.types import Prompt
+from rollouts import PROMPTS, count_w1, plain_sgd, rows_of, sampler
 from toys import (
-    BEGIN,
-    FIRST,
     PAD,
-    TOKENIZER,
-    WORDS,
     assert_resumes,
     assert_same,
+    assert_threads_change_nothing,
+    base_stays,
     gradients,
     make_policy,
     make_rows,
@@ -47,28 +44,16 @@ CONFIG = ReinforceConfig(
     max_tokens=40,
     precision="fp32",
 )
-PROMPTS = [Prompt(id=word, text=word, user=word) for word in WORDS[:5]]
-PROMPT_IDS = [[BEGIN, FIRST + n] for n in range(len(PROMPTS))]
 
 
 def changed(**changes: object) -> ReinforceConfig:
     return ReinforceConfig(**(CONFIG.model_dump() | changes))
 
 
-def count_w1(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
-    """The planted reward: how often w1 is said."""
-    return torch.tensor([float(tokens.count(FIRST + 1)) for tokens in sampled.tokens])
-
-
-def sampler(policy: Policy, config: ReinforceConfig, seed: int = 3) -> Generate:
-    sample = Sampler(policy.decoder, TOKENIZER, config.max_new_tokens, config.temperature)
-    return responses_by(sample, PROMPT_IDS, config.responses_per_prompt, seed)
-
-
 def learn(run: Run, config: ReinforceConfig, **models: Any) -> Policy:
     policy = models.get("policy") or make_policy()
     ref_policy, value_model = models.get("ref_policy") or make_policy(), models.get("value_model") or make_value_model()
-    generate = models.get("generate") or sampler(policy, config)
+    generate = models.get("generate") or sampler(policy.decoder, config)
     train(config, policy, ref_policy, value_model, PROMPTS, generate, models.get("score") or count_w1, run)
     return policy
 
@@ -133,7 +118,7 @@ def test_an_update_is_the_expected_rewards_gradient_whatever_the_micro_batches(m
 
 def plain_train(config: ReinforceConfig, policy: Policy, value_model: Any, sampled: Sampled) -> None:
     """One iteration with every formula written out and plain gradient descent."""
-    rows = [Encoded(r[:p].tolist(), r[p:n].tolist()) for r, p, n in zip(*sampled.rows[:3], strict=True)]
+    rows = rows_of(sampled)
     score = count_w1([], sampled)
     gains, errors = [], []
     for n, row in enumerate(rows):
@@ -157,9 +142,9 @@ def plain_train(config: ReinforceConfig, policy: Policy, value_model: Any, sampl
 
 def test_an_iteration_is_the_one_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = changed(iterations=1, lr=1.0, value_lr=1.0, kl_coef=0.1)
-    monkeypatch.setattr(reinforce, "adam", lambda parameters, lr: torch.optim.SGD(parameters, lr))
+    monkeypatch.setattr(reinforce, "adam", plain_sgd)
     policy, value_model = make_policy(), make_value_model()
-    sampled = sampler(policy, config)(prompt_order(len(PROMPTS), 0, 12, 3), 0)
+    sampled = sampler(policy.decoder, config)(prompt_order(len(PROMPTS), 0, 12, 3), 0)
     learn(open_run(tmp_path), config, policy=policy, value_model=value_model, ref_policy=make_policy(5))
     plain, plain_value_model = make_policy(), make_value_model()
     plain_train(config, plain, plain_value_model, sampled)
@@ -186,7 +171,7 @@ def objective(row: dict[str, float], kl_coef: float) -> float:
 def test_it_finds_a_planted_reward_for_what_it_costs(seed: int, tmp_path: Path) -> None:
     config = changed(iterations=25, batch_size=48, lr=8e-3, value_lr=2e-2, kl_coef=0.2, max_tokens=1000)
     policy, run = make_policy(seed), open_run(tmp_path, seed=seed)
-    learn(run, config, policy=policy, ref_policy=make_policy(seed), generate=sampler(policy, config, seed))
+    learn(run, config, policy=policy, ref_policy=make_policy(seed), generate=sampler(policy.decoder, config, seed))
     log = read_log(tmp_path)
     early, late = (sum(objective(row, 0.2) for row in part) / len(part) for part in (log[:3], log[-3:]))
     assert late > early + 0.8
@@ -207,15 +192,7 @@ def test_a_dear_penalty_keeps_it_near_its_reference(tmp_path: Path) -> None:
 
 
 def test_threads_side_by_side_change_no_bit(tmp_path: Path) -> None:
-    config, before = changed(max_tokens=20), torch.get_num_threads()
-    found = []
-    try:
-        for number in (1, 3):
-            use_threads(number)
-            found.append(weights(learn(open_run(tmp_path / str(number)), config)))
-    finally:
-        use_threads(before)
-    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert_threads_change_nothing(lambda run: learn(run, changed(max_tokens=20)), tmp_path)
 
 
 def test_a_killed_run_ends_with_the_same_weights_and_log(tmp_path: Path) -> None:
@@ -226,9 +203,8 @@ def test_with_adapters_the_base_is_the_reference(tmp_path: Path) -> None:
     policy, value_model = make_policy(), make_value_model()
     for model in (policy.decoder, value_model.trunk):
         attach_lora(model, 2, seed=1)
-    base = policy.decoder.get_decoder().layers[0].mlp.up_proj.base_layer.weight.clone()
-    learn(open_run(tmp_path), CONFIG, policy=policy, value_model=value_model, ref_policy=BasePolicy(policy))
-    assert torch.equal(base, policy.decoder.get_decoder().layers[0].mlp.up_proj.base_layer.weight)
+    with base_stays(policy):
+        learn(open_run(tmp_path), CONFIG, policy=policy, value_model=value_model, ref_policy=BasePolicy(policy))
     assert read_log(tmp_path)[0]["kl_k1"] == pytest.approx(0, abs=1e-5)
     assert read_log(tmp_path)[-1]["kl_k1"] != 0
 
