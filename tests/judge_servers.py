@@ -10,12 +10,10 @@ import hashlib
 import json
 import math
 import random
-import socket
 import sys
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from threaded import threaded
 
 NAME = "judge-7"
 TRIED = ("Which is larger", "Tell a story")  # how the probe's prompts begin
@@ -215,18 +215,16 @@ def prompt_of(body: Json) -> str:
 @contextmanager
 def running(judge: Judge) -> Iterator[str]:
     """The judge's address, served by a thread of this process."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(judge.app(), log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.005)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with threaded(judge.app()) as address:
+        yield f"{address}/v1"
+
+
+def hurry(monkeypatch: Any) -> None:
+    """What a command asks of a server in vain it asks again at once."""
+    from heedful.feedback.ai.calls import Limits  # not above: the program below starts without them
+    from heedful.pipeline import ai_served
+
+    monkeypatch.setattr(ai_served, "Limits", partial(Limits, first_wait=0.01))
 
 
 def main(port: int, answered: Path) -> None:

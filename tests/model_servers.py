@@ -1,18 +1,17 @@
 """Servers that labelers chat with: a real one of a small model, and some that fail in a planted way."""
 
 import json
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from threaded import Threaded
 
 NAME = "secret-policy-7"  # what the server calls its model: no labeler may read it
 
@@ -44,7 +43,7 @@ def serving() -> Iterator[Callable[..., str]]:
 
     The function returns a Response, or the pieces of a stream.
     """
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+    running: list[Threaded] = []
 
     def serve(answer: Callable[[dict, int], Response | Iterator[str]]) -> str:
         asked = []
@@ -58,21 +57,14 @@ def serving() -> Iterator[Callable[..., str]]:
             return made if isinstance(made, Response) else StreamingResponse(made, media_type="text/event-stream")
 
         routes = [Route("/v1/models", models), Route("/v1/chat/completions", chat, methods=["POST"])]
-        listening = socket.socket()
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_level="critical", lifespan="off"))
-        running.append((server, threading.Thread(target=server.run, args=([listening],))))
-        running[-1][1].start()
-        while not server.started:
-            time.sleep(0.005)
-        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+        running.append(Threaded(Starlette(routes=routes)))
+        return running[-1].address
 
     try:
         yield serve
     finally:
-        for server, thread in running:
-            server.should_exit = True
-            thread.join()
+        for server in running:
+            server.close()
 
 
 @pytest.fixture

@@ -1,15 +1,9 @@
-"""Servers of small models: a real one in a process of its own, and one in a thread for what needs a planted fault."""
+"""Real servers of small models, in processes of their own."""
 
 import re
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-from starlette.applications import Starlette
 from transformers import PreTrainedTokenizerBase
 
 from heedful.models.load import from_scratch
@@ -75,19 +69,3 @@ def stop(server: Server) -> int:
     if server.process.poll() is None:
         server.process.terminate()
     return server.process.wait(60)
-
-
-@contextmanager
-def threaded(app: Starlette) -> Iterator[str]:
-    """The address of the app, served by a thread of this process."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()

@@ -35,7 +35,7 @@ def quick_hashes() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_disk() -> Iterator[None]:
-    """SQLite's commits do not wait for the disk: no test cuts the power."""
+    """Neither SQLite's commits nor files wait for the disk: no test cuts the power."""
     prepare = database._prepare_sqlite
 
     def without_waiting(connection: Any, record: Any) -> None:
@@ -44,6 +44,7 @@ def quick_disk() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "_prepare_sqlite", without_waiting)
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

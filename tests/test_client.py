@@ -1,15 +1,11 @@
 """The client and the simulated labeler, against the app as it is served."""
 
 import re
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 
 from apps import quick_app
@@ -24,6 +20,7 @@ from heedful.store.schema import demonstrations, rankings, ratings
 from heedful.store.slots import offer
 from heedful.types import Demonstration, Labeler, Ranking, Rating
 from small_store import fill
+from threaded import threaded
 from tiny import refuse, succeed
 
 Make = Callable[..., Client]
@@ -135,17 +132,8 @@ def test_simulated_labelers_do_what_is_on_offer(store: Store, client: Make) -> N
 @pytest.fixture
 def address(store: Store) -> Iterator[str]:
     """Of the app, on a port of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(quick_app(store), port=port, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    with threaded(quick_app(store)) as served:
+        yield served
 
 
 def test_the_example_in_the_documents_runs(store: Store, address: str, capsys: pytest.CaptureFixture[str]) -> None:

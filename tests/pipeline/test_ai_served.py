@@ -18,15 +18,16 @@ from heedful.store.labels import add_labeler, add_ranking, add_response
 from heedful.store.pools import add_prompt
 from heedful.types import Labeler, Prompt, Ranking
 from heedful.types import Response as Answer
-from judge_servers import NAME, Judge, prompt_of, running
+from judge_servers import NAME, Judge, hurry, prompt_of, running
 from tiny import refuse, succeed
 
 SETS = 12
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """A person's comparisons."""
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person's comparisons; what a server failed at is asked again at once."""
+    hurry(monkeypatch)
     with open_store(tmp_path / "store.db") as opened:
         add_labeler(opened, Labeler(id="ann"))
         for n in range(SETS):

@@ -80,9 +80,9 @@ def test_a_finished_job_is_not_done_again_and_one_left_of_two_has_the_threads_it
     assert len(read_jsonl(tmp_path / "job-2" / "samples.jsonl")) == 1  # its log began again with it
 
 
-def test_what_a_worker_refuses_reaches_the_command(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no"), Workers(2) as workers:
-        workers.run([job(tmp_path, fail, 1), job(tmp_path, draw, 2)])
+def test_what_a_worker_refuses_reaches_the_command(four: Workers, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no"):
+        four.run([job(tmp_path, fail, 1), job(tmp_path, draw, 2)])
     assert not Run.open(tmp_path / "job-1", "toy", {"number": 1}, 5).done
 
 

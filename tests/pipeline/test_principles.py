@@ -19,7 +19,7 @@ from heedful.store.database import open_store
 from heedful.store.labels import add_labeler, add_ranking, add_response
 from heedful.store.pools import add_prompt
 from heedful.types import Labeler, Prompt, Ranking, Response
-from judge_servers import Judge, running
+from judge_servers import Judge, hurry, running
 from public_data import stories_model
 from tiny import refuse, succeed
 
@@ -44,8 +44,9 @@ FORM = {
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> tuple[object, ...]:
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
     """A store of four prompts with three responses each, of which one prompt's first two are equal; how it is asked."""
+    hurry(monkeypatch)
     with open_store(tmp_path / "store.db") as store:
         add_labeler(store, Labeler(id="ann"))
         for number in range(4):

@@ -18,8 +18,9 @@ from heedful.serve.served import Served
 from heedful.store.database import open_store
 from heedful.store.intake import read_prompts
 from heedful.store.pools import prompts_with_pool
-from small_server import save_small, threaded
+from small_server import save_small
 from small_tokenizers import byte_tokenizer
+from threaded import threaded
 from tiny import cli, refuse
 
 Talk = list[tuple[Any, str]]
@@ -83,7 +84,7 @@ def test_an_empty_prompt_is_not_kept(talk: Talk) -> None:
 def test_chats_under_one_long_instruction_are_all_kept(served: Served, tmp_path: Path) -> None:
     path, store = tmp_path / "asked.jsonl", tmp_path / "store.db"
     system = "You answer as the harbour master of a small town would. " * 6
-    with threaded(make_app(served, 4, collector=Collector(path))) as url:
+    with threaded(make_app(served, 4, collector=Collector(path)), "on") as url:
         with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
             for user, text in (
                 ("ada", "where is the boat?"),
@@ -103,7 +104,7 @@ def test_what_is_refused_leaves_no_trace(served: Served, tmp_path: Path) -> None
     path = tmp_path / "asked.jsonl"
     endless = {str(id): -100 for id in served.tokenizer.all_special_ids}
     asked: Any = {"model": "m", "messages": [{"role": "user", "content": "the boat"}], "store": True}
-    with threaded(make_app(served, 0, collector=Collector(path))) as url:
+    with threaded(make_app(served, 0, collector=Collector(path)), "on") as url:
         with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
             ask = client.chat.completions.create
             with ask(user="ada", n=4, stream=True, max_tokens=3000, logit_bias=endless, **asked) as many:
@@ -116,7 +117,7 @@ def test_what_is_refused_leaves_no_trace(served: Served, tmp_path: Path) -> None
 
 
 def test_a_prompt_that_cannot_be_written_ends_its_request(served: Served, tmp_path: Path) -> None:
-    with threaded(make_app(served, 0, collector=Collector(Path("/dev/full")))) as url:
+    with threaded(make_app(served, 0, collector=Collector(Path("/dev/full"))), "on") as url:
         with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
             for _ in range(2):  # the second finds the rows free again
                 with pytest.raises(openai.InternalServerError, match="its log says why"):
@@ -133,7 +134,7 @@ def test_only_those_who_agree_are_kept_and_intake_takes_them_in(served: Served, 
         {"role": "user", "content": "and the café?"},
     ]
     asked: Any = {"model": "m", "max_tokens": 3}
-    with threaded(make_app(served, 4, collector=Collector(path))) as url:
+    with threaded(make_app(served, 4, collector=Collector(path)), "on") as url:
         with openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as client:
             ask = client.chat.completions.create
             ask(messages=turns, user="ada", store=True, **asked)
@@ -160,7 +161,7 @@ def test_only_those_who_agree_are_kept_and_intake_takes_them_in(served: Served, 
 
 
 def test_a_server_that_keeps_nothing_refuses_consent(served: Served) -> None:
-    with threaded(make_app(served, 4)) as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
+    with threaded(make_app(served, 4), "on") as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
         with pytest.raises(openai.BadRequestError, match="keeps no prompts"):
             client.chat.completions.create(
                 model="m", messages=[{"role": "user", "content": "the boat"}], store=True, user="ada"

@@ -24,8 +24,9 @@ from heedful.serve.served import Served, end_tokens
 from heedful.text.format import PromptFormat, prompt_tokens
 from heedful.types import Prompt
 from processes import wait_until
-from small_server import save_small, threaded
+from small_server import save_small
 from small_tokenizers import byte_tokenizer
+from threaded import threaded
 from tiny import refuse
 from toys import BEGIN, END, TOKENIZER, make_policy
 
@@ -77,7 +78,7 @@ def test_a_template_of_ones_own_and_half_precision(tmp_path: Path) -> None:
     (tmp_path / "t.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}", encoding="utf-8")
     served = served_from(folder, chat_template=tmp_path / "t.jinja", dtype="bfloat16", max_context=50)
     assert served.context == 50 and str(served.engine.model.dtype) == "torch.bfloat16"
-    with threaded(make_app(served, 4)) as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
+    with threaded(make_app(served, 4), "on") as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
         asked: Any = {"model": "m", "messages": [{"role": "user", "content": "the boat"}], "seed": 1}
         first, second = (client.chat.completions.create(logprobs=True, **asked) for _ in range(2))
     assert first.choices == second.choices and first.usage is not None and first.usage.total_tokens <= 50
@@ -117,7 +118,7 @@ def test_a_failure_is_told_and_survived(served: Served, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Slots, "step", failing)
     body = {"model": "m", "prompt": "the boat", "max_tokens": 60, "seed": 1}
-    with threaded(make_app(served, 4)) as url:
+    with threaded(make_app(served, 4), "on") as url:
         text = ""
         with httpx.stream("POST", url + "/v1/completions", json=body | {"stream": True}) as response:
             text = "".join(response.iter_text())
@@ -141,7 +142,7 @@ def test_each_of_several_prompts_is_spelled_as_if_alone(tmp_path: Path) -> None:
         "seed": 1,
         "logit_bias": {str(TOKENIZER.convert_tokens_to_ids("w3")): 100},
     }
-    with threaded(make_app(words, 4)) as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
+    with threaded(make_app(words, 4), "on") as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
         texts = [
             [choice.text for choice in client.completions.create(prompt=prompt, **asked).choices]
             for prompt in ("", "w1", ["", "w1"], ["w1", ""])
@@ -155,7 +156,7 @@ def test_logits_that_are_no_numbers_cost_one_client_its_answer(served: Served) -
     served.engine.model.get_input_embeddings().weight.data[bad] = float("nan")
     never = {str(id): -100 for id in (*bad, *served.tokenizer.all_special_ids)}
     body = {"model": "m", "prompt": "the boat", "max_tokens": 1500, "seed": 1, "logit_bias": never}
-    with threaded(make_app(served, 8)) as url, ThreadPoolExecutor(2) as pool:
+    with threaded(make_app(served, 8), "on") as url, ThreadPoolExecutor(2) as pool:
 
         def ask(**changes: Any) -> httpx.Response:
             return httpx.post(url + "/v1/completions", json=body | changes, timeout=60)
@@ -178,7 +179,7 @@ def test_logits_that_are_no_numbers_cost_one_client_its_answer(served: Served) -
 
 def test_a_mistake_of_ours_is_told_in_the_apis_form(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Served, "complete", lambda *_: 1 / 0)
-    with threaded(make_app(served, 4)) as url:
+    with threaded(make_app(served, 4), "on") as url:
         response = httpx.post(url + "/v1/completions", json={"model": "m", "prompt": "the"})
     assert response.status_code == 500 and response.json()["error"]["type"] == "server_error"
 
@@ -186,7 +187,7 @@ def test_a_mistake_of_ours_is_told_in_the_apis_form(served: Served, monkeypatch:
 def test_a_stream_that_is_full_of_nothing_still_ends(served: Served) -> None:
     """Every text is held back as a stop text's beginning until the end shows that it was none."""
     boat = served.tokenizer("b", add_special_tokens=False)["input_ids"]
-    with threaded(make_app(served, 4)) as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
+    with threaded(make_app(served, 4), "on") as url, openai.OpenAI(base_url=url + "/v1", api_key="x") as client:
         bias = {str(boat[0]): 100}
         parts = client.completions.create(
             model="m", prompt="the", max_tokens=9, stop="b" * 10, stream=True, logit_bias=bias

@@ -2,15 +2,11 @@
 
 import os
 import re
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from starlette.testclient import TestClient
 
 from apps import quick_app
@@ -35,6 +31,7 @@ from stores import (
     store,
     store_of,
 )
+from threaded import Threaded
 
 __all__ = [
     "new_place",
@@ -50,6 +47,7 @@ __all__ = [
 ]
 
 PASSWORD = "a long password"
+PATIENCE = 30_000  # ms: only what fails waits so long, and a busy machine can be slow
 WORKS = (Work("ranking", overlap=3), Work("demonstration", overlap=2))
 
 
@@ -113,22 +111,12 @@ class Served:
     """The app on a port of its own, in a thread."""
 
     def __init__(self, store: Store, config: WebConfig | None = None) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
         self.store = store
-        self.server = uvicorn.Server(
-            uvicorn.Config(quick_app(store, config), port=self.port, log_level="warning", lifespan="off")
-        )
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
+        self.server = Threaded(quick_app(store, config), log_level="warning")
+        self.address = self.server.address
 
     def close(self) -> None:
-        self.server.should_exit = True
-        self.thread.join()
+        self.server.close()
 
 
 @pytest.fixture
@@ -143,6 +131,7 @@ def served(sqlite_copy: Callable[..., Store], tmp_path: Path) -> Iterator[Served
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """Debian's chromium, without a window."""
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         yield browser
@@ -165,7 +154,7 @@ def open_page(chromium: Browser, served: Served) -> Iterator[Callable[..., Page]
     def opened(name: str = "cy", locale: str = "en", **options) -> Page:
         context = chromium.new_context(locale=locale, base_url=served.address, **options)
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
         if locale.startswith("zh"):
             context.add_cookies([{"name": "heedful_locale", "value": "zh_Hans", "url": served.address}])
         if name:
