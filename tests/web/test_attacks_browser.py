@@ -96,8 +96,8 @@ def test_labelers_pages_run_nothing(watched: Callable[[str], Page], served: Serv
         unharmed(page, f"{task}, restored")
         page.locator(".skip summary").click()
         page.fill("#note", EVIL[:2000])
-        page.locator(".skip button").last.click()
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.locator(".skip button").last.click()
         unharmed(page, f"{task}, passed over")
 
 
@@ -130,7 +130,8 @@ def test_leads_pages_run_nothing(watched: Callable[[str], Page], served: Served)
         unharmed(page, path)
     page.goto("/lead/guidelines/ranking/train/en")
     page.fill("#text", EVIL)
-    page.click('button[value="preview"]')
+    with page.expect_navigation():
+        page.click('button[value="preview"]')
     unharmed(page, "preview")
 
 

@@ -71,12 +71,12 @@ def test_a_chat_by_keys(talk: Callable[..., Page], served) -> None:
         page.keyboard.press("Control+Enter")
     (ranking,) = made(served)
     assert (ranking.rank, ranking.strength) == ((1, 2), 2)
-    assert page.input_value("#message") == ""
+    expect(page.locator("#message")).to_have_value("")
     page.fill("#message", "And then?")
     page.click("#send")
     expect(page.locator("#choose")).to_be_visible()
     expect(page.locator("#live")).to_have_text("Both answers are complete. Choose one.")
-    assert page.locator(".said").count() == 2
+    expect(page.locator(".said")).to_have_count(2)
     page.check("[name=choice][value='0']", force=True)
     page.click("#choose")
     expect(page.locator("summary", has_text="You chose: About the same")).to_be_visible()
@@ -91,12 +91,13 @@ def test_a_broken_stream_keeps_what_was_written(talk: Callable[..., Page], serve
     page.fill("#message", "你好")
     page.click("#send")
     expect(page.locator("#trouble")).to_have_text("回答中途中断了。")
-    assert page.input_value("#message") == "你好"
+    expect(page.locator("#message")).to_have_value("你好")
     page.reload()
-    assert page.input_value("#message") == "你好"
+    expect(page.locator("#message")).to_have_value("你好")
     page.click("#send")
     expect(page.locator(".answer .text")).to_have_text("At last")
-    assert page.input_value("#message") == "" and page.is_checked("[name=success][value='3']")
+    expect(page.locator("#message")).to_have_value("")
+    expect(page.locator("[name=success][value='3']")).to_be_checked()
     assert violations(page) == []
     with served.store.read() as connection:
         (chat,) = all_chats(connection)
@@ -125,11 +126,12 @@ def test_the_playground(talk: Callable[..., Page], served) -> None:
     assert page.locator("h2 bdi").count() == 0
     assert violations(page) == []
     page.click("#ballot [value=b]")
+    expect(page.locator("h2 bdi")).to_have_count(2)
     assert sorted(page.locator("h2 bdi").all_inner_texts()) == ["left", "right"]
     assert violations(page) == []
     page.click("#send")
+    expect(page.locator("h2 bdi")).to_have_count(0)
     expect(page.locator("#ballot")).to_be_visible()
-    assert page.locator("h2 bdi").count() == 0
 
 
 @pytest.mark.parametrize(("locale", "width"), [("en", 1200), ("zh-CN", 390)])
@@ -139,7 +141,7 @@ def test_a_principle_is_tried_and_changed(served, open_page: Callable[..., Page]
         page = open_page("researcher", locale=locale, viewport={"width": width, "height": 900})
         page.goto("/principles")
         page.select_option("#principle", "concise")
-        assert page.input_value("#title") == ("Concise" if locale == "en" else "简洁")
+        expect(page.locator("#title")).to_have_value("Concise" if locale == "en" else "简洁")
         page.fill("#prompt", "Sun?")
         page.fill("#a", "A star.")
         page.fill("#b", "It is a star.")

@@ -72,7 +72,7 @@ def test_without_a_script_it_is_a_form(open_page: Callable[..., Page], served, l
     page = open_page("cy", locale=locale, java_script_enabled=False)
     page.click("button.main")
     page.click("#submit")
-    assert page.locator("#problems li").count() == 6
+    expect(page.locator("#problems li")).to_have_count(6)
     for letter, place in zip("ABC", "313", strict=True):
         page.select_option(f"#rank-{letter}", place)
         page.check(f'[name="overall-{letter}"][value="7"]', force=True)
@@ -87,7 +87,7 @@ def test_nine_long_responses_by_keys(open_page: Callable[..., Page], served) -> 
     page = open_page("cy")
     page.locator(".work", has_text="round 1").locator("button").click()
     expect(page.locator("#board")).to_be_visible()
-    assert page.locator(".folded").count() == 9
+    expect(page.locator(".folded")).to_have_count(9)
     expect(page.locator("#prompt-text")).to_have_text("说说**船**。\n<b>not bold</b>")
     for place in "987654321":
         page.keyboard.press(place)

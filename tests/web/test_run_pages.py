@@ -1,6 +1,7 @@
 """The dashboard: steps, waits, curves and the report of the run, and nothing else of the disk."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -264,7 +265,7 @@ def test_curves_move_while_one_looks(chromium: Any, watched: Served, folder: Pat
     page.goto("/run")
     curve = page.locator('.log[data-step="pretrain"] svg')
     expect(curve).to_have_count(1)
-    assert "loss: 5 → 3.55" in curve.get_attribute("aria-label")
+    expect(curve).to_have_attribute("aria-label", re.compile("loss: 5 → 3.55"))
     found = Axe().run(page).response["violations"]
     assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
     log(folder / "pretrain", [{"step": n, "loss": 5 - n / 20} for n in range(60)])
