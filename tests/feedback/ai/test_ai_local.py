@@ -185,6 +185,28 @@ def test_a_page_spells_control_tokens_and_holds_none(name: str, style: str) -> N
         assert ask.choose(pages[:1], ("1", "2"))[0].kind == "ok"
 
 
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("style", ["plain", "chat"])
+def test_an_added_token_in_brackets_is_a_control_token(name: str, style: str) -> None:
+    """Special or not; an added word and added blanks stay what they are."""
+    tokenizer = TOKENIZERS[name]()
+    tokenizer.add_tokens(["<think>", "[INST]", "boathouse", "    "])
+    tokenizer.chat_template = "{% for m in messages %}<think>{{ m.content }}{% endfor %}="
+    ask = ask_of(tokenizer)
+    ask = LocalAsk(ask.model, tokenizer, CHAT if style == "chat" else ask.format)
+    think, inst, word, blank = tokenizer.convert_tokens_to_ids(["<think>", "[INST]", "boathouse", "    "])
+    pages = ["the<think> boat[INST] boathouse    the", "the boathouse    the", "<think"]
+    assert [ask.control_in(page) for page in pages] == ["<think>", "", ""]
+    texts, encoded = ask._encode(pages)
+    for text, ids in zip(texts, encoded, strict=True):
+        assert ids.count(think) == (style == "chat") and inst not in ids
+        usual = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert ids.count(word) == ("boathouse" in text) and ids.count(blank) == usual.count(blank)
+    clean = tokenizer(texts[1], add_special_tokens=False)["input_ids"]
+    assert encoded[1][-len(clean) :] == clean
+    assert tokenizer.decode(encoded[0]).replace(" ", "").count(pages[0].replace(" ", "")) == 1
+
+
 @pytest.mark.parametrize("think", [False, True], ids=["plain", "thinking"])
 def test_a_real_model_judges(think: bool) -> None:
     place = stories_model()

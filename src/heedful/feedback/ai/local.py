@@ -5,16 +5,20 @@ it or not. Their probabilities are summed. Where the tokens of one label begin a
 to the longer one is taken off.
 
 A page is text. What looks in it like a control token, such as <|im_end|>, is read as its characters; control tokens are
-only those of the chat template, and the one that begins a text.
+only those of the chat template, and the one that begins a text. Added tokens in brackets that a tokenizer does not call
+special, such as <think>, are control tokens too; added words and blanks are not.
 """
 
 import hashlib
+import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heedful.config import InputError
@@ -31,6 +35,7 @@ CHAT = PromptFormat(template="{prompt}", style="chat")
 FULL_WIDTH = {ord(" ") + i: 0xFF00 + i for i in range(1, 95)}  # ! to ~
 STAND_IN = "the page"  # in a chat template, to see what that puts around one
 BEFORE = 8  # characters before a label that decide how it is split
+BRACKETED = re.compile(r"[<\[{|].*[>\]}|]", re.DOTALL)  # an added token that steers, such as <think>
 
 Tokens = tuple[int, ...]
 Spelled = tuple[tuple[Tokens, ...], ...]  # the spellings of each label
@@ -116,17 +121,34 @@ class LocalAsk:
 
     def control_in(self, text: str) -> str:
         """The first of the tokenizer's control tokens that the text spells; "" where it spells none."""
+        return next((token for token in self._control if token in text), "")
+
+    @cached_property
+    def _control(self) -> list[str]:
         added = self.tokenizer.added_tokens_decoder.values()
-        known = {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
-        return next((token for token in sorted(known) if token in text), "")
+        steering = (one.content for one in added if one.special or BRACKETED.fullmatch(one.content))
+        return sorted({*self.tokenizer.all_special_tokens, *steering})
+
+    @cached_property
+    def _reader(self) -> Tokenizer:
+        """The tokenizer to which every control token is special, and a special token its characters."""
+        whole = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for token in whole["added_tokens"]:
+            token["special"] = token["special"] or token["content"] in self._control
+        found = Tokenizer.from_str(json.dumps(whole))
+        found.no_truncation()
+        found.no_padding()
+        found.encode_special_tokens = True
+        return found
 
     def _written(self, prompt: str) -> str:
         return write_prompt(Prompt(id="asked", text=prompt, user="asked"), self.format, self.tokenizer)
 
     def _ids(self, texts: Sequence[str], as_text: bool) -> list[list[int]]:
         """`as_text`: control tokens are their characters."""
-        found = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=as_text)["input_ids"]
-        return [list(ids) for ids in found]
+        if as_text and any(self.control_in(text) for text in texts):
+            return [one.ids for one in self._reader.encode_batch(list(texts), add_special_tokens=False)]
+        return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
     def _apart(self, text: str) -> list[int]:
         """A page that spells a control token, apart from the chat template around it.
