@@ -1,12 +1,21 @@
 """An AI labeler's figures: how far it agrees with people, and which habits it has, with their intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heedful.evaluate.statistics import Estimate, cluster_bootstrap, clustered_mean, clustered_proportion
-from heedful.feedback.ai.report import calibration_error, compared, judged_pairs, of_longer, same_position
+from heedful.feedback.ai.report import (
+    FEWEST,
+    PairKey,
+    calibration_error,
+    compared,
+    judged_pairs,
+    of_longer,
+    pair_keys,
+    same_position,
+)
 from heedful.snapshot import Snapshot
 from heedful.types import Ranking
 
@@ -18,9 +27,10 @@ def figures(snapshot: Snapshot, labeler: str) -> dict[str, Estimate]:
 
     `alignment`: how often its soft label is on the side of a person's untied comparison; `alignment_one_order`, that of
     one order alone; `alignment_same_position`, that of pairs of which both orders prefer one place and the mean alone
-    decides; `calibration_error` of the soft label's certainty. `same_position`: pairs of which both orders prefer the
-    same place, `first_of_same`, of those the first. `order_gap`: how far the two orders' probabilities lie apart.
-    `prefers_longer`: probability that the longer response is better, and by `people` how often it was.
+    decides; `calibration_error` of the soft label's certainty, which too few comparisons have none of. `same_position`:
+    pairs of which both orders prefer the same place, `first_of_same`, of those the first. `order_gap`: how far the two
+    orders' probabilities lie apart. `prefers_longer`: probability that the longer response is better, and by `people`
+    how often it was, over the pairs that both judged (its own, where people judged none of them).
     """
     kind = {one.id: one.kind for one in snapshot.labelers}
     own = [ranking for ranking in snapshot.rankings if ranking.labeler == labeler]
@@ -32,6 +42,7 @@ def figures(snapshot: Snapshot, labeler: str) -> dict[str, Estimate]:
     places = [(pair.prompt_id, place) for pair in both_orders if (place := same_position(pair)) is not None]
     same = [(id, place) for id, place in places if place]
     length = {response.id: len(response.text) for response in snapshot.responses}
+    both_judged = pair_keys(own) & pair_keys(people)
     return {
         "alignment": clustered_proportion([one.right for one in beside], prompts),
         "alignment_one_order": clustered_proportion(
@@ -48,13 +59,13 @@ def figures(snapshot: Snapshot, labeler: str) -> dict[str, Estimate]:
         "order_gap": clustered_mean(
             [abs(pair.first - pair.second) for pair in both_orders], [pair.prompt_id for pair in both_orders]
         ),
-        "prefers_longer": _longer(own, length),
-        "people_prefer_longer": _longer(people, length),
+        "prefers_longer": _longer(own, length, both_judged or pair_keys(own)),
+        "people_prefer_longer": _longer(people, length, both_judged),
     }
 
 
-def _longer(rankings: Sequence[Ranking], length: dict[str, int]) -> Estimate:
-    found = of_longer(rankings, length)
+def _longer(rankings: Sequence[Ranking], length: dict[str, int], among: Set[PairKey]) -> Estimate:
+    found = of_longer(rankings, length, among)
     return clustered_proportion([share for _, share in found], [id for id, _ in found])
 
 
@@ -62,6 +73,9 @@ def _calibration(right: list[float], certainty: list[float], prompts: list[str])
     def error(index: NDArray[np.intp]) -> float:
         return calibration_error([right[i] for i in index], [certainty[i] for i in index])
 
+    if len(right) < FEWEST:
+        why = f"fewer than {FEWEST} comparisons: by chance alone it would be about 1/√n"
+        return Estimate(None, None, None, None, len(right), len(set(prompts)), why)
     return cluster_bootstrap(error, prompts, num_resamples=200)
 
 

@@ -24,7 +24,9 @@ def ai_labelers(round_folder: Path) -> list[Json] | None:
 
 
 def estimate_of(found: Json) -> Json:
-    return {key: found[key] for key in ("mean", "low", "high", "num")}
+    """With the reason where there is no number."""
+    told = {key: found[key] for key in ("mean", "low", "high", "num")}
+    return told | ({"reason": found["reason"]} if found["mean"] is None else {})
 
 
 def reward_models(round_folder: Path, snapshot: Snapshot, asked: Sequence[Ranking]) -> list[Json] | None:

@@ -14,6 +14,7 @@ from heedful.feedback.ai.report import (
     failures,
     judged_pairs,
     of_longer,
+    pair_keys,
     same_position,
 )
 from heedful.ranks import rank_of
@@ -94,7 +95,10 @@ def test_calibration_in_numbers() -> None:
 def test_the_longer_one() -> None:
     rankings = [said("p", ((0.9, 0.7),)), said("q", ((0.25, 0.25),), "ac"), person("r", (1, 2), "ba")]
     length = {"a": 3, "b": 5, "c": 3}
-    assert of_longer(rankings, length) == [("p", pytest.approx(0.2)), ("r", 1.0)]
+    every = pair_keys(rankings)
+    assert every == {("p", frozenset("ab")), ("q", frozenset("ac")), ("r", frozenset("ab"))}
+    assert of_longer(rankings, length, every) == [("p", pytest.approx(0.2)), ("r", 1.0)]
+    assert of_longer(rankings, length, every - {("p", frozenset("ab"))}) == [("r", 1.0)]
 
 
 def test_failures_that_differ_in_numbers_alone_are_one() -> None:

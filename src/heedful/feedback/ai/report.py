@@ -6,7 +6,7 @@ calibration error (Naeini et al. 2015, Guo et al. 2017) of its surer answers.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import combinations
 from math import fsum
 from typing import Any, NamedTuple
@@ -16,6 +16,9 @@ from heedful.types import Ranking
 NUMBER = re.compile(r"(?<!\d)(?!\d{3}:)\d+")  # in a message; a status stands before a colon
 TOLD = 3  # messages of failures of one kind that are shown, the most frequent ones
 BINS = 10  # of the certainty, ½ … 1
+FEWEST = 400  # comparisons of a calibration error: of a labeler without any, some 1/√n comes by chance
+
+PairKey = tuple[str, frozenset[str]]  # prompt, both responses
 
 
 class Judged(NamedTuple):
@@ -99,14 +102,19 @@ def calibration_error(right: Sequence[float], certainty: Sequence[float]) -> flo
     return fsum(gaps) / len(right) if right else float("nan")
 
 
-def of_longer(rankings: Iterable[Ranking], length: Mapping[str, int]) -> list[tuple[str, float]]:
-    """(prompt, P(the longer response is the better)) of each pair of unlike length; `length` by response id."""
+def pair_keys(rankings: Iterable[Ranking]) -> set[PairKey]:
+    """The pairs that the rankings compare."""
+    return {(ranking.prompt_id, frozenset(pair)) for ranking in rankings for pair in combinations(ranking.responses, 2)}
+
+
+def of_longer(rankings: Iterable[Ranking], length: Mapping[str, int], among: Set[PairKey]) -> list[tuple[str, float]]:
+    """(prompt, P(the longer response is the better)) of each pair of `among` of unlike length; `length` by response."""
     found = []
     for ranking in rankings:
         share = ranking.share()
         for pair in combinations(ranking.responses, 2):
             longer, shorter = sorted(pair, key=lambda id: -length[id])
-            if length[longer] != length[shorter]:
+            if length[longer] != length[shorter] and (ranking.prompt_id, frozenset(pair)) in among:
                 found.append((ranking.prompt_id, share[longer, shorter]))
     return found
 
