@@ -43,6 +43,9 @@ class Rows:
     def accuracy(self, model: str) -> list[float]:
         return self.seeds("reward_models", model, "accuracy_heldout")
 
+    def error(self, model: str) -> list[float]:
+        return self.seeds("reward_models", model, "calibration_error")
+
 
 def rises(figure: str, claim: str, paper: str, values: Sequence[Sequence[float]]) -> Shape:
     """A claim that each is above the one before; every entry has a number for each seed."""
@@ -91,8 +94,10 @@ def of_reward_models(r: Rows) -> list[Shape]:
         )
     ]
     for size, whose in OF_LABELERS.items():
-        claim = f"{whose} soft labels beat its hard ones"
+        claim = f"{whose} soft labels teach more than its hard ones"
         found.append(rises("soft labels", claim, "soft", [r.accuracy(f"{size}_hard"), r.accuracy(f"{size}_soft")]))
+        claim = f"{whose} soft labels leave a smaller calibration error than its hard ones"
+        found.append(rises("soft labels", claim, "–", [r.error(f"{size}_soft"), r.error(f"{size}_hard")]))
     claim = "a larger labeler's labels make a better reward model"
     by_size = [r.accuracy(f"{size}_soft") for size in SIZES]
     return [*found, rises("reward model", claim, "XS 66.4, L 77.9 % (base prompt, no exemplars)", by_size)]
