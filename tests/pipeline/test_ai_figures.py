@@ -1,9 +1,12 @@
 """An AI labeler's figures: what is compared is compared over the same pairs, and noise is not shown as a finding."""
 
+from io import StringIO
 from random import Random
 
 import pytest
+from rich.console import Console
 
+from heedful.cli import judge
 from heedful.feedback.ai.report import FEWEST
 from heedful.pipeline.ai_figures import figures
 from heedful.ranks import rank_of
@@ -39,6 +42,17 @@ def test_taste_for_length_is_compared_over_the_same_pairs() -> None:
     alone = figures(judged([0.2, 0.4, 0.9, 0.9], [None] * 4), "ai")
     assert (alone["prefers_longer"].mean, alone["prefers_longer"].num) == (pytest.approx(0.4), 4)
     assert alone["people_prefer_longer"].mean is None
+
+
+def test_four_labelers_stand_side_by_side_in_100_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {name: one._asdict() for name, one in figures(judged([0.2, 0.9], [(2, 1), (1, 2)]), "ai").items()}
+    own |= {"alignment": own["alignment"] | {"mean": 0.98, "low": 0.961, "high": 1.0}}
+    monkeypatch.setattr(judge, "console", console := Console(width=100, record=True, file=StringIO()))
+    judge.show_figures({f"a model of some name {n}": own for n in range(5)})
+    lines = console.export_text().splitlines()
+    values = [line for line in lines if line.startswith("agrees with people")]
+    assert values[0].count("98.0 (96.1…100.0)") == 4 and values[2].count("98.0 (96.1…100.0)") == 1
+    assert max(map(len, lines)) <= 100 and any(line.startswith("calibration error ") and "–" in line for line in lines)
 
 
 @pytest.mark.parametrize("number", [FEWEST - 1, FEWEST])

@@ -98,7 +98,7 @@ def test_the_files_hold_every_number_and_the_page_shows_them(runs: list[Finished
     groups = read_groups(tmp_path, "rlaif")
     text = render_sweep(about, groups=groups)
     assert len(Page(text).all("section")) == 3
-    assert "Over seeds" in text and "0.950" in text and "AI labelers, beside" in text
+    assert "Over seeds" in text and "95.0" in text and "AI labelers, beside" in text
     assert len(groups[0].claims) == len(shapes([])) and not read_groups(tmp_path, "quickstart")[0].claims
 
 

@@ -19,6 +19,7 @@ from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
 from heedful.steps import planned_steps
 from heedful.world import World
+from report.page import Page
 from tiny import TINY, refuse, succeed
 
 SMALL = "iterations: 2, batch_size: 8, max_new_tokens: 12, lr: 1.0e-3, warmup_iterations: 0"
@@ -136,7 +137,12 @@ def test_results_tell_of_labelers_and_reward_models_and_the_report_shows_them(wh
     )
     assert main["mean"] == results["reward_model"]["accuracy"]["heldout_labelers"]["mean"]
     page = (whole / "report.html").read_text(encoding="utf-8")
-    assert "AI labelers" in page and "Reward models on people" in page
+    shown = Page(page)
+    assert "same place, both orders" in shown.section("ai-labelers") and "own" in shown.section("ai-labelers")
+    assert "Every reward model of the run" in shown.section("reward-model")
+    keys = {element.attributes.get("data-key") for element in shown.elements}
+    for table in ("ai_labelers", "reward_models"):
+        assert {f"/{table}/{n}/mean" for n in range(len(results[table]))} <= keys
 
 
 def test_begun_again_it_does_nothing_anew(whole: Path) -> None:

@@ -1,6 +1,6 @@
 """AI labelers on the command line: what they judge, and how they did."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,25 +11,15 @@ from rich.table import Table
 
 from heedful.cli.common import console, existing_store, say
 from heedful.cli.data import PoolName, counted
-from heedful.cli.results import with_interval
 from heedful.config import InputError, parse
+from heedful.report.ai_labelers import FIGURES
 
 if TYPE_CHECKING:
     from heedful.pipeline.ai_labels import Job, Who
     from heedful.pipeline.ai_served import ServerConfig
     from heedful.store.database import Store
 
-NAMES = {
-    "alignment": "agrees with people, both orders averaged",
-    "alignment_one_order": "agrees with people, one order alone",
-    "alignment_same_position": "agrees with people where both orders prefer one place",
-    "calibration_error": "calibration error of its certainty",
-    "same_position": "same place preferred in both orders",
-    "first_of_same": "of those, the first place",
-    "order_gap": "distance of the two orders' probabilities",
-    "prefers_longer": "prefers the longer response",
-    "people_prefer_longer": "people prefer the longer response",
-}
+SIDE_BY_SIDE = 4  # labelers in one table
 
 Place = Annotated[
     str,
@@ -209,7 +199,7 @@ def show(results: Mapping[str, Any], job: "Job", store: "Store") -> None:
     if control := results.get("num_control"):
         say(f"{control:,} responses spell a control token of the model, which was read as text")
     say(f"asked: {counted(results['asked'])}")
-    console.print(figures_table(results["labeler"], results["figures"]))
+    show_figures({results["labeler"]: results["figures"]})
     say(f"everything is in {job.run.folder}; the rankings are in {store.engine.url.database}")
 
 
@@ -222,16 +212,42 @@ def say_why(results: Mapping[str, Any]) -> None:
         say("  the same command asks again for what the server failed on")
 
 
-def figures_table(labeler: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One line for each figure; a dash for what cannot be computed."""
-    table = Table(title=f"{labeler}, 95 % interval", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in ("", "mean (interval)"):
-        table.add_column(column)
-    table.add_column("of", justify="right")
-    for key, estimate in figures.items():
-        shown = "–" if estimate["mean"] is None else with_interval(estimate)
-        table.add_row(NAMES[key], shown, f"{estimate['num']:,}")
+def show_figures(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Labelers side by side, at most four in a table: their figures, then what each rests on, then what is missing."""
+    names = list(found)
+    for start in range(0, len(names), SIDE_BY_SIDE):
+        some = {name: found[name] for name in names[start : start + SIDE_BY_SIDE]}
+        console.print(figures_table("in %, 95 % interval", some, in_percent))
+        console.print(figures_table("rests on so many comparisons or pairs", some, lambda one: f"{one['num']:,}"))
+    reasons = {
+        (figure.name.removeprefix("… "), own[figure.key]["reason"]) for own in found.values() for figure in FIGURES
+    }
+    for name, reason in sorted(reasons):
+        if reason:
+            say(f"{name}: {reason}")
+
+
+def figures_table(
+    title: str, found: Mapping[str, Mapping[str, Any]], shown: Callable[[Mapping[str, Any]], str]
+) -> Table:
+    """A line for each figure, a column for each labeler."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in found:
+        table.add_column(name, overflow="fold", justify="right")
+    for figure in FIGURES:
+        table.add_row(figure.name, *(shown(own[figure.key]) for own in found.values()))
     return table
+
+
+def in_percent(estimate: Mapping[str, Any]) -> str:
+    """A dash for what cannot be computed."""
+    if estimate["mean"] is None:
+        return "–"
+    mean, low, high = (
+        None if estimate[key] is None else f"{100 * estimate[key]:.1f}" for key in ("mean", "low", "high")
+    )
+    return f"{mean}" if low is None else f"{mean} ({low}…{high})"
 
 
 @judge.command("report")
@@ -240,7 +256,7 @@ def report_on_judges(
         str, typer.Argument(help="A folder of judge label, a run's folder, or a store.", show_default=False)
     ],
 ) -> None:
-    """Show how far AI labelers agree with people, and which habits they have: order, length, certainty."""
+    """Show how far AI labelers agree with people, side by side, and their habits: order, length, certainty."""
     from heedful.pipeline.ai_figures import report_of
     from heedful.run import read_done
     from heedful.snapshot import read_snapshot
@@ -258,5 +274,4 @@ def report_on_judges(
     figures = report_of(found)
     if not figures:
         raise InputError(f"{place} holds no rankings by an AI labeler; heedful judge label makes some")
-    for labeler, estimates in figures.items():
-        console.print(figures_table(labeler, {name: one._asdict() for name, one in estimates.items()}))
+    show_figures({who: {name: one._asdict() for name, one in own.items()} for who, own in figures.items()})

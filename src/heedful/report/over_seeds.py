@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from heedful.report import rlaif_shapes
+from heedful.report.ai_labelers import FIGURES
 from heedful.report.charts import ACCENT, POLICIES, Cross, Dot, Extent, cross_chart, interval_chart
 from heedful.report.evaluation import Panel
 from heedful.report.numbers import plain
@@ -28,11 +29,35 @@ TITLES = {
 }
 
 
+POLICY_MEASURES = ("win_rate", "win_rate_at_equal_length", "gold", "likert", "kl", "length", "distinct_2", "lm_loss")
+IN_UNITS = ("gold", "likert", "score", "kl", "length", "distinct_2", "lm_loss", "sampled_per_answer")  # no shares
+SHARES = ("pairwise", "reward_models", "ai_labelers")  # tables of nothing else
+NAMES = {
+    "win_rate": "win rate",
+    "gold": "exact utility",
+    "kl": "KL, nats",
+    "length": "tokens",
+    "lm_loss": "LM loss",
+    "accuracy_heldout": "accuracy on held-out labelers",
+    "accuracy_train": "accuracy on training labelers",
+} | {figure.key: figure.name for figure in FIGURES}
+
+
+class Column(NamedTuple):
+    """A measure's name, and whether its numbers are shares, shown in percent."""
+
+    name: str
+    percent: bool
+
+    def shown(self, value: float | None) -> str:
+        return plain(None if value is None else 100 * value, 1) if self.percent else plain(value, 3)
+
+
 class Table(NamedTuple):
     """Names down, measures across; a cell is a row of over_seeds.json, None where there is none."""
 
     title: str
-    measures: list[str]
+    columns: list[Column]
     rows: list[tuple[str, list[Json | None]]]
 
 
@@ -63,7 +88,7 @@ def group_of(group: Json, recipe: str) -> Group:
     ]
     chart = interval_chart(dots, f"Win rate against {group['baseline']}", 0, 1, rule=0.5, unit=100)
     claims = CLAIMS[recipe](rows) if recipe in CLAIMS else []
-    tables = [table(name, rows) for name in TITLES if of(rows, name)]
+    tables = [one for name in TITLES if of(rows, name) for one in tables_of(name, rows)]
     return Group(group, chart, frontier(rows, group.get("start")), claims, tables)
 
 
@@ -92,10 +117,38 @@ def of(rows: Sequence[Json], name: str) -> list[Json]:
     return [row for row in rows if row["table"] == name]
 
 
-def table(name: str, rows: Sequence[Json]) -> Table:
+def tables_of(name: str, rows: Sequence[Json]) -> list[Table]:
+    """A table of all measures; of policies, who have many, the chief ones and then the others."""
     own = of(rows, name)
-    measures = list(dict.fromkeys(row["measure"] for row in own))
+    found = dict.fromkeys(row["measure"] for row in own)
+    order = {
+        "policies": POLICY_MEASURES,
+        "pairwise": dict.fromkeys(row["name"] for row in own),
+        "ai_labelers": [figure.key for figure in FIGURES],
+        "reward_models": ("accuracy_heldout", "accuracy_train"),
+    }.get(name, ())
+    chief = [measure for measure in order if measure in found]
+    others = [measure for measure in found if measure not in chief]
+    if name == "policies" and chief and others:
+        title = "Policies: every other number, and how often labelers ticked each box"
+        return [table(TITLES[name], name, own, chief), table(title, name, own, others)]
+    return [table(TITLES[name], name, own, [*chief, *others])]
+
+
+def table(title: str, name: str, own: Sequence[Json], measures: Sequence[str]) -> Table:
     cells = {(row["name"], row["measure"]): row for row in own}
     names = list(dict.fromkeys(row["name"] for row in own))
-    measures = [measure for measure in names if measure in measures] if name == "pairwise" else measures
-    return Table(TITLES[name], measures, [(each, [cells.get((each, m)) for m in measures]) for each in names])
+    if name in SHARES:
+        columns = [Column(measure if name == "pairwise" else named(measure), True) for measure in measures]
+        title = f"{title}, in %"
+    else:
+        shares = [measure not in IN_UNITS if name == "policies" else measure == "win_rate" for measure in measures]
+        columns = [
+            Column(f"{named(measure)}, %" if share else named(measure), share)
+            for measure, share in zip(measures, shares, strict=True)
+        ]
+    return Table(title, columns, [(each, [cells.get((each, m)) for m in measures]) for each in names])
+
+
+def named(measure: str) -> str:
+    return NAMES.get(measure, measure.replace("_", " "))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.config import InputError
-from heedful.report import evaluation, judgements, lab, preference, provenance, training
+from heedful.report import ai_labelers, evaluation, judgements, lab, preference, provenance, training
 from heedful.report.charts import ACCENT, MUTED, legend
 from heedful.report.episodes import episode_trace, gap, outcome
 from heedful.report.folder import RunFolder, pointer
@@ -67,7 +67,10 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "preference_tables": preference.tables(run, show),
         "reward_tables": preference.reward_tables(run, show),
         "lab": lab.section(run, show),
-        "ai_tables": preference.ai_tables(run, show),
+        "ai": ai_labelers.section(run, show),
+        "reward_models": ai_labelers.reward_models(run),
+        "reward_model_groups": list(ai_labelers.MODELS.values()),
+        "principle_tables": preference.principle_tables(run, show),
         "suite_tables": preference.suite_tables(run, show),
         "flags": evaluation.flags(run),
         "flag_names": evaluation.FLAG_NAMES,
@@ -83,11 +86,7 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "reward_legend": legend([("training", MUTED), ("validation", ACCENT)]),
         "ppo": [(round, training.ppo_curves(run, round)) for round in run.rounds],
         "ppo_legend": legend([(name, run.colour(name)) for name in optimised_in(run.recipe)]),
-        "frontier": [
-            panel
-            for panel in (*(training.reward_and_kl(run, round) for round in run.rounds), training.gold_and_kl(run))
-            if panel
-        ],
+        "frontier": training.frontier(run),
         "accuracy": judgements.accuracy_chart(run, show),
         "calibration": judgements.calibration_chart(run),
         "margins": margins,

@@ -19,9 +19,7 @@ TITLES = {
 }
 REWARD_TITLES = {"by_margin": "Accuracy by size of the margin", "by_length": "Accuracy by how much longer is preferred"}
 SUITE_TITLES = {"classic": "Classic tasks (table 14)", "qualitative": "Qualitative suite: marks and plain mistakes"}
-AI_TITLES = {
-    "reward_models": "Reward models on people's held-out comparisons",
-    "ai_labelers": "AI labelers",
+PRINCIPLE_TITLES = {
     "principles_followed": "Reward models that follow principles",
     "principles_kept": "How far policies keep to the world's principles, in nats, and the share that praises itself",
 }
@@ -57,9 +55,9 @@ def reward_tables(run: RunFolder, show: Show) -> list[Table]:
     ]
 
 
-def ai_tables(run: RunFolder, show: Show) -> list[Table]:
-    """Further reward models and AI labelers; what the run has none of is left out."""
-    return [table(run, show, title, name) for name, title in AI_TITLES.items() if run.at(pointer(name))]
+def principle_tables(run: RunFolder, show: Show) -> list[Table]:
+    """What principles came to; what the run has none of is left out."""
+    return [table(run, show, title, name) for name, title in PRINCIPLE_TITLES.items() if run.at(pointer(name))]
 
 
 def table(run: RunFolder, show: Show, title: str, *place: str) -> Table:

@@ -157,6 +157,12 @@ def ppo_curves(run: RunFolder, round: int) -> list[Panel]:
     return panels
 
 
+def frontier(run: RunFolder) -> list[Panel]:
+    """What was gained against how far a policy went: while training, and of the policies evaluated."""
+    found = [*(reward_and_kl(run, round) for round in run.rounds), gold_and_kl(run)]
+    return [panel for panel in found if panel]
+
+
 def reward_and_kl(run: RunFolder, round: int) -> Panel | None:
     """Score against √KL while training; None when the round has no PPO log."""
     series, below = [], 0
