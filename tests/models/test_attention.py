@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from heedful.config import InputError
+from heedful.models.attention import _attention, _explicit, _window_mask
 from heedful.models.load import from_scratch
 from small_models import FAMILIES, VOCAB, WINDOW, small_model
 
@@ -117,3 +118,34 @@ def test_a_window_hidden_from_the_interface_is_refused() -> None:
     model.get_decoder().layers[0].self_attn.sliding_window = None
     with pytest.raises(InputError, match="sliding window"):
         model(input_ids=tokens(1, 6), use_cache=False)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bf16_on_a_cpu_is_attention_of_rounded_inputs_in_fp32(window: int | None, dtype: torch.dtype) -> None:
+    """Under autocast and of bf16 tensors alike, values and gradients are fp32's of the same inputs, rounded last."""
+    drawn = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(3, heads, 20, 8, generator=drawn).to(dtype) for heads in (4, 2, 2)]
+    exact = [x.float().clone().requires_grad_() for x in inputs]
+    rounded = [x.clone().requires_grad_() for x in inputs]
+    how = (window, 8**-0.5, 0.0, None, None)
+    expected = _explicit(*exact, _window_mask(exact[0], window), *how[1:])
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+        found = _attention(*rounded, None, *how)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected.bfloat16(), atol=0, rtol=2**-7)
+    weight = torch.randn(found.shape, generator=drawn).bfloat16()
+    (found * weight).sum().backward()
+    (expected * weight.float()).sum().backward()
+    for x, y in zip(rounded, exact, strict=True):
+        assert x.grad is not None and y.grad is not None
+        torch.testing.assert_close(x.grad.float(), y.grad, atol=1e-6, rtol=1e-5 if dtype == torch.float32 else 2**-7)
+
+
+def test_other_types_keep_the_fused_kernel() -> None:
+    """fp32 outside autocast, and float64 within it, are computed and given back as they are."""
+    x = torch.randn(1, 2, 6, 4, dtype=torch.float64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert _attention(x, x, x, None, None, 0.5, 0.0, None, None).dtype == torch.float64
+    x = x.float()
+    assert _attention(x, x, x, None, None, 0.5, 0.0, None, None).dtype == torch.float32

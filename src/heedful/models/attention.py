@@ -10,6 +10,7 @@ Sliding windows, soft caps (Gemma 2, arXiv 2408.00118) and attention sinks (gpt-
 refused by name. Shapes: query (N, H, T, D), key and value (N, Hkv, S, D); H is a multiple of Hkv.
 """
 
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -138,17 +139,30 @@ def _attention(
     one_token = query.shape[2] == 1 and mask is not None
     if one_token or softcap is not None or sinks is not None:
         return _explicit(query, key, value, mask, scaling, dropout, softcap, sinks)
-    out = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return out.transpose(1, 2)
+    if rounded := _in_bf16_on_cpu(query):
+        query, key, value = query.float(), key.float(), value.float()
+        mask = None if mask is None else mask.float()
+    with torch.autocast("cpu", enabled=False) if rounded else nullcontext():
+        out = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+    return (out.bfloat16() if rounded else out).transpose(1, 2)
+
+
+def _in_bf16_on_cpu(query: torch.Tensor) -> bool:
+    """Whether the fused kernel would compute in bf16 on a CPU, where its backward pass takes two to five times as long
+    as in fp32, and as long at some 250 tokens."""
+    if query.device.type != "cpu":
+        return False
+    of_autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return query.dtype == torch.bfloat16 or (of_autocast and query.dtype == torch.float32)
 
 
 def _explicit(
