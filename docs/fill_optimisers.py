@@ -6,25 +6,18 @@ Each recipe fills its own half of the page; whatever a number may contradict is 
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from pictures import picture
 from tables import filled, markdown, number
 
-from heedful import report
 from heedful.evaluate.statistics import clustered_mean
 from heedful.report.over_seeds import frontier
 
 PAGE = Path(__file__).parent / "optimisers.md"
 PICTURES = PAGE.parent / "img"
-REPORT = Path(report.__file__).parent
-STYLE = """
-svg { background: #fff; font: 11px system-ui, sans-serif; } text { fill: #5b636d; } .mark { fill: #1d2126; }
-.left { text-anchor: end; } .tick, .axis { text-anchor: middle; } .grid { stroke: #eceef0; } circle { fill: var(--c); }
-.rule { stroke: #5b636d; stroke-dasharray: 3 3; } .whisker { stroke: var(--c); stroke-width: 2; opacity: .55; }
-"""
 HALVES = {"optimisers": "world", "optimisers_stories": "stories"}  # by recipe
 Json = dict[str, Any]
 
@@ -147,34 +140,6 @@ def told(found: Found) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def picture(found: Found) -> str:
-    """The report's frontier charts below each other as one SVG that stands alone, names beside their colours."""
-    panels = frontier(found.group["rows"], found.group["start"])
-    parts, top = [], 0
-    for panel in panels:
-        chart = re.search(r'viewBox="0 0 \d+ (\d+)".*?</svg>', str(panel.chart), re.DOTALL)
-        assert chart is not None
-        inside = chart[0].partition(">")[2].removesuffix("</svg>")
-        parts.append(
-            f'<text class="mark" x="8" y="{top + 14}">{panel.title}</text><g transform="translate(0 {top + 20})">'
-        )
-        parts.append(f"{inside}</g>")
-        top += 24 + int(chart[1])
-    names = re.findall(r'<i class="(c\d+)"></i>([^<]*)<', str(panels[0].chart)) if panels else []
-    for n, (colour, name) in enumerate(names):
-        x, y = 50 + 105 * (n % 3), top + 14 + 16 * (n // 3)
-        parts.append(f'<circle class="{colour}" cx="{x}" cy="{y - 4}" r="4"/><text x="{x + 8}" y="{y}">{name}</text>')
-    bottom = top + 20 + 16 * (len(names) // 3)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 360 {bottom}" width="540">'
-    return f"{head}<style>{STYLE}{colours()}</style>{''.join(parts)}</svg>\n"
-
-
-def colours() -> str:
-    """The report's own, by daylight."""
-    found = dict(reversed(re.findall(r"--(c\d+): *(#\w+)", (REPORT / "report.css").read_text(encoding="utf-8"))))
-    return "".join(f".{name} {{ --c: {colour}; }}" for name, colour in sorted(found.items()))
-
-
 def texts(over_seeds: Json) -> dict[str, str]:
     group = over_seeds["groups"][0]
     half, found = HALVES[group["recipe"]], Found(group)
@@ -191,4 +156,4 @@ if __name__ == "__main__":
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), "optimisers", texts(measured)), encoding="utf-8")
         group = measured["groups"][0]
         drawn = PICTURES / f"frontier_{HALVES[group['recipe']]}.svg"
-        drawn.write_text(picture(Found(group)), encoding="utf-8")
+        drawn.write_text(picture(frontier(group["rows"], group["start"])), encoding="utf-8")

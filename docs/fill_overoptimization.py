@@ -1,4 +1,4 @@
-"""The tables of docs/overoptimization.md, from the results.json of a finished run and never by hand.
+"""The tables and charts of docs/overoptimization.md, from the results.json of a finished run and never by hand.
 
 python docs/fill_overoptimization.py runs/lab/results.json
 """
@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pictures import picture
 from tables import filled, markdown, number
 
+from heedful.report.folder import RunFolder
+from heedful.report.lab import panels
 from heedful.report.lab_shapes import NEAR, inside, shapes
 
 PAGE = Path(__file__).parent / "overoptimization.md"
+PICTURE = PAGE.parent / "img" / "overoptimization.svg"
 FORMS = {"best_of_n": "best of n", "rl": "RL"}
 Json = dict[str, Any]
 
@@ -53,4 +57,6 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     found = texts(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    exact = [panel for panel in panels(RunFolder(Path(sys.argv[1]).parent)) if "exact utility" in panel.title]
+    PICTURE.write_text(picture(exact), encoding="utf-8")
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), "lab", found), encoding="utf-8")

@@ -1,6 +1,7 @@
 """Pages that scripts fill from results: every marker is there, the words follow the numbers, twice is once."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(DOCS))
 
     def load(name: str) -> ModuleType:
-        for own in (name, "tables"):
+        for own in (name, "tables", "pictures"):
             sys.modules.pop(own, None)
         return importlib.import_module(name)
 
@@ -85,7 +86,8 @@ def test_the_page_of_optimisers_is_filled_by_halves(script: Any) -> None:
 
 def test_the_frontier_is_a_picture_of_its_own_with_every_policy(script: Any) -> None:
     module = script("fill_optimisers")
-    drawn = ElementTree.fromstring(module.picture(module.Found(group("optimisers")["groups"][0])))
+    found = group("optimisers")["groups"][0]
+    drawn = ElementTree.fromstring(module.picture(module.frontier(found["rows"], found["start"])))
     shapes = [element.tag.rpartition("}")[2] for element in drawn.iter()]
     assert (
         shapes.count("circle") == 3 * len(POLICIES) and shapes.count("g") == 2
@@ -165,6 +167,18 @@ def test_the_page_of_over_optimisation_is_filled(script: Any) -> None:
     assert "| own-1600 | best of n | 1.400 | 0.400 | 4.00 | " in written
     assert "| 1 | the peak of best-of-n predicted" in written and "| yes |" in written
     assert module.filled(written, "lab", module.texts(results)) == written
+
+
+def test_curves_of_over_optimisation_are_a_picture_with_their_own_names(script: Any, tmp_path: Path) -> None:
+    """Each way to optimise has its own curves, so its own names stand below it."""
+    module = script("fill_overoptimization")
+    (tmp_path / "results.json").write_text(json.dumps({"lab": lab()}), encoding="utf-8")
+    exact = [one for one in module.panels(module.RunFolder(tmp_path)) if "exact utility" in one.title]
+    drawn = ElementTree.fromstring(module.picture(exact))
+    texts = [element.text for element in drawn.iter() if element.tag.endswith("text")]
+    for form in ("best_of_n", "rl"):
+        assert {row["proxy"] for row in lab()["curves"] if row["form"] == form} <= {*texts}
+    assert len(exact) == 2 and texts.count("own-1600") == 2
 
 
 def numbers(ppo: list[float], nlpo: list[float]) -> Json:
