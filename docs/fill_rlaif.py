@@ -81,10 +81,11 @@ def verdicts(rows: Sequence[Json]) -> str:
 
 
 def tables(found: Json) -> dict[str, str]:
-    group = found["groups"][0]
-    rows = group["rows"]
+    """Of the sweep's last group, where its matrix makes several; their cells share steps, so time is counted in all."""
+    group = found["groups"][-1]
+    rows, seconds = group["rows"], sum(sum(each["seconds"]) for each in found["groups"])
     seeds, commits = ", ".join(map(str, group["seeds"])), ", ".join(f"`{commit}`" for commit in group["commits"])
-    about = f"Seeds {seeds}; {sum(group['seconds']) / 60:.0f} min for all of them; commit {commits}."
+    about = f"Seeds {seeds}; {seconds / 60:.0f} min for all of them; commit {commits}."
     return {
         "run": about,
         "shapes": verdicts(rows),
