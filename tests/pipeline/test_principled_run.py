@@ -13,11 +13,13 @@ from heedful.feedback.principles.book import read_principles
 from heedful.feedback.principles.collect import asking, read_form
 from heedful.models.checkpoint import guideline_of, weights_hash
 from heedful.pipeline.ai_results import followed, reward_models
-from heedful.pipeline.principle_measure import exact_gap, heldout, turned
+from heedful.pipeline.principle_measure import as_pairs, exact_gap, heldout, turned
 from heedful.pipeline.principle_scores import read_scores
+from heedful.principles import PrincipleRanking
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
 from heedful.steps import planned_steps
+from heedful.types import Prompt, Response
 from heedful.world import World
 from heedful.world.principles import PRINCIPLES, boasts
 from tiny import TINY, refuse, succeed
@@ -146,6 +148,27 @@ def test_the_deciding_principle_is_turned_round_alone() -> None:
     assert exact_gap(world, prompt, "creative", "a", "b") is None is exact_gap(None, prompt, "humble", "a", "b")
 
 
+def test_a_ranking_of_many_is_measured_by_its_untied_pairs() -> None:
+    prompt = Prompt(id="p", text="say no .", user="u", split="test")
+    responses = [Response(id=id, prompt_id="p", text=id) for id in "abc"]
+    ranking = PrincipleRanking(
+        id="r",
+        prompt_id="p",
+        labeler="judge",
+        language="en",
+        principles=(("concise", True),),
+        responses=("a", "b", "c"),
+        rank=(2, 1, 2),
+        decided_by="concise",
+    )
+    found = as_pairs([(prompt, responses, ranking)])
+    assert [([one.id for one in pair], of.responses, of.rank) for _, pair, of in found] == [
+        (["a", "b"], ("a", "b"), (2, 1)),
+        (["b", "c"], ("b", "c"), (1, 2)),
+    ]
+    assert len({of.id for _, _, of in found}) == 2 and {of.principles for _, _, of in found} == {ranking.principles}
+
+
 def test_half_of_the_demonstrations_boast(run: Path) -> None:
     shown = read_snapshot(run / "demonstrations" / "snapshot").demonstrations
     share = sum(boasts(one.text) for one in shown) / len(shown)
@@ -160,6 +183,7 @@ def test_half_of_the_demonstrations_boast(run: Path) -> None:
         ("reward_model.guideline={}", "put it into further_reward_models"),
         ("principles.preference.fixed_principles=[]", "plain comparisons need a text or more to stand under"),
         ("further_reward_models.salmon.guideline.item=x {text}", "is not that of principles.preference; use one"),
+        ("principles.from_judge=true", "give a judge block, and no preference block"),
         ("principles.collection=wrold", "no principles 'wrold', did you mean world"),
     ],
 )

@@ -105,14 +105,20 @@ def aggregate_scores(
     scored: Annotated[Path, typer.Argument(help="A folder of judge principles.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Where the snapshot goes.", show_default=False)],
     way: Annotated[
-        Literal["paper", "released"],
-        typer.Option("--as", help="The paper's way, or that of the code released with it."),
+        Literal["paper", "released", "sets"],
+        typer.Option("--as", help="The paper's way, that of the code released with it, or each principle by itself."),
     ] = "paper",
     number: Annotated[int, typer.Option("--number", help="Principles for each label, in the paper's way.", min=1)] = 3,
     passes: Annotated[
         int | None, typer.Option(help="Labels of each pair.", min=1, show_default="1 as paper, 4 as released")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws principles, negations and noise.")] = 0,
+    least_gap: Annotated[
+        float, typer.Option("--least-gap", help="Closer responses share a rank, as sets; nats.", min=0)
+    ] = 0.0,
+    negated: Annotated[
+        float, typer.Option(help="Share of rankings that stand turned round too, as sets.", min=0, max=1)
+    ] = 1.0,
 ) -> None:
     """Make labels of scores by principles: rankings under some principles, of which each may be negated.
 
@@ -121,7 +127,8 @@ def aggregate_scores(
     from heedful.pipeline.principle_labels import AggregateConfig, aggregate
 
     each = passes or (1 if way == "paper" else 4)
-    found = aggregate(scored, folder, AggregateConfig(way=way, principles=number, passes=each, seed=seed))
+    config = AggregateConfig(way=way, principles=number, passes=each, seed=seed, least_gap=least_gap, negated=negated)
+    found = aggregate(scored, folder, config)
     rankings = found.principle_rankings
     say(f"{len(rankings):,} rankings under principles of {len(found.prompts):,} prompts in {folder}")
     say(f"decided by: {counted(dict(Counter(ranking.decided_by for ranking in rankings).most_common()))}")

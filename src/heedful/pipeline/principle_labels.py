@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from heedful.config import Config, InputError
-from heedful.feedback.principles.aggregate import Aggregated, rankings_by_paper, rankings_by_released
+from heedful.feedback.principles.aggregate import Aggregated, rankings_by_paper, rankings_by_released, rankings_by_sets
 from heedful.pipeline.principle_scores import read_scores
 from heedful.run import read_done
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
@@ -21,13 +21,18 @@ from heedful.types import Labeler
 class AggregateConfig(Config):
     """How labels are made of scores, see `feedback.principles.aggregate`."""
 
-    way: Literal["paper", "released"] = "paper"  # the paper's, or that of the code released with it
+    way: Literal["paper", "released", "sets"] = "paper"  # the paper's, that of the code released with it, or ours
     principles: int = Field(default=3, ge=1)  # drawn for each label by the paper's way; SALMON: 3
     passes: int = Field(default=1, ge=1)  # labels of each pair; SALMON's released code: 4
+    least_gap: float = Field(default=0.0, ge=0)  # of way sets, in nats: who is less behind the best of a rank shares it
+    negated: float = Field(default=1.0, ge=0, le=1)  # of way sets: the share of rankings that stand turned round too
     seed: int = 0  # of principles, negations and noise; in a recipe the recipe's own
 
     def labeler(self, scorer: str) -> str:
         """Whose name the rankings bear: that of who scored, and how labels came of it."""
+        if self.way == "sets":
+            how = f"each by itself, least gap {self.least_gap:g}, negated {self.negated:g}"
+            return f"{scorer}, principles {how}, seed {self.seed}"
         how = f"by {self.principles}" if self.way == "paper" else "as released"
         return f"{scorer}, principles {how}, seed {self.seed}"
 
@@ -42,6 +47,8 @@ def aggregate(scored: Path, folder: Path, config: AggregateConfig) -> Snapshot:
     labeler = config.labeler(read_done(scored)["results"]["labeler"])
     if config.way == "paper":
         found = rankings_by_paper(scores, items.principles, labeler, config.seed, config.passes, config.principles)
+    elif config.way == "sets":
+        found = rankings_by_sets(scores, items.principles, labeler, config.seed, config.least_gap, config.negated)
     else:
         found = rankings_by_released(scores, items.principles, texts_of(items), labeler, config.seed, config.passes)
     if not found.rankings:

@@ -7,6 +7,7 @@ embedded world the exact fulfilment is known, and stands beside what the judge s
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -141,9 +142,21 @@ Held = tuple[Prompt, list[Response], PrincipleRanking]
 def heldout(data: Snapshot, most: int, seed: int) -> list[Held]:
     """Untied pairs of test prompts that a principle decided, of validation prompts where there are none."""
     test, valid = data.principle_rankings_of("test"), data.principle_rankings_of("valid")
-    every = [item for item in test or valid if item[2].decided_by in dict(item[2].principles)]
-    pairs = [item for item in every if len(item[1]) == 2 and len(set(item[2].rank)) == 2]
+    pairs = as_pairs([item for item in test or valid if item[2].decided_by in dict(item[2].principles)])
     return pairs if len(pairs) <= most else random.Random(seed).sample(pairs, most)
+
+
+def as_pairs(items: Sequence[Held]) -> list[Held]:
+    """The untied pairs of each ranking's responses, each a ranking of two."""
+    found = []
+    for prompt, responses, ranking in items:
+        for i, j in combinations(range(len(responses)), 2):
+            if (a := ranking.rank[i]) != (b := ranking.rank[j]):
+                ids = ranking.responses[i], ranking.responses[j]
+                more = {"id": ranking.id if len(responses) == 2 else f"{ranking.id}-{i}-{j}", "responses": ids}
+                pair = ranking.model_copy(update=more | {"rank": (1, 2) if a < b else (2, 1)})
+                found.append((prompt, [responses[i], responses[j]], pair))
+    return found
 
 
 def turned(principles: Sequence[Listed], decided_by: str) -> tuple[Listed, ...]:

@@ -55,6 +55,7 @@ class PrinciplesConfig(Config):
     min_characters: int = Field(default=0, ge=0)  # of a response, else its pairs are left out; SALMON: 16
     labels: AggregateConfig = AggregateConfig()  # what is made of the scores; its seed is the recipe's
     preference: PreferenceConfig | None = None  # preference pretraining of the reward models with a guideline
+    from_judge: bool = False  # reward models with a guideline begin as the taught judge, not as the pretrained model
     decoded: DecodedConfig | None = None  # the other form, beside them
     measured: int = Field(default=600, ge=1)  # labels of held-out prompts by which both are measured, at most
 
@@ -62,6 +63,8 @@ class PrinciplesConfig(Config):
     def _whole(self) -> Self:
         if (self.model is None) == (self.judge is None):
             raise ValueError("give either model (a hub name or a folder) or judge (a block), one of the two")
+        if self.from_judge and (self.judge is None or self.preference is not None):
+            raise ValueError("from_judge: reward models begin as it; give a judge block, and no preference block")
         if self.preference is not None and not self.preference.fixed_principles:
             raise ValueError("preference.fixed_principles: plain comparisons need a text or more to stand under")
         return self

@@ -24,7 +24,7 @@ from heedful.pipeline.ai_labels import items_of, local_ask
 from heedful.pipeline.jobs import Job
 from heedful.pipeline.judges import PAGE, VALID_SHARE
 from heedful.pipeline.principle_labels import AggregateConfig, aggregate
-from heedful.pipeline.principle_measure import PrincipleMeasureConfig, measure
+from heedful.pipeline.principle_measure import PrincipleMeasureConfig, as_pairs, measure
 from heedful.pipeline.principle_scores import CHUNK, SCORES, ScoreConfig, figures
 from heedful.pipeline.principle_settings import DecodedConfig, Worded, worded
 from heedful.principles import PrincipleScore
@@ -231,7 +231,7 @@ def make_pairs(config: DecodedConfig, run: Run, labels: Path, template: Template
     data, asked = read_snapshot(labels), []
     splits: tuple[Split, ...] = ("train", "valid")
     for split in splits:
-        for prompt, responses, ranking in data.principle_rankings_of(split):
+        for prompt, responses, ranking in as_pairs(data.principle_rankings_of(split)):
             first = random.Random(f"{run.seed}\x1f{ranking.id}").randrange(2)
             under = guided(prompt, data.asked_for(ranking), config.guideline)
             text = write(template, under, responses[first].text, responses[1 - first].text)

@@ -52,9 +52,12 @@ def rewarding(loop: "Loop", round: int) -> None:
 
 def principled(loop: "Loop", labels: Path | None) -> dict[str, Any]:
     """What a reward model with a guideline reads instead: labels by principles, and where it begins."""
-    assert labels is not None and loop.recipe.principles is not None
+    settings = loop.recipe.principles
+    assert labels is not None and settings is not None
     found: dict[str, Any] = {"rankings": labels, "demonstrations": None}
-    if loop.recipe.principles.preference:
+    if settings.from_judge:
+        found["model"] = principle_steps.scorer(loop)
+    if settings.preference:
         found["model"] = loop.folder / "principles" / "preference" / "model"
     return found
 

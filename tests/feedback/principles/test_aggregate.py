@@ -28,6 +28,8 @@ from heedful.feedback.principles.aggregate import (
     may_be_one_language,
     rankings_by_paper,
     rankings_by_released,
+    rankings_by_sets,
+    standing,
     variances,
 )
 from heedful.principles import Principle, PrincipleScore
@@ -257,3 +259,44 @@ def test_two_scores_of_one_pair_by_one_principle() -> None:
     assert [pair.responses for pair in by_pair(scores)] == [("a0", "b0")]
     with pytest.raises(InputError, match="two scores of a0 and b0 by d0"):
         by_pair([*scores, scores[0]])
+
+
+@few
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=5), st.integers(0, 8), st.randoms(use_true_random=False))
+def test_a_set_stands_as_the_worth_that_its_gaps_come_of(worth: list[int], least: int, rng: random.Random) -> None:
+    """Gaps that are differences of one worth each: a mean gap is K / (K − 1) of the distance to the mean worth."""
+    pairs = [
+        pair if rng.random() < 0.5 else pair[::-1] for pair in permutations(range(len(worth)), 2) if pair < pair[::-1]
+    ]
+    gaps = {(str(a), str(b)): float(worth[a] - worth[b]) for a, b in pairs}
+    rank = standing(gaps, least * len(worth) / (len(worth) - 1))
+    for a, one in enumerate(worth):
+        for b, other in enumerate(worth):
+            if one - other >= max(1, 2 * least):
+                assert rank[str(a)] < rank[str(b)]
+            if one == other:
+                assert rank[str(a)] == rank[str(b)]
+    best = max(worth)
+    close = {str(n) for n, one in enumerate(worth) if one == best or best - one < least - 1e-6}
+    assert close == {id for id, place in rank.items() if place == 1} or least == 0
+
+
+def test_sets_are_ranked_by_each_principle_and_turned_round() -> None:
+    def score(id: str, first: str, second: str, gap: float) -> PrincipleScore:
+        return PrincipleScore(
+            prompt_id="p", labeler="ai", principle=id, responses=(first, second), orders=(gap + 1, gap - 1)
+        )
+
+    scores = [score("d0", "a", "b", 2.0), score("d0", "a", "c", 3.0), score("d0", "c", "b", -0.2)]
+    scores += [score("d1", "a", "b", 0.3), score("never", "a", "b", 9.0)]
+    found = rankings_by_sets(scores, PRINCIPLES, "ai", seed=0, least_gap=1.0)
+    told = [(one.principles, one.responses, one.rank, one.decided_by) for one in found.rankings]
+    assert told == [
+        ((("d0", False),), ("a", "b", "c"), (1, 2, 2), "d0"),
+        ((("d0", True),), ("a", "b", "c"), (2, 1, 1), "d0"),
+    ]
+    assert found.left_out == {"undecided": 1} and len({one.id for one in found.rankings}) == 2
+    assert len(rankings_by_sets(scores, PRINCIPLES, "ai", 0).rankings) == 4  # without a least gap the small one counts
+    few = rankings_by_sets(some_scores(200), PRINCIPLES, "ai", 0, negated=0.25).rankings
+    turned = sum(one.principles[0][1] for one in few)
+    assert len(few) - turned == 200 * len(NAMES) and 0.2 < turned / (len(few) - turned) < 0.3

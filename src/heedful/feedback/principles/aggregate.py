@@ -8,6 +8,9 @@ SALMON (arXiv 2310.05910), section 3.2, and the code released with it, which dif
                 and is divided by the variance of its principle's scores (not by their deviation); then two rules, and
                 noise: the label is turned round with probability 0.1, or 0.25 where a rule made it
 
+    sets        ours: each principle by itself, and negated by itself; all of a prompt's responses in one ranking, by
+                how far each is ahead of the others in the mean
+
 Rules of the released code: of two responses the one that calls itself a language model loses, half of the time; the one
 that alone is in the instruction's language wins, and where neither is, there is no label. It draws without a seed; here
 every pair has its own generator, of the seed, the pass and the pair's ids, so its labels are the same in any company
@@ -237,6 +240,72 @@ def rankings_by_released(
             own = texts[pair.prompt_id], texts[pair.responses[0]], texts[pair.responses[1]]
             label = label_by_released(pair, own, principles, variance, rng, rules)
             _keep(found, label, pair, (labeler, principles[0], seed, turn))
+    return found
+
+
+def rankings_by_sets(
+    scores: Sequence[PrincipleScore],
+    principles: Sequence[Principle],
+    labeler: str,
+    seed: int,
+    least_gap: float = 0.0,
+    negated: float = 1.0,
+) -> Aggregated:
+    """A ranking for each prompt and each principle with a weight; with probability `negated` the same turned round too.
+
+    Responses are those of the prompt's scored pairs, in the order in which they first come, see `standing`.
+    """
+    found, known = Aggregated([], Counter()), {one.id: one for one in principles if one.weight > 0}
+    for (prompt_id, id), gaps in _gaps_of(scores).items():
+        if id not in known:
+            continue
+        rank = standing(gaps, least_gap)
+        if len(set(rank.values())) == 1:
+            found.left_out["undecided"] += 1
+            continue
+        rng = random.Random("\x1f".join((str(seed), prompt_id, id, *rank)))
+        for turned in (False, True) if rng.random() < negated else (False,):
+            key = "\x1f".join((labeler, prompt_id, id, str(turned), *rank))
+            found.rankings.append(
+                PrincipleRanking(
+                    id=f"principles-{hashlib.sha256(key.encode()).hexdigest()[:16]}",
+                    prompt_id=prompt_id,
+                    labeler=labeler,
+                    language=known[id].language,
+                    principles=((id, turned),),
+                    responses=tuple(rank),
+                    rank=tuple(max(rank.values()) + 1 - place if turned else place for place in rank.values()),
+                    decided_by=id,
+                )
+            )
+    return found
+
+
+def standing(gaps: Mapping[tuple[str, str], float], least_gap: float = 0.0) -> dict[str, int]:
+    """The rank of each response by the mean of its gaps to the others, 1 is best; a response less than `least_gap`
+    nats behind the best of a rank shares it.
+
+    >>> standing({("a", "b"): 2.0, ("a", "c"): 3.0, ("b", "c"): 0.2}, least_gap=1.0)
+    {'a': 1, 'b': 2, 'c': 2}
+    """
+    ahead: dict[str, list[float]] = {}
+    for (first, second), gap in gaps.items():
+        ahead.setdefault(first, []).append(gap)
+        ahead.setdefault(second, []).append(-gap)
+    mean = {id: sum(values) / len(values) for id, values in ahead.items()}
+    rank, place, best = {}, 0, math.inf
+    for id in sorted(mean, key=lambda id: -mean[id]):
+        if mean[id] < best and best - mean[id] >= least_gap:
+            place, best = place + 1, mean[id]
+        rank[id] = place
+    return {id: rank[id] for id in mean}
+
+
+def _gaps_of(scores: Iterable[PrincipleScore]) -> dict[tuple[str, str], dict[tuple[str, str], float]]:
+    """By prompt and principle, of each pair."""
+    found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    for score in scores:
+        found.setdefault((score.prompt_id, score.principle), {})[score.responses] = score.gap
     return found
 
 
