@@ -1,6 +1,7 @@
 """Written principles by the command line: a store scored here or by a server, gone on with, and made into labels."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,17 @@ def test_a_store_is_scored(asked: tuple[object, ...], tmp_path: Path) -> None:
 
 def test_short_responses_are_left_out_and_counted(asked: tuple[object, ...], tmp_path: Path) -> None:
     where = ("--dir", tmp_path / "out", "--labeler", stories_model())
-    said = succeed(*asked, *where, "--min-characters", 6, "--limit", 4)
-    assert "12 of 12 scores of 3 pairs" in said
-    assert read_done(tmp_path / "out")["counts"] == {"short": 8, "equal": 1, "beyond_limit": 1}
+    said = succeed(*asked, *where, "--min-characters", 6)
+    texts = ["a cat", "a cat", "no"], SHORT, SHORT, SHORT
+    pairs = [min(map(len, both)) >= 6 for of in texts for both in combinations(of, 2) if both[0] != both[1]]
+    assert f"{4 * sum(pairs)} of {4 * sum(pairs)} scores of {sum(pairs)} pairs" in said and sum(pairs) > 1
+    assert read_done(tmp_path / "out")["counts"] == {"short": len(pairs) - sum(pairs), "equal": 1}
+
+
+def test_the_sets_beyond_a_limit_are_counted(asked: tuple[object, ...], tmp_path: Path) -> None:
+    """Five sets: three prompts' responses, and a prompt's as two people ranked them."""
+    succeed(*asked, "--dir", tmp_path / "out", "--labeler", stories_model(), "--limit", 4)
+    assert read_done(tmp_path / "out")["counts"]["beyond_limit"] == 1
 
 
 def test_stopped_and_gone_on_with_it_says_the_same(
