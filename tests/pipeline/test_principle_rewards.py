@@ -37,7 +37,7 @@ from heedful.types import Prompt
 from tiny import TINY
 from toys import BEGIN, END, TOKENIZER, make_policy, make_reward_model, open_run, plain_score
 
-GUIDELINE = PrincipleFormat(item="{text} ", template="{principles}\n {prompt}", max_prompt_tokens=12)
+GUIDELINE = PrincipleFormat(item="{text} ", template=" \n {principles}")
 FORMAT = PromptFormat(template="{prompt} \n", max_prompt_tokens=6)
 WEIGHTS = {"a": 3.0, "b": 1.0, "c": 0.0, "d": 2.0}
 DRAWN = tuple(
@@ -72,10 +72,10 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "rm"
 
 
-def reward(folder: Path, run: Run) -> PrincipleReward:
+def reward(folder: Path, run: Run, config: PrincipleRewardConfig = CONFIG) -> PrincipleReward:
     write_snapshot(folder.parent / "asked", Snapshot(prompts=tuple(PROMPTS)))
     guideline = guideline_in(folder)
-    scorer = PrincipleScorer(CONFIG, FORCE, guideline, TOKENIZER, FORMAT, folder.parent / "asked", 5, run)
+    scorer = PrincipleScorer(config, FORCE, guideline, TOKENIZER, FORMAT, folder.parent / "asked", 5, run)
     return scorer(load_reward_model(folder, guideline)[0], 30, "fp32")
 
 
@@ -131,9 +131,9 @@ def test_a_score_is_the_model_s_behind_its_principles_and_the_bonuses(model: Pat
             one.definition for one in principles_for(prompt, FORCE, CONFIG, random.Random(f"{run.seed}\x1f{seed}"))
         ]
         assert texts[0] == "w6" and len(texts) == 3
-        ids = ids_of(f"{' '.join(texts)} \n {prompt.text} \n")
         response = sampled.tokens[n] + [END] * bool(sampled.finished[n])
-        principled.append(plain_score(plain, Encoded(ids, response)).item())
+        behind = [*ids_of(f"\n {' '.join(texts)}")[1:], END]
+        principled.append(plain_score(plain, Encoded(ids_of(f"{prompt.text} \n"), response + behind)).item())
         share = (-0.4 if prompt.use_case == "reasoning" else 1.0) * len(response) / 10
         lengths.append(5.0 * min(share, 0.3))
     total = 10 * (torch.tensor(principled) + torch.tensor(lengths) + 0.25)
@@ -145,19 +145,34 @@ def test_a_score_is_the_model_s_behind_its_principles_and_the_bonuses(model: Pat
     assert {key: row[key] for key in means} == pytest.approx(means, abs=1e-5)
 
 
+def test_apart_a_score_is_the_mean_over_its_principles_each_by_itself(model: Path, tmp_path: Path) -> None:
+    run, seeds = open_run(tmp_path / "run"), [4, 5, 6, 7]
+    prompts, sampled = sample(seeds)
+    found = reward(model, run, changed(apart=True, length_bonus=0, language_bonus=0, scale=2))(prompts, sampled)
+    plain, _ = load_reward_model(model, GUIDELINE)
+    for n, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        response = sampled.tokens[n] + [END] * bool(sampled.finished[n])
+        chosen = principles_for(prompt, FORCE, CONFIG, random.Random(f"{run.seed}\x1f{seed}"))
+        behind = [[*ids_of(f"\n {one.definition}")[1:], END] for one in chosen]
+        each = [plain_score(plain, Encoded(ids_of(f"{prompt.text} \n"), response + one)).item() for one in behind]
+        assert len(set(each)) == 3 and found[n].item() == pytest.approx(2 * sum(each) / 3, abs=1e-4)
+
+
 def test_responses_to_one_request_share_their_principles_and_other_requests_draw_anew(
     model: Path, tmp_path: Path
 ) -> None:
     prompts, sampled = sample([11, 12], each=3)
     score = reward(model, open_run(tmp_path / "run"))
-    read = [tuple(score.behind_principles(p, key)) for p, key in zip(prompts, score.keys(sampled), strict=True)]
-    assert len(set(read[:3])) == len(set(read[3:])) == 1
-    again = {tuple(score.behind_principles(PROMPTS[0], seed)) for seed in range(200)}
-    assert len(again) == 6  # ordered pairs of a, b, d
     other = reward(model, open_run(tmp_path / "other", seed=4))
-    assert [tuple(other.behind_principles(PROMPTS[0], n)) for n in range(9)] != [
-        tuple(score.behind_principles(PROMPTS[0], n)) for n in range(9)
-    ]
+
+    def drawn(score: PrincipleReward, prompts: list[Prompt], sampled: Sampled) -> list[tuple[int, ...]]:
+        return [tuple(row.response) for (row,) in score.read(prompts, sampled)]
+
+    found = drawn(score, prompts, sampled)
+    assert len(set(found[:3])) == len(set(found[3:])) == 1
+    asked, many = sample(list(range(200)))
+    assert len(set(drawn(score, asked, many))) == 6  # ordered pairs of a, b, d
+    assert drawn(score, asked, many) == drawn(score, asked, many) != drawn(other, asked, many)
 
 
 def test_what_could_become_too_long_is_refused_before_training(model: Path, tmp_path: Path) -> None:
@@ -165,8 +180,7 @@ def test_what_could_become_too_long_is_refused_before_training(model: Path, tmp_
     score.check_fits(PROMPTS, max_new_tokens=5)
     with pytest.raises(InputError, match="exceed the reward model's context of 64"):
         score.check_fits(PROMPTS, max_new_tokens=60)
-    with pytest.raises(InputError, match=r"prompt p is longer than guideline.max_prompt_tokens \(12\)"):
-        score.check_fits([Prompt(id="p", text="w0 " * 8, user="u")], max_new_tokens=5)
+    score.check_fits([Prompt(id="p", text="w0 " * 8, user="u")], max_new_tokens=60)  # never asked: too long itself
 
 
 def test_a_model_that_reads_no_principles_is_refused(tmp_path: Path) -> None:

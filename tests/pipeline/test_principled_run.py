@@ -24,7 +24,7 @@ from heedful.world import World
 from heedful.world.principles import PRINCIPLES, boasts
 from tiny import TINY, refuse, succeed
 
-GUIDELINE = '{item: "{text} ", template: "{principles}\\n {prompt}", max_prompt_tokens: 200}'
+GUIDELINE = '{item: "{text} ", template: " {principles}"}'
 TAUGHT = "prompts: 20, answers: 3, batch_size: 16, lr: 1.0e-3"
 SETTINGS = (
     "evaluate.prompted=false",
@@ -38,7 +38,7 @@ SETTINGS = (
     f"principles.decoded={{guideline: {GUIDELINE}, template: world, batch_size: 16, lr: 1.0e-3, residual_dropout: 0}}",
     f"further_reward_models={{salmon: {{guideline: {GUIDELINE}}}, people: {{lr: 2.0e-3}}}}",
     "principle_rewards={plain: {reward_model: salmon, principles: world_rl}, "
-    "mended: {reward_model: salmon, principles: world_rl, number: 1, always: world_humble, scale: 2}}",
+    "mended: {reward_model: salmon, principles: world_rl, number: 1, always: world_humble, scale: 2, apart: true}}",
     "ppo.variants={plain: {ptx_coef: 0, reward: plain}, mended: {ptx_coef: 0, reward: mended}}",
     "reinforce={iterations: 1, batch_size: 8, max_new_tokens: 12, variants: {direct: {reward: mended}}}",
 )

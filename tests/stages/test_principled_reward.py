@@ -16,11 +16,11 @@ from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.stages.reward_model import RewardModelConfig, main
 from heedful.text.collate import Encoder, to_rows
 from heedful.text.format import PromptFormat
-from heedful.text.principles import PrincipleFormat, guided, guided_format
+from heedful.text.principles import PrincipleFormat, guideline
 from heedful.types import Labeler, Prompt, Ranking, Response
 from toys import PAD, TOKENIZER, make_policy
 
-GUIDELINE = PrincipleFormat(item="{text} ", template="{principles}\n {prompt}", max_prompt_tokens=40)
+GUIDELINE = PrincipleFormat(item="{text} ", template=" \n {principles}")
 FORMAT = PromptFormat(template="{prompt} \n", max_prompt_tokens=8)
 CONFIG = RewardModelConfig(batch_size=12, epochs=10, lr=1e-2, precision="fp32", guideline=GUIDELINE)
 # Negated or not, each asks for a word: w4 or w5, w6 or w7.
@@ -83,8 +83,8 @@ def trained(tmp_path: Path, name: str, start: Path, **changes: Any) -> Run:
 def scores(folder: Path, texts: list[str]) -> dict[str, float]:
     """Of each wanted word as the response to an unseen prompt under these texts."""
     model, tokenizer = load_reward_model(folder / "model", GUIDELINE)
-    encoder = Encoder(tokenizer, guided_format(FORMAT, GUIDELINE))
-    prompt = guided(Prompt(id="new", text="w0 w2", user="u"), texts, GUIDELINE)
+    encoder = Encoder(tokenizer, FORMAT).under(guideline(texts, GUIDELINE))
+    prompt = Prompt(id="new", text="w0 w2", user="u")
     responses = [Response(id=w, prompt_id="new", text=w) for w in WANTED.values()]
     found = encoder.responses(prompt, responses)
     assert found is not None
@@ -92,7 +92,7 @@ def scores(folder: Path, texts: list[str]) -> dict[str, float]:
     return dict(zip(WANTED.values(), score.tolist(), strict=True))
 
 
-def test_it_learns_to_follow_whatever_list_stands_before_the_prompt(tmp_path: Path) -> None:
+def test_it_learns_to_follow_whatever_list_stands_behind_the_response(tmp_path: Path) -> None:
     save_policy(tmp_path / "start", make_policy(num_hidden_layers=2, hidden_size=32), TOKENIZER, {})
     run = trained(tmp_path, "rm", tmp_path / "start")
     assert run.results["num_rankings"] == 12 * 12 and run.results["valid_accuracy"] == 1.0
@@ -157,7 +157,7 @@ def test_what_such_rankings_do_not_hold_is_refused(settings: dict[str, Any], tol
 
 
 def test_plain_rankings_are_learned_from_as_ever(tmp_path: Path) -> None:
-    """A snapshot that holds both: without a guideline the prompt has nothing before it."""
+    """A snapshot that holds both: without a guideline the response has nothing behind it."""
     save_policy(tmp_path / "start", make_policy(), TOKENIZER, {})
     config = CONFIG.model_copy(update={"guideline": None, "epochs": 1})
     run = Run.open(tmp_path / "rm", "reward_model", config.model_dump(mode="json"), 0, {})

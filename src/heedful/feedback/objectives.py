@@ -32,7 +32,7 @@ from heedful.losses.ranking import (
 )
 from heedful.snapshot import Snapshot
 from heedful.text.collate import EncodedRanking, Encoder
-from heedful.text.principles import PrincipleFormat, guided
+from heedful.text.principles import PrincipleFormat, guideline
 from heedful.types import Labeler, LabelerKind, Prompt, Ranking, Response, Split
 
 Objective = Callable[[torch.Tensor, RankedRows, float], torch.Tensor]  # score, its batch, margin → (B,)
@@ -131,8 +131,7 @@ def learned_from(
     if config.guideline is not None and not config.fixed_principles:
         return under_principles(encoder, snapshot, place, config.guideline)
     if config.guideline is not None:
-        under = (guided(prompt, config.fixed_principles, config.guideline) for prompt in snapshot.prompts)
-        snapshot = replace(snapshot, prompts=tuple(under))
+        encoder = encoder.under(guideline(config.fixed_principles, config.guideline))
     if config.objective == "regression":
         demonstrations = (*snapshot.demonstrations, *written.demonstrations)
         return marked(encoder, replace(snapshot, demonstrations=demonstrations), place, config.target)
@@ -169,8 +168,8 @@ def compared(
     return Learned(data, valid, told, dropped)
 
 
-def under_principles(encoder: Encoder, snapshot: Snapshot, place: Path, guideline: PrincipleFormat) -> Learned:
-    """Rankings under principles, one item each, behind prompts that the principles stand before.
+def under_principles(encoder: Encoder, snapshot: Snapshot, place: Path, format: PrincipleFormat) -> Learned:
+    """Rankings under principles, one item each, the principles behind its responses.
 
     Raises:
         InputError: no training ranking has an untied pair, or a principle's text is missing.
@@ -178,8 +177,11 @@ def under_principles(encoder: Encoder, snapshot: Snapshot, place: Path, guidelin
 
     def items(split: Split) -> list[EncodedRanking]:
         judged = snapshot.principle_rankings_of(split)
-        under = [(guided(p, snapshot.asked_for(ranking), guideline), found, ranking) for p, found, ranking in judged]
-        return encoder.rankings(under)
+        under = (
+            encoder.under(guideline(snapshot.asked_for(ranking), format)).ranking(prompt, responses, ranking)
+            for prompt, responses, ranking in judged
+        )
+        return [item for item in under if item is not None]
 
     data, valid = items("train"), items("valid")
     if not data:

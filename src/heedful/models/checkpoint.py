@@ -59,7 +59,7 @@ def save_reward_model(
     guideline: Config | None = None,
 ) -> None:
     """Adapters are merged into the weights, and kept beside them for `load_reward_model` with `over`, which takes the
-    parent "model" for what they stand over. `guideline`: how principles stand before the prompts it learned from."""
+    parent "model" for what they stand over. `guideline`: how principles stand behind the responses it learned from."""
     more: dict[str, Any] = {} if guideline is None else {"guideline": guideline.model_dump(mode="json")}
     adapters: dict[str, torch.Tensor] = {}
     if has_adapters(model.trunk):
@@ -84,12 +84,12 @@ def load_reward_model(
 ) -> tuple[RewardModel, PreTrainedTokenizerBase]:
     """A saved reward model, in eval mode on `compute_device()`.
 
-    `guideline`: how principles will stand before the prompts it scores; None: there will be none.
+    `guideline`: how principles will stand behind the responses it scores; None: there will be none.
     `over`: a policy and the folder it was loaded from, over whose weights its adapters are to stand; no second copy of
     them is kept. The policy has no adapters yet, and will train no other weights.
 
     Raises:
-        InputError: another kind of checkpoint, broken files, a model that has learned to read prompts otherwise; with
+        InputError: another kind of checkpoint, broken files, a model that has learned to read responses otherwise; with
             `over`, one without adapters, or with adapters over another model.
     """
     trunk, head = _load(Path(folder))

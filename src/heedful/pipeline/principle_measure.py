@@ -31,7 +31,7 @@ from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot
 from heedful.text.collate import Encoder, to_rows
 from heedful.text.format import PromptFormat
-from heedful.text.principles import PrincipleFormat, guided, guided_format
+from heedful.text.principles import PrincipleFormat, guideline
 from heedful.text.tokenizer import pad_id
 from heedful.types import Labeler, Prompt, Response
 from heedful.world import World
@@ -52,7 +52,7 @@ class PrincipleMeasureConfig(Config):
 
 
 class Asked(NamedTuple):
-    """A pair under principles that stand before the prompt: by how much is the first response the better?"""
+    """A pair under principles: by how much is the first response the better?"""
 
     prompt: Prompt
     texts: tuple[str, ...]  # the principles'
@@ -72,12 +72,11 @@ class ByScore:
     config: PrincipleMeasureConfig
 
     def __call__(self, pairs: Sequence[Asked]) -> list[float | None]:
-        guideline = PrincipleFormat(**(guideline_of(self.folder) or {}))
-        model, tokenizer = load_reward_model(self.folder, guideline)
-        encoder = Encoder(tokenizer, guided_format(self.format, guideline), context_length(model.trunk))
-        found = [
-            encoder.responses(guided(one.prompt, one.texts, guideline), [one.first, one.second]) or [] for one in pairs
-        ]
+        form = PrincipleFormat(**(guideline_of(self.folder) or {}))
+        model, tokenizer = load_reward_model(self.folder, form)
+        encoder = Encoder(tokenizer, self.format, context_length(model.trunk))
+        under = [(encoder.under(guideline(one.texts, form)), one) for one in pairs]
+        found = [reader.responses(one.prompt, [one.first, one.second]) or [] for reader, one in under]
         rows = [row for both in found if len(both) == 2 for _, row in both]
         if not rows:
             return [None] * len(pairs)
@@ -92,20 +91,25 @@ class ByDecoding:
 
     folder: Path
     template: Template
-    guideline: PrincipleFormat
+    form: PrincipleFormat
     style: Literal["auto", "plain", "chat"]
 
     def __call__(self, pairs: Sequence[Asked]) -> list[float | None]:
         labeler = AILabeler(local_ask(str(self.folder), self.style), self.template, Labeler(id=DECODED, kind="ai"))
         asked = []
         for one in pairs:
-            prompt = guided(one.prompt, one.texts, self.guideline)
+            under = asked_under(self.template, guideline(one.texts, self.form))
             texts = one.first.text, one.second.text
-            asked.append((write(self.template, prompt, *texts), write(self.template, prompt, *texts[::-1])))
+            asked.append((write(under, one.prompt, *texts), write(under, one.prompt, *texts[::-1])))
         different = list(dict.fromkeys(text for both in asked for text in both))
         said = labeler.asked(different, self.template.labels, margin)
         values = [(said[one].value, said[other].value) for one, other in asked]
         return [None if a is None or b is None else (a - b) / 2 for a, b in values]
+
+
+def asked_under(template: Template, guideline: str) -> Template:
+    """The template with the guideline behind both responses, before what is asked."""
+    return template.model_copy(update={"ending": f"{guideline}{template.ending}"})
 
 
 def measure(

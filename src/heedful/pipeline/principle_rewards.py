@@ -2,6 +2,8 @@
 
     score(x, y) = scale · (r(x, y | principles) + length bonus + language bonus)
 
+    r(x, y | principles)   under all of them in one list; apart: the mean of r(x, y | p) over them
+
     principles      those that are always in force, then some drawn by weight, anew for each prompt of a rollout
     length bonus    length_bonus · min(multiplier · tokens / length_tokens, length_cap)
     language bonus  language_bonus where the response is in the prompt's language
@@ -10,7 +12,8 @@ Other principles are another policy, with the same reward model and no new label
 PPO's `no_eos_penalty` (SALMON: 6; its script sets one variable and passes another, so that there it was none). The
 released code multiplies each token's reward by 10, KL penalty and all: scale 10 with ten times the kl_coef.
 
-Responses to one request share their principles, so that they can be compared, and their prompt is computed once.
+Responses to one request share their principles, so that they can be compared. The principles stand behind the response,
+so the prompt is computed once for all of them.
 """
 
 import random
@@ -38,7 +41,7 @@ from heedful.snapshot import read_snapshot
 from heedful.stages import ppo
 from heedful.text.collate import Encoded, Encoder, to_rows
 from heedful.text.format import PromptFormat
-from heedful.text.principles import PrincipleFormat, guided, guided_format
+from heedful.text.principles import PrincipleFormat, guideline
 from heedful.text.tokenizer import pad_id
 from heedful.types import Prompt
 
@@ -55,6 +58,7 @@ class PrincipleRewardConfig(Config):
     principles: str = "rl"  # a collection (docs/salmon.md), of which some are drawn for each prompt of a rollout
     number: int = Field(default=3, ge=0)  # how many; SALMON: 3
     always: str | None = None  # a collection in force before them; SALMON: three interventions
+    apart: bool = False  # the mean of the scores under each principle by itself, as a model of single ones reads them
     language: Language = "en"  # of the principles' texts
     more_weight: dict[str, dict[str, float]] = Field(default_factory=dict)  # see docs/salmon.md; SALMON: 128
     length_bonus: float = 5.0  # SALMON: 5.0
@@ -136,64 +140,67 @@ class PrincipleReward:
     """A `Score`: N prompts with their responses → (N,), and the mean of each term beside the loop's log."""
 
     def __init__(self, scorer: "PrincipleScorer", model: RewardModel, max_tokens: int, precision: Precision) -> None:
-        self.guideline, self.model, self.run = scorer.guideline, model, scorer.run
-        self.encoder = Encoder(scorer.tokenizer, guided_format(scorer.format, scorer.guideline))
+        self.form, self.model, self.run = scorer.guideline, model, scorer.run
+        self.encoder = Encoder(scorer.tokenizer, scorer.format)
         self.principles, self.config = scorer.principles, scorer.config
         self.max_tokens, self.precision = max_tokens, precision
 
     def __call__(self, prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
         config, pad = self.config, pad_id(self.encoder.tokenizer)
-        read = [self.behind_principles(prompt, key) for prompt, key in zip(prompts, self.keys(sampled), strict=True)]
-        ends = [[self.encoder.end] * finished for finished in sampled.finished.int().tolist()]
-        items = zip(read, sampled.tokens, ends, strict=True)
-        rows = to_rows([Encoded(ids, tokens + end) for ids, tokens, end in items], pad)
-        lengths = rows.response_length.tolist()
+        read = self.read(prompts, sampled)
+        rows = to_rows([row for each in read for row in each], pad)
+        score = score_rows(self.model, rows, self.max_tokens, self.precision).cpu()
+        principled = torch.stack([part.mean() for part in score.split([len(each) for each in read])])
+        lengths = [len(tokens) + done for tokens, done in zip(sampled.tokens, sampled.finished.tolist(), strict=True)]
         terms = {
-            "principle_score": score_rows(self.model, rows, self.max_tokens, self.precision).cpu(),
+            "principle_score": principled,
             "length_bonus": torch.tensor([length_bonus(*each, config) for each in zip(prompts, lengths, strict=True)]),
             "language_bonus": config.language_bonus * self.same_language(prompts, sampled.text),
         }
         self.run.beside(**{name: float(term.mean()) for name, term in terms.items()})
         return config.scale * torch.stack(list(terms.values())).sum(0)
 
-    def keys(self, sampled: Sampled) -> Sequence[int]:
-        """What decides the draw for each response: its request, or its place where nobody sampled it."""
-        return sampled.seed or range(len(sampled.text))
+    def read(self, prompts: list[Prompt], sampled: Sampled) -> list[list[Encoded]]:
+        """What the model reads: every response between its prompt and the principles drawn for its request; apart,
+        as often as there are principles, prompt and response shared.
 
-    def behind_principles(self, prompt: Prompt, key: int) -> list[int]:
-        """The tokens of the principles drawn for the request, and of the prompt.
-
-        Raises:
-            InputError: they are more than the guideline allows.
+        Whoever's responses nobody sampled has its place for its request.
         """
-        rng = random.Random(f"{self.run.seed}\x1f{key}")
-        chosen = principles_for(prompt, self.principles, self.config, rng)
-        return self.tokens(prompt, chosen)
+        found = []
+        requests = sampled.seed or range(len(sampled.text))
+        finished = sampled.finished.tolist()
+        for prompt, tokens, done, request in zip(prompts, sampled.tokens, finished, requests, strict=True):
+            ids = self.encoder.prompt(prompt)
+            if ids is None:
+                raise InputError(f"prompt {prompt.id} is longer than format.max_prompt_tokens; raise it")
+            rng = random.Random(f"{self.run.seed}\x1f{request}")
+            chosen = principles_for(prompt, self.principles, self.config, rng)
+            shared = [*ids, *tokens, *[self.encoder.end] * done]
+            lists = [[one] for one in chosen] if self.config.apart and chosen else [chosen]
+            found.append([Encoded(shared, self.behind(each)) for each in lists])
+        return found
 
-    def tokens(self, prompt: Prompt, chosen: Sequence[Principle]) -> list[int]:
-        ids = self.encoder.prompt(guided(prompt, [one.text() for one in chosen], self.guideline))
-        if ids is None:
-            raise InputError(
-                f"prompt {prompt.id} is longer than guideline.max_prompt_tokens ({self.guideline.max_prompt_tokens}) "
-                f"behind {len(chosen)} principles; lower number, or train the reward model with a higher limit"
-            )
-        return ids
+    def behind(self, chosen: Sequence[Principle]) -> list[int]:
+        """The tokens of a guideline with these principles."""
+        return self.encoder.under(guideline([one.text() for one in chosen], self.form)).behind
 
     def check_fits(self, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-        """Before hours of training: every prompt fits behind the longest principles that could be drawn for it.
+        """Before hours of training: every response fits before the longest principles that could be drawn for it.
 
         Raises:
             InputError: one does not.
         """
         size = {one.id: len(self.encoder.tokenizer(one.text())["input_ids"]) for one in self.principles.drawn}
         longest = sorted(self.principles.drawn, key=lambda one: -size[one.id])[: self.config.number]
+        behind = len(self.behind([*self.principles.always, *longest]))
         context = context_length(self.model.trunk)
-        for prompt in prompts:
-            number = len(self.tokens(prompt, [*self.principles.always, *longest]))
-            if number + max_new_tokens > context:
+        kept, encoded = self.encoder.prompts(prompts)
+        for prompt, ids in zip(kept, encoded, strict=True):
+            if len(ids) + max_new_tokens + behind > context:
                 raise InputError(
-                    f"prompt {prompt.id} behind its principles has {number} tokens, which with max_new_tokens "
-                    f"({max_new_tokens}) exceed the reward model's context of {context}; lower number or max_new_tokens"
+                    f"prompt {prompt.id} has {len(ids)} tokens and its principles may have {behind}, which with "
+                    f"max_new_tokens ({max_new_tokens}) exceed the reward model's context of {context}; "
+                    "lower number or max_new_tokens"
                 )
 
     def same_language(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> torch.Tensor:
@@ -210,16 +217,15 @@ class PrincipleScorer:
     principles: InForce
     guideline: PrincipleFormat
     tokenizer: PreTrainedTokenizerBase
-    format: PromptFormat  # of the policy's prompts, as they stand behind the guideline
+    format: PromptFormat  # of the policy's prompts
     prompts: Path  # the snapshot of those that are asked
     max_new_tokens: int
     run: Run
 
     def __call__(self, model: RewardModel, max_tokens: int, precision: Precision) -> PrincipleReward:
         """Raises InputError where a prompt could become too long."""
-        kept, _ = Encoder(self.tokenizer, self.format).prompts(read_snapshot(self.prompts).prompts_of("train"))
         reward = PrincipleReward(self, model, max_tokens, precision)
-        reward.check_fits(kept, self.max_new_tokens)
+        reward.check_fits(read_snapshot(self.prompts).prompts_of("train"), self.max_new_tokens)
         return reward
 
 
@@ -248,12 +254,10 @@ def _with_principles(
     format: PromptFormat,
     **inputs: Any,
 ) -> None:
-    guideline, tokenizer = guideline_in(reward_model_folder), load_tokenizer(reward_model_folder)
-    scorer = PrincipleScorer(
-        principle_reward, principles, guideline, tokenizer, format, prompts, config.max_new_tokens, run
-    )
+    form, tokenizer = guideline_in(reward_model_folder), load_tokenizer(reward_model_folder)
+    scorer = PrincipleScorer(principle_reward, principles, form, tokenizer, format, prompts, config.max_new_tokens, run)
     inputs |= {"reward_model_folder": reward_model_folder, "prompts": prompts, "format": format}
     if main is ppo.main:  # whose value model begins as the reward model, which it therefore opens itself
         return main(config, run, scorer=scorer, **inputs)
-    model, _ = load_reward_model(reward_model_folder, guideline)
+    model, _ = load_reward_model(reward_model_folder, form)
     main(config, run, score=scorer(model, config.max_tokens, config.precision), **inputs)

@@ -39,7 +39,7 @@ class PreferenceConfig(RewardModelConfig):
 class DecodedConfig(SFTConfig):
     """The other form: a language model reads principles, prompt and both responses, and names the better one."""
 
-    guideline: PrincipleFormat = PrincipleFormat()  # how principles stand before the prompt
+    guideline: PrincipleFormat = PrincipleFormat()  # how principles stand behind the responses
     template: str = "instruct.base.en"  # how the two responses are shown (docs/rlaif.md)
     epochs: int = Field(default=1, ge=1)  # over the labels, each in one order
 

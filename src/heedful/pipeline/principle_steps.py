@@ -24,7 +24,7 @@ from heedful.pipeline.ai_labels import items_of, local_ask
 from heedful.pipeline.jobs import Job
 from heedful.pipeline.judges import PAGE, VALID_SHARE
 from heedful.pipeline.principle_labels import AggregateConfig, aggregate
-from heedful.pipeline.principle_measure import PrincipleMeasureConfig, as_pairs, measure
+from heedful.pipeline.principle_measure import PrincipleMeasureConfig, as_pairs, asked_under, measure
 from heedful.pipeline.principle_scores import CHUNK, SCORES, ScoreConfig, figures
 from heedful.pipeline.principle_settings import DecodedConfig, Worded, worded
 from heedful.principles import PrincipleScore
@@ -32,7 +32,7 @@ from heedful.run import Run, write_atomic
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.stages import judge as judge_stage
 from heedful.stages import reward_model, sft
-from heedful.text.principles import guided
+from heedful.text.principles import guideline
 from heedful.types import Demonstration, Labeler, Prompt, Ranking, Response, Split
 from heedful.world import World
 
@@ -233,8 +233,8 @@ def make_pairs(config: DecodedConfig, run: Run, labels: Path, template: Template
     for split in splits:
         for prompt, responses, ranking in as_pairs(data.principle_rankings_of(split)):
             first = random.Random(f"{run.seed}\x1f{ranking.id}").randrange(2)
-            under = guided(prompt, data.asked_for(ranking), config.guideline)
-            text = write(template, under, responses[first].text, responses[1 - first].text)
+            under = asked_under(template, guideline(data.asked_for(ranking), config.guideline))
+            text = write(under, prompt, responses[first].text, responses[1 - first].text)
             page = Prompt(id=ranking.id, text=text, user=prompt.user, split=split)
             asked.append((page, template.labels[0 if ranking.rank[first] == 1 else 1]))
     run.finish(num_pages=write_pages(run.folder / "snapshot", asked))

@@ -7,7 +7,7 @@ A bias then makes the demonstrations score 0 on average.
 That is objective `ranking`; the others, in `feedback.objectives`, are losses of the same scores.
 
 With a `guideline` the model follows written principles (SALMON, arXiv 2310.05910, section 3.3): it learns from
-rankings under principles, whose texts stand before the prompt, and nothing else changes. Its scores are not centred,
+rankings under principles, whose texts stand behind the response, and nothing else changes. Its scores are not centred,
 since nobody writes a demonstration under principles. With `fixed_principles` too, it learns from plain rankings under
 these texts: preference pretraining, from whose model the next one begins, head and all.
 
@@ -41,7 +41,6 @@ from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.text.collate import Encoded, EncodedRanking, Encoder, to_ranked_rows, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.parts import by_length
-from heedful.text.principles import guided_format
 from heedful.text.tokenizer import pad_id
 
 Loss = Callable[[torch.Tensor, RankedRows], torch.Tensor]  # score (B, Kmax) and its batch → (B,)
@@ -185,7 +184,7 @@ def main(
         InputError: no ranking with an untied pair; for regression, no mark, or all of them equal.
     """
     reward_model, tokenizer = begin_reward_model(model, run.seed, config.init == "random", config.guideline)
-    encoder = Encoder(tokenizer, guided_format(format, config.guideline), context_length(reward_model.trunk))
+    encoder = Encoder(tokenizer, format, context_length(reward_model.trunk))
     snapshot = read_snapshot(rankings)
     written = Snapshot() if demonstrations is None or config.guideline else read_snapshot(demonstrations)
     learned = learned_from(config, encoder, snapshot, written, rankings)

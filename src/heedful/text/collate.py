@@ -1,5 +1,6 @@
 """Records → rows of tokens. Whatever does not fit is counted by reason, never cut in silence."""
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ Ordered = Ranking | PrincipleRanking
 
 
 class Encoded(NamedTuple):
-    """A prompt and a response as token ids; a finished response ends with the end token."""
+    """A prompt and a response as token ids; a finished response ends with the end token, and so does a guideline
+    behind it."""
 
     prompt: list[int]
     response: list[int]
@@ -46,7 +48,14 @@ class Encoder:
         self.context = context
         self.end = end_id(tokenizer)
         self.dropped: Counter[str] = Counter()
+        self.behind: list[int] = []
         self._fingerprint = fingerprint(tokenizer)
+
+    def under(self, guideline: str) -> "Encoder":
+        """The same encoder, counter and all, with the guideline and an end token behind every response."""
+        found = copy.copy(self)
+        found.behind = [*self._words(guideline), self.end]
+        return found
 
     def prompt(self, prompt: Prompt) -> list[int] | None:
         """None, counted, when it is longer than the format allows."""
@@ -109,7 +118,7 @@ class Encoder:
         """The pair, the end token behind a finished response; None, counted, when it does not fit."""
         if prompt is None:
             return None
-        row = Encoded(prompt, response + [self.end] * finished)
+        row = Encoded(prompt, response + [self.end] * finished + self.behind)
         if not response:
             self.dropped["empty_response"] += 1
         elif len(response) > self.format.max_response_tokens:
