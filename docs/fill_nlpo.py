@@ -6,6 +6,7 @@ python docs/fill_nlpo.py increasing_numbers.json
 import json
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from tables import filled, markdown, number
@@ -45,7 +46,10 @@ def verdict(found: Json) -> str:
     gained = [n["reward"] - p["reward"] for n, p in zip(found["nlpo"], found["ppo"], strict=True)]
     over = clustered_mean(gained, range(len(gained)))
     seeds = ", ".join(map(str, found["seeds"]))
-    about = f"Seeds {seeds}, {found['iterations']} iterations. NLPO's reward less PPO's: {over_seeds(gained)}: "
+    about = f"Seeds {seeds}, {found['iterations']} iterations. NLPO ends higher in {sum(g > 0 for g in gained)} of "
+    further = mean(row["kl"] for row in found["nlpo"]) - mean(row["kl"] for row in found["ppo"])
+    about += f"{len(gained)} seeds, {further:+.1f} nats further from the start. NLPO's reward less PPO's: "
+    about += f"{over_seeds(gained)}: "
     if over.low is None or over.high is None:
         return about + "of one seed, which says nothing of another."
     if over.low > 0:
