@@ -409,6 +409,24 @@ def test_the_speed_of_the_quickstart_is_filled_in(tmp_path: Path) -> None:
     assert all("1.0" in read(page) and "3.2 times" not in read(page) for page in pages)
 
 
+def test_salmon_70b_holds_the_papers_numbers() -> None:
+    """SALMON (arXiv 2310.05910) and its released script; its rewards are all times ten."""
+    from heedful.pipeline.recipe import build
+
+    recipe = build(read_recipe("salmon_70b"))
+    ppo, before = recipe.ppo["mended"], recipe.principles and recipe.principles.preference
+    assert (ppo.lr, ppo.kl_coef, ppo.clamp_kl, ppo.batch_size, ppo.minibatch_size) == (2e-5, 0.1, True, 576, 288)
+    assert (ppo.inner_epochs, ppo.temperature, ppo.gae_lambda, ppo.max_new_tokens) == (2, 0.7, 1, 1024)
+    assert (ppo.warmup_iterations, ppo.no_eos_penalty, ppo.lora_rank) == (5, 60, 64)
+    assert before and (before.lr, before.batch_size, before.epochs, before.lora_rank) == (5e-5, 64, 1, 64)
+    salmon, reward = recipe.further_reward_models["salmon"], recipe.principle_rewards["mended"]
+    assert (salmon.lr, salmon.batch_size, salmon.epochs, salmon.lora_rank) == (3e-5, 64, 1, 64)
+    assert (reward.number, reward.length_bonus, reward.length_tokens, reward.length_cap) == (3, 5, 1024, 0.8)
+    assert reward.length_multiplier == {"reasoning": -0.4} and reward.scale == 10
+    assert reward.always == "interventions" and set(reward.more_weight) == {"reasoning", "red_team"}
+    assert recipe.principle_rewards["plain"].always is None
+
+
 def test_instructgpt_holds_the_papers_numbers() -> None:
     """InstructGPT (arXiv 2203.02155), section 3.5 and appendix C."""
     from heedful.pipeline.recipe import build

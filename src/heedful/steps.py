@@ -93,7 +93,9 @@ def planned_steps(recipe: Mapping[str, Any]) -> list[str]:
     steps += [*(f"judges/{name}/pages" for name in taught), *(f"judges/{name}/taught" for name in taught)]
     principles = recipe.get("principles") or {}
     steps += ["principles/pages", "principles/taught"] if principles.get("judge") else []
-    steps += ["principles/comparisons", "principles/preference"] if principles.get("preference") else []
+    if before := principles.get("preference"):
+        steps += [] if before.get("comparisons") else ["principles/comparisons"]
+        steps.append("principles/preference")
     for n in range(1, recipe["rounds"] + 1):
         names, last = [*(["prompts"] if n > 1 else []), "responses"], n == recipe["rounds"]
         names += [*(f"labels/{name}" for name in ranking), "rankings"]

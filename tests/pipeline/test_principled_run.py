@@ -18,6 +18,7 @@ from heedful.pipeline.principle_scores import read_scores
 from heedful.principles import PrincipleRanking
 from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
+from heedful.stages import sft
 from heedful.steps import planned_steps
 from heedful.types import Prompt, Response
 from heedful.world import World
@@ -169,6 +170,27 @@ def test_a_ranking_of_many_is_measured_by_its_untied_pairs() -> None:
     assert len({of.id for _, _, of in found}) == 2 and {of.principles for _, _, of in found} == {ranking.principles}
 
 
+def test_a_policy_of_the_run_judges_and_comparisons_may_be_one_s_own(run: Path, tmp_path: Path) -> None:
+    """As in the paper: the SFT model scores by principles, and preference pretraining is on comparisons at hand."""
+    own = run / "principles" / "comparisons" / "snapshot"
+    settings = (
+        "world.document_tokens=6000",
+        "principles={collection: world, template: world, policy: sft}",
+        f"principles.preference={{{TAUGHT}, comparisons: '{own}', guideline: {GUIDELINE}, fixed_principles: [w]}}",
+        f"further_reward_models={{salmon: {{guideline: {GUIDELINE}}}}}",
+    )
+    folder = tmp_path / "run"
+    assert "principles/comparisons" not in succeed("run", TINY, "--dir", folder, *overrides(settings), "--dry-run")
+    succeed("reward", TINY, "--dir", folder, *overrides(settings), "--cores", "1")
+    scores = read(folder / "round-1" / "principles" / "scores" / "manifest.json")
+    best = sft.epoch_folder(folder / "sft", read(folder / "sft" / "done.json")["results"]["lowest_loss_epoch"])
+    assert scores["parents"]["model"] == weights_hash(best) and not (folder / "principles" / "comparisons").exists()
+    pretrained = read(folder / "principles" / "preference" / "manifest.json")["parents"]
+    assert pretrained["rankings"] == read_snapshot(own).hash
+    begun = {str(path.parent.relative_to(folder)) for path in folder.rglob("manifest.json")}
+    assert begun <= set(planned_steps(read(folder / "recipe.json")))
+
+
 def test_half_of_the_demonstrations_boast(run: Path) -> None:
     shown = read_snapshot(run / "demonstrations" / "snapshot").demonstrations
     share = sum(boasts(one.text) for one in shown) / len(shown)
@@ -179,6 +201,7 @@ def test_half_of_the_demonstrations_boast(run: Path) -> None:
     ("setting", "told"),
     [
         ("principles.model=none", "give either model .* or judge"),
+        ("principles={template: world, collection: world, policy: nobody}", "principles.policy is 'nobody'; there is "),
         ("principles=null", "further_reward_models.salmon learns from labels by principles; give a principles block"),
         ("reward_model.guideline={}", "put it into further_reward_models"),
         ("principles.preference.fixed_principles=[]", "plain comparisons need a text or more to stand under"),

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from math import comb
+from pathlib import Path
 
 from heedful.cli.work import TRAINED, WEIGHT, Sizes, Work
 from heedful.pipeline.principle_settings import PrinciplesConfig, worded
 from heedful.pipeline.recipe import Recipe
+from heedful.snapshot import read_snapshot
 
 WORDS = 12  # tokens of a principle and what stands around it, about
 
@@ -23,8 +25,11 @@ def principle_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]
         trained = judge.epochs * pages * (row + 2 * response + asked * WORDS)
         yield "principles/taught", Work("on the pages", trained=trained, size=size)
     if before := settings.preference:
-        pairs = before.prompts * comb(before.answers, 2)
-        yield "principles/comparisons", Work(f"about {pairs:,} comparisons")
+        if before.comparisons:
+            pairs = len(read_snapshot(Path(before.comparisons)).rankings)
+        else:
+            pairs = before.prompts * comb(before.answers, 2)
+            yield "principles/comparisons", Work(f"about {pairs:,} comparisons")
         trained = before.epochs * pairs * (row + 2 * response)
         yield "principles/preference", Work("on the comparisons", trained=trained, size=TRAINED * sizes.trunk)
     for round in range(1, recipe.rounds + 1):

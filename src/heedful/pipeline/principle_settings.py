@@ -30,8 +30,9 @@ class PrincipleJudgeConfig(TeachConfig):
 
 
 class PreferenceConfig(RewardModelConfig):
-    """Preference pretraining: a reward model on the world's plain comparisons, from which the next one begins."""
+    """Preference pretraining: a reward model on plain comparisons, from which the next one begins."""
 
+    comparisons: str | None = None  # a snapshot folder of them, such as HH-RLHF's; null: the world's
     prompts: int = Field(default=2000, ge=20)  # of users of their own, on whose answers it learns
     answers: int = Field(default=4, ge=2)  # to each prompt; half of their ordered pairs are compared
 
@@ -50,6 +51,7 @@ class PrinciplesConfig(Config):
     collection: str = "preference"  # the principles by which responses are compared
     template: str = "principle.en"  # how it is asked which of two responses keeps to one better
     model: str | None = None  # who is asked: a hub name or a folder; or else
+    policy: str | None = None  # a policy of the run: an SFT or distil variant or the start, as SALMON's judges; or else
     judge: PrincipleJudgeConfig | None = None  # a model of the world's that is taught it
     style: Literal["auto", "plain", "chat"] = "auto"  # auto: chat where the tokenizer has a chat template
     min_characters: int = Field(default=0, ge=0)  # of a response, else its pairs are left out; SALMON: 16
@@ -61,8 +63,8 @@ class PrinciplesConfig(Config):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.model is None) == (self.judge is None):
-            raise ValueError("give either model (a hub name or a folder) or judge (a block), one of the two")
+        if sum(given is not None for given in (self.model, self.policy, self.judge)) != 1:
+            raise ValueError("give either model (a hub name or a folder), policy (of the run) or judge (a block)")
         if self.from_judge and (self.judge is None or self.preference is not None):
             raise ValueError("from_judge: reward models begin as it; give a judge block, and no preference block")
         if self.preference is not None and not self.preference.fixed_principles:
@@ -95,12 +97,15 @@ def check_principles(recipe: "Recipe") -> None:
                 f"further_reward_models.{next(iter(further))} learns from labels by principles; give a principles block"
             )
         return
-    if (recipe.principles.judge or recipe.principles.preference) and recipe.pretrain is None:
-        raise ValueError(
-            "principles.judge and principles.preference are taught on the world's text: they need "
-            "prompts: world and a pretrain block"
-        )
     before = recipe.principles.preference
+    if (recipe.principles.judge or (before and not before.comparisons)) and recipe.pretrain is None:
+        raise ValueError(
+            "principles.judge, and principles.preference without comparisons of its own, are taught on the world's text: "
+            "they need prompts: world and a pretrain block"
+        )
+    judges = {recipe.start_name, *recipe.sft, *recipe.distil}
+    if recipe.principles.policy is not None and recipe.principles.policy not in judges:
+        raise ValueError(f"principles.policy is {recipe.principles.policy!r}; there is {', '.join(sorted(judges))}")
     for name, config in further.items():
         if before is not None and before.guideline != config.guideline:
             raise ValueError(f"further_reward_models.{name}.guideline is not that of principles.preference; use one")

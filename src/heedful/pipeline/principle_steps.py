@@ -68,14 +68,16 @@ def teaching(loop: "Loop") -> None:
     if judge := settings.judge:
         inputs = {"template": read_form(settings.template), "principles": worded(settings)}
         made.append(loop.job("principles/pages", "pages", make_pages, taught_on(judge), inputs))
-    if before := settings.preference:
+    before = settings.preference
+    if before and not before.comparisons:
         made.append(loop.job("principles/comparisons", "pages", make_comparisons, taught_on(before), {}))
     loop.workers.run(made)
     if judge:
         inputs = {"model": loop.start(), "pages": loop.folder / "principles" / "pages" / "snapshot", "format": PAGE}
         taught.append(loop.job("principles/taught", "judge", judge_stage.main, judge, inputs))
     if before:
-        inputs = {"model": loop.start(), "rankings": loop.folder / "principles" / "comparisons" / "snapshot"}
+        own = loop.folder / "principles" / "comparisons" / "snapshot"
+        inputs = {"model": loop.start(), "rankings": Path(before.comparisons) if before.comparisons else own}
         inputs |= {"demonstrations": None, "format": loop.recipe.format}
         taught.append(loop.job("principles/preference", "reward_model", reward_model.main, before, inputs))
     loop.workers.run(taught)
@@ -150,9 +152,9 @@ def scorer(loop: "Loop") -> Path:
     """The folder or the hub's name of the model that scores by principles."""
     settings = loop.recipe.principles
     assert settings is not None
-    if settings.judge is None:
-        return Path(str(settings.model))
-    return loop.folder / "principles" / "taught" / "model"
+    if settings.judge:
+        return loop.folder / "principles" / "taught" / "model"
+    return loop.fine_tuned(settings.policy) if settings.policy else Path(str(settings.model))
 
 
 def labelling(loop: "Loop", round: int) -> Path:
@@ -164,7 +166,7 @@ def labelling(loop: "Loop", round: int) -> Path:
         template=settings.template,
         style=settings.style,
         min_characters=settings.min_characters,
-        name="judge" if settings.judge else "",
+        name="judge" if settings.judge else settings.policy or "",
     )
     inputs: dict[str, Any] = {
         "model": scorer(loop),

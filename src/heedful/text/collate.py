@@ -80,10 +80,7 @@ class Encoder:
     def ranking(
         self, prompt: Prompt, responses: Sequence[Response], ranking: Ordered, keep_tied: bool = False
     ) -> EncodedRanking | None:
-        """None, counted, when the prompt does not fit or no two comparable responses are left.
-
-        `keep_tied`: two that tie are comparable too.
-        """
+        """None, counted, when the prompt does not fit or no two comparable responses are left (keep_tied: ties are)."""
         found = self.responses(prompt, responses)
         if found is None:
             return None
