@@ -100,8 +100,8 @@ def check_principles(recipe: "Recipe") -> None:
     before = recipe.principles.preference
     if (recipe.principles.judge or (before and not before.comparisons)) and recipe.pretrain is None:
         raise ValueError(
-            "principles.judge, and principles.preference without comparisons of its own, are taught on the world's text: "
-            "they need prompts: world and a pretrain block"
+            "principles.judge, and principles.preference without comparisons of its own, are taught on the world's "
+            "text: they need prompts: world and a pretrain block"
         )
     judges = {recipe.start_name, *recipe.sft, *recipe.distil}
     if recipe.principles.policy is not None and recipe.principles.policy not in judges:
