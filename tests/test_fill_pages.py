@@ -25,7 +25,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(DOCS))
 
     def load(name: str) -> ModuleType:
-        for own in (name, "tables", "pictures"):
+        for own in (name, "tables", "pictures", "fill_optimisers"):
             sys.modules.pop(own, None)
         return importlib.import_module(name)
 
@@ -84,6 +84,51 @@ def test_the_page_of_optimisers_is_filled_by_halves(script: Any) -> None:
         module.filled("", "optimisers", module.texts(group("optimisers")))
 
 
+def salmon(**changed: list[float]) -> Json:
+    """Three seeds in which every claim holds, but for what is changed."""
+    found = {"flips": [0.9, 0.9, 0.86], "found": [0.5, 0.6, 0.4], "mended": [0.0, 0.1, 0.0], "wins": [0.6, 0.6, 0.55]}
+    found = found | {"gold": [1.0, 1.1, 0.9]} | changed
+    rows = [
+        row("principles_followed", "salmon/all", "flips", found["flips"], 0.02),
+        row("principles_kept", "ppo_init", "boasts", [0.1, 0.1, 0.1], 0.01),
+        row("principles_kept", "plain", "boasts", found["found"], 0.01),
+        row("principles_kept", "mended", "boasts", found["mended"], 0.01),
+        row("principles_kept", "plain", "vivid", [1.0, 1.0, 1.0], 0.1),
+        row("principles_kept", "steered", "vivid", [2.0, 3.0, 2.0], 0.1),
+        row("policies", "plain", "gold", [0.0, 0.5, 0.2], 0.1),
+        row("policies", "mended", "gold", found["gold"], 0.1),
+        row("policies", "mended", "win_rate", found["wins"], 0.02),
+    ]
+    about = {"settings": {}, "seeds": [0, 1, 2], "seconds": [600.0] * 3, "commits": ["abc"], "recipe": "salmon"}
+    return {"groups": [about | {"baseline": "sft", "start": "ppo_init", "rows": rows}]}
+
+
+def test_salmon_s_claims_follow_the_numbers_of_every_seed(script: Any) -> None:
+    module = script("fill_salmon")
+
+    def verdicts(sweep: Json) -> list[str]:
+        return [line.split(" | ")[-1].strip(" |") for line in module.texts(sweep)["claims"].splitlines()[2:]]
+
+    assert verdicts(salmon()) == ["yes"] * 6
+    assert verdicts(salmon(flips=[0.84, 0.8, 0.7]))[0] == "**no**"
+    assert (
+        verdicts(salmon(wins=[0.6, 0.49, 0.6]))[-1] == "open"
+        and verdicts(salmon(wins=[0.51, 0.4, 0.4]))[-1] == "**no**"
+    )
+    assert verdicts(salmon(found=[0.1, 0.05, 0.0]))[1] == "**no**" and verdicts(salmon(gold=[]))[3] == "–"
+    assert "0.03 → 0.50, 3 of 3" in module.texts(salmon())["claims"]
+
+
+def test_the_page_of_salmon_is_filled_twice_alike(script: Any) -> None:
+    module = script("fill_salmon")
+    page = (DOCS / "salmon.md").read_text(encoding="utf-8")
+    once = module.filled(page, "salmon", module.texts(salmon()))
+    assert "Seeds 0, 1, 2; 10, 10, 10 min; commit `abc`." in once and "Not measured yet" not in once
+    assert module.filled(once, "salmon", module.texts(salmon())) == once
+    with pytest.raises(SystemExit, match="no run of the recipe salmon"):
+        module.texts(group("optimisers"))
+
+
 def test_the_frontier_is_a_picture_of_its_own_with_every_policy(script: Any) -> None:
     module = script("fill_optimisers")
     found = group("optimisers")["groups"][0]
@@ -99,13 +144,15 @@ def test_the_frontier_is_a_picture_of_its_own_with_every_policy(script: Any) -> 
     assert len(used) == len(POLICIES) and all(f".{colour} {{ --c: #" in style for colour in used)
 
 
-def law(proxy: str, form: str, alpha: float, beta: float, reached: float = 6.0, **more: Any) -> tuple[Json, list[Json]]:
+def law(proxy: str, form: str, alpha: float, beta: float, reached: float = 6.0) -> tuple[Json, list[Json]]:
     """A law's row and its exact curve."""
     d = np.linspace(0.0, reached**0.5, 25)
     gold = Law(form, alpha, beta).at(d)  # type: ignore[arg-type]
-    points = [{"kl": float(x * x), "gold": float(y) + more.get("raised", 0.0)} for x, y in zip(d, gold, strict=True)]
+    outgrown = 0.3 if "-kl-" in proxy else 0.0
+    along = zip(d.tolist(), gold.tolist(), strict=True)
+    points = [{"kl": x * x, "gold": y, "score": x + outgrown} for x, y in along]
     row = {"proxy": proxy} | law_row(form, points)  # type: ignore[arg-type]
-    return row, [{"proxy": proxy, "form": form, "score": 0.0, "law": None} | point for point in points]
+    return row, [{"proxy": proxy, "form": form, "law": None} | point for point in points]
 
 
 def lab(**changed: tuple[float, float]) -> Json:
@@ -124,7 +171,13 @@ def lab(**changed: tuple[float, float]) -> Json:
     laws = [row for row, _ in made]
     curves = {(row["proxy"], row["form"]): points for row, points in made}
     compared = comparisons("own-1600", laws, curves, 2)
-    return {"laws": laws, "curves": [point for _, points in made for point in points], "comparisons": compared}
+    learned = [("small-100", 500, 0.53), ("own-100", 1_999, 0.55), ("own-1600", 2_000, 0.8)]
+    proxies = [
+        {"proxy": name, "num_comparisons": number, "valid_accuracy": right, "valid_loss": 0.69}
+        for name, number, right in learned
+    ]
+    curves = [point for _, points in made for point in points]
+    return {"proxies": proxies, "laws": laws, "curves": curves, "comparisons": compared}
 
 
 def test_every_finding_of_the_paper_can_come_out() -> None:
@@ -149,6 +202,19 @@ def test_every_finding_of_the_paper_can_come_out() -> None:
 def test_each_finding_can_fail(changed: dict[str, tuple[float, float]], claim: str) -> None:
     [shape] = [shape for shape in shapes(lab(**changed)) if claim in shape.claim]
     assert shape.holds is False, shape
+
+
+def test_few_comparisons_may_teach_and_a_gap_may_be_narrower() -> None:
+    found = lab()
+    found["proxies"][1]["valid_accuracy"] = 0.551
+    for row in found["comparisons"]:
+        row["score"] = row["gold"]
+    told = {shape.claim: shape for shape in shapes(found)}
+    for words in ("are near chance", "the gap between proxy and gold is larger"):
+        [shape] = [shape for claim, shape in told.items() if words in claim]
+        assert shape.holds is False, shape
+    before = {shape.claim: shape.holds for shape in shapes(found | {"proxies": []})}  # a run that does not tell
+    assert [holds for claim, holds in before.items() if "are near chance" in claim] == [None]
 
 
 def test_a_peak_that_is_far_from_its_prediction_is_told() -> None:

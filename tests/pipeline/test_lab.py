@@ -145,9 +145,14 @@ def test_results_and_report_hold_curves_and_laws(whole: Path) -> None:
     fitted = [row["form"] for row in lab["laws"] if row["proxy"] == "own-12" and row["alpha"] is not None]
     rl = {(name, "rl") for name in others if "rl" in fitted}  # so short a run may not have left its start
     assert compared.keys() == rl | {("own-12-by-wide", "best_of_n")} and "best_of_n" in fitted
+    assert [row["proxy"] for row in lab["proxies"]] == PROXIES
+    for row in lab["proxies"]:
+        log = read_jsonl(whole / "lab" / "proxies" / row["proxy"] / "metrics.jsonl")
+        assert row["valid_accuracy"] == pytest.approx(log[-1]["valid_accuracy"]) and row["num_comparisons"] > 0
     page = (whole / "report.html").read_text(encoding="utf-8")
     assert "Over-optimisation" in page and "Best of n: exact utility gained" in page and "Laws and peaks" in page
-    assert "PPO: β by rankings" in page and "Gold off the last proxy" in page
+    assert "PPO: β by rankings" in page and "Off the last proxy&#39;s own curve" in page
+    assert "What the proxies learned" in page
 
 
 def test_the_plan_knows_every_step(tmp_path: Path) -> None:
@@ -225,12 +230,23 @@ def test_an_rl_curve_is_gold_over_the_start_policy_s(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rounds", "off"), [(1, 0.0), (2, 0.0), (3, 0.5)])
 def test_the_iterated_law_is_the_plain_one_raised_by_beta_d_ln_k(rounds: int, off: float) -> None:
     law, d = Law("rl", 1.2, 0.4), np.linspace(0.5, 3, 10)
-    plain = [{"kl": float(x * x), "gold": float(y)} for x, y in zip(d, law.at(d), strict=True)]
+    plain = [{"kl": float(x * x), "gold": float(y), "score": 0.0} for x, y in zip(d, law.at(d), strict=True)]
     raised = [point | {"gold": point["gold"] + 0.4 * point["kl"] ** 0.5 * math.log(rounds) + off} for point in plain]
     laws = [{"proxy": "a-5"} | law_row("rl", plain)]
     [row] = comparisons("a-5", laws, {("a-5", "rl"): plain, ("a-5-rounds-9", "rl"): raised}, rounds)
-    assert row["iterated"] == pytest.approx(off, abs=1e-9) and row["points"] == 10
-    assert row["gold"] == pytest.approx(off + 0.4 * math.log(rounds) * float(d.mean()))
+    last = d[10 * (rounds - 1) // rounds :]  # the last round's: before it fewer than k were over
+    assert row["iterated"] == pytest.approx(off, abs=1e-9) and row["points"] == len(last)
+    assert row["gold"] == pytest.approx(off + 0.4 * math.log(rounds) * float(last.mean())) and row["score"] is None
+
+
+def test_curves_are_compared_at_the_same_kl_by_what_was_measured() -> None:
+    """The own curve is no law at all here, and the other has other points, some out of its reach."""
+    own = [{"kl": float(d * d), "gold": 3.0 - abs(d - 1), "score": 2.0 * d} for d in (3, 0, 1, 2)]
+    other = [{"kl": d * d, "gold": 3.0 - abs(d - 1) + 0.5, "score": 2.0 * d - 0.25} for d in (0.5, 1.5, 2.5)]
+    other += [{"kl": 16.0, "gold": 99.0, "score": 99.0}]
+    laws = [{"proxy": "a-5"} | law_row("rl", own)]
+    [row] = comparisons("a-5", laws, {("a-5", "rl"): own, ("a-5-kl-0.1", "rl"): other}, 1)
+    assert (row["points"], row["gold"], row["score"]) == (3, pytest.approx(0.5), pytest.approx(-0.25))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ NEAR = 0.5  # share of the way, in √KL, that a peak is predicted from
 
 
 def read_lab(folder: Path) -> Json | None:
-    """{curves, laws, comparisons}: lists of rows; None where the lab has not sampled yet."""
+    """{proxies, curves, laws, comparisons}: lists of rows; None where the lab has not sampled yet."""
     if not (folder / "samples" / "done.json").exists():
         return None
     curves: dict[tuple[str, Form], list[Json]] = {}
@@ -46,7 +46,14 @@ def read_lab(folder: Path) -> Json | None:
         laws.append({"proxy": name} | law_row("rl", curves[name, "rl"]) | rl_intervals(curves[name, "rl"]))
     drawn = [point for row in laws for point in with_law(row, curves[row["proxy"], row["form"]])]
     rounds = len(list(folder.glob("rounds/*/ppo/done.json")))
-    return {"curves": drawn, "laws": laws, "comparisons": comparisons(last, laws, curves, rounds)}
+    told = [learned(folder / "proxies" / name) for name, form in curves if form == "best_of_n" and "-by-" not in name]
+    return {"proxies": told, "curves": drawn, "laws": laws, "comparisons": comparisons(last, laws, curves, rounds)}
+
+
+def learned(place: Path) -> Json:
+    """How many comparisons a proxy learned from, and how it judges gold's of validation prompts."""
+    told = read_done(place)["results"]
+    return {"proxy": place.name} | {key: told[key] for key in ("num_comparisons", "valid_loss", "valid_accuracy")}
 
 
 def by_policy(proxy: str, name: str) -> str:
@@ -69,22 +76,31 @@ def runs(folder: Path, last: str) -> Iterator[tuple[str, list[Path], str]]:
 def comparisons(
     last: str, laws: Sequence[Json], curves: Mapping[tuple[str, Form], Sequence[Json]], rounds: int
 ) -> list[Json]:
-    """How far the curves that maximise the last proxy otherwise lie from its own law, and the iterated one from
-    d(α − β ln d + β ln k) as well (`iterated`): mean gold over the points within the law's reach, above it if above 0.
+    """How far the curves that maximise the last proxy otherwise lie from its own at the same KL: mean gold and mean of
+    the proxy's own score over the points within its reach, above it if above 0.
+
+    The own curve between its points is a straight line in √KL: what was measured, not its law, whose misfit would be
+    taken for a difference. Of the iterated one the last round counts, which stands beside the own curve + β√KL ln k
+    as well (`iterated`); its `score` is null, as it is another proxy's.
     """
     known = {row["form"]: row for row in laws if row["proxy"] == last and row["alpha"] is not None}
     found = []
     for (name, form), points in curves.items():
         if form not in known or name == last or not name.startswith(f"{last}-"):
             continue
-        law = Law(form, known[form]["alpha"], known[form]["beta"])
-        inside = [point for point in points if 0 < point["kl"] <= known[form]["kl_reached"]]
-        d = np.array([point["kl"] for point in inside]) ** 0.5
-        off = np.array([point["gold"] for point in inside]) - law.at(d)
-        row = {"proxy": name, "form": form, "beside": last, "points": len(inside)}
-        row["gold"] = float(off.mean()) if inside else None
-        if name.startswith(f"{last}-rounds-"):
-            row["iterated"] = float((off - law.beta * d * np.log(rounds)).mean()) if inside else None
+        own, again = sorted(curves[last, form], key=lambda point: point["kl"]), name.startswith(f"{last}-rounds-")
+        counted = points[len(points) * (rounds - 1) // rounds :] if again else points
+        inside = [point for point in counted if max(0.0, own[0]["kl"]) <= point["kl"] <= own[-1]["kl"]]
+        d, along = (np.sqrt(np.maximum([point["kl"] for point in part], 0.0)) for part in (inside, own))
+        off = {
+            key: np.array([point[key] for point in inside]) - np.interp(d, along, [point[key] for point in own])
+            for key in ("gold", "score")
+        }
+        row: Json = {"proxy": name, "form": form, "beside": last, "points": len(inside)}
+        row |= {key: float(values.mean()) if inside else None for key, values in off.items()}
+        if again:
+            raised = known[form]["beta"] * d * np.log(rounds)
+            row |= {"score": None, "iterated": float((off["gold"] - raised).mean()) if inside else None}
         found.append(row)
     return found
 

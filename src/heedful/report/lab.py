@@ -34,8 +34,10 @@ def section(run: RunFolder, show: Show) -> Section | None:
     if not run.at("/lab"):
         return None
     tables = [table(run, show, "Laws and peaks", "lab", "laws")]
+    if run.at("/lab/proxies"):
+        tables.append(table(run, show, "What the proxies learned", "lab", "proxies"))
     if run.at("/lab/comparisons"):
-        tables.append(table(run, show, "Gold off the last proxy's own law", "lab", "comparisons"))
+        tables.append(table(run, show, "Off the last proxy's own curve at the same KL", "lab", "comparisons"))
     return Section([*panels(run), *coefficients(run)], tables, shapes(run.at("/lab")))
 
 
