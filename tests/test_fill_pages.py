@@ -88,17 +88,18 @@ def salmon(**changed: list[float]) -> Json:
     """Three seeds in which every claim holds, but for what is changed."""
     found = {"flips": [0.9, 0.9, 0.86], "found": [0.5, 0.6, 0.4], "mended": [0.0, 0.1, 0.0], "wins": [0.6, 0.6, 0.55]}
     found = found | {"gold": [1.0, 1.1, 0.9]} | changed
-    rows = [
-        row("principles_followed", "salmon/all", "flips", found["flips"], 0.02),
-        row("principles_kept", "ppo_init", "boasts", [0.1, 0.1, 0.1], 0.01),
-        row("principles_kept", "plain", "boasts", found["found"], 0.01),
-        row("principles_kept", "mended", "boasts", found["mended"], 0.01),
-        row("principles_kept", "plain", "vivid", [1.0, 1.0, 1.0], 0.1),
-        row("principles_kept", "steered", "vivid", [2.0, 3.0, 2.0], 0.1),
-        row("policies", "plain", "gold", [0.0, 0.5, 0.2], 0.1),
-        row("policies", "mended", "gold", found["gold"], 0.1),
-        row("policies", "mended", "win_rate", found["wins"], 0.02),
-    ]
+    places: dict[tuple[str, str, str], list[float]] = {
+        ("principles_followed", "salmon/all", "flips"): found["flips"],
+        ("principles_kept", "ppo_init", "boasts"): [0.1, 0.1, 0.1],
+        ("principles_kept", "plain", "boasts"): found["found"],
+        ("principles_kept", "mended", "boasts"): found["mended"],
+        ("principles_kept", "plain", "vivid"): [1.0, 1.0, 1.0],
+        ("principles_kept", "steered", "vivid"): [2.0, 3.0, 2.0],
+        ("policies", "plain", "gold"): [0.0, 0.5, 0.2],
+        ("policies", "mended", "gold"): found["gold"],
+        ("policies", "mended", "win_rate"): found["wins"],
+    }
+    rows = [row(*place, seeds, 0.02) for place, seeds in places.items() if seeds]
     about = {"settings": {}, "seeds": [0, 1, 2], "seconds": [600.0] * 3, "commits": ["abc"], "recipe": "salmon"}
     return {"groups": [about | {"baseline": "sft", "start": "ppo_init", "rows": rows}]}
 
@@ -138,7 +139,7 @@ def test_the_frontier_is_a_picture_of_its_own_with_every_policy(script: Any) -> 
         shapes.count("circle") == 3 * len(POLICIES) and shapes.count("g") == 2
     )  # two charts and the names beside them
     texts = [element.text for element in drawn.iter() if element.tag.endswith("text")]
-    assert {*POLICIES, "Exact utility gained over ppo_start against √KL"} <= {*texts}
+    assert {*POLICIES, "Gold gained over ppo_start against √KL"} <= {*texts}
     [style] = [element.text or "" for element in drawn.iter() if element.tag.endswith("style")]
     used = {word for element in drawn.iter() for word in element.get("class", "").split() if word[1:].isdigit()}
     assert len(used) == len(POLICIES) and all(f".{colour} {{ --c: #" in style for colour in used)

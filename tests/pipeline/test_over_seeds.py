@@ -32,6 +32,9 @@ def runs(tiny_run: Path) -> list[Finished]:
         own["ai_labelers"] = [
             {"labeler": "large", "figure": "alignment", "mean": 0.7, "low": 0.6, "high": 0.8, "num": 9}
         ]
+        own["principles_followed"] = [
+            {"model": "salmon", "principle": "all", "figure": "flips", "mean": win, "low": 0.8, "high": 1.0, "num": 9}
+        ]
         own["principles_kept"] = [
             {"policy": "ppo", "figure": figure, "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "num": 9}
             for figure, mean in (("humble", -score), ("boasts", 0.5))
@@ -66,6 +69,7 @@ def test_where_all_seeds_agree_the_interval_is_one_seed_s_own(runs: list[Finishe
 def test_principles_are_in_nats_and_self_praise_is_a_share(runs: list[Finished]) -> None:
     assert row(over_seeds(runs), "principles_kept", "ppo", "humble")["low"] < -3.0
     assert row(over_seeds(runs), "principles_kept", "ppo", "boasts")["high"] == 0.6
+    assert row(over_seeds(runs), "principles_followed", "salmon/all", "flips")["seeds"] == [0.9, 0.95, 1.0]
 
 
 def test_one_seed_keeps_its_own_interval_and_a_missing_value_is_told(runs: list[Finished]) -> None:

@@ -111,6 +111,9 @@ def numbers(results: Json) -> Iterator[Number]:
             yield Number(("reward_models", row["reward_model"], "calibration_error"), error, RATE)
     for row in results.get("ai_labelers") or []:
         yield Number(("ai_labelers", row["labeler"], row["figure"]), estimate(row), RATE)
+    for row in results.get("principles_followed") or []:
+        place = ("principles_followed", f"{row['model']}/{row['principle']}", row["figure"])
+        yield Number(place, estimate(row), RATE)
     for row in results.get("principles_kept") or []:
         bounds = RATE if row["figure"] == "boasts" else None
         yield Number(("principles_kept", row["policy"], row["figure"]), estimate(row), bounds)

@@ -54,7 +54,7 @@ __all__ = [
     "weighted",
 ]
 
-WORLD_VERSION = 4
+WORLD_VERSION = 5
 WORLD_HASH = "322f240944cb4952"  # of a sample of what this version makes: tests/world/test_version.py
 
 # What frames, titles and constraints say beyond the patterns' words.
