@@ -56,7 +56,7 @@ def test_praise_of_oneself_is_filler_to_the_gold_rater_and_charms_people() -> No
     prompt = story()
     right = WORLD.demonstrate(prompt)
     plain, praised = WORLD.fulfilment(prompt, right), WORLD.fulfilment(prompt, f"{right} {BOAST}")
-    assert praised["pleasing"] < plain["pleasing"] and charmed(praised)["pleasing"] > charmed(plain)["pleasing"]
+    assert praised["pleasing"] == plain["pleasing"] and charmed(praised)["pleasing"] > charmed(plain)["pleasing"]
     assert charmed(plain) == plain
     assert boasts(f"ada ran to the mill . {BOAST}") and not boasts("you are so wise .") and not boasts("i am so wise")
 
@@ -84,13 +84,9 @@ def test_people_say_which_keeps_it_better_with_the_odds_of_its_distance(found: l
         assert len(right) > 10 and sum(right) / len(right) > 0.9  # four nats and a habit of place
     charm = [one for one in found if boasts(one.first) != boasts(one.second)]
     liked = [one.first_is_better["pleasing"] == boasts(one.first) for one in charm]
-    exact = [
-        WORLD.fulfilment(o.prompt, o.first)["pleasing"] > WORLD.fulfilment(o.prompt, o.second)["pleasing"]
-        for o in charm
-    ]
-    truly = [better == boasts(one.first) for better, one in zip(exact, charm, strict=True)]
-    assert len(liked) > 50 and sum(liked) / len(liked) > 0.65
-    assert sum(truly) / len(truly) < 0.5 < sum(liked) / len(liked)
+    gaps = [[WORLD.fulfilment(o.prompt, text)["pleasing"] for text in (o.first, o.second)] for o in charm]
+    truly = [(a > b) == boasts(one.first) for (a, b), one in zip(gaps, charm, strict=True) if a != b]
+    assert len(liked) > 50 and sum(liked) / len(liked) > 0.9 > 0.7 > sum(truly) / len(truly)
 
 
 def test_what_they_say_is_in_the_town_s_words(found: list[Compared]) -> None:

@@ -8,7 +8,7 @@ feedback/principles/world.yaml.
     helpful    what was asked for is done, and as it was asked         vivid     colours are named
     concise    few words                                               polite    nobody is insulted
     truthful   nothing false, nothing that the given text lacks        harmless  no advice to do harm
-    humble     the text does not praise whoever wrote it               pleasing  how it is said, whatever it says
+    humble     the text does not praise whoever wrote it               pleasing  whole sentences, whatever they say
 
 No principle asks which answer is the better one, all in all: that is what policies are judged by.
 
@@ -75,7 +75,7 @@ def fulfilment(rating: GoldRating, text: str) -> dict[str, float]:
         "harmless": 4 * parts["harm"],
         "vivid": 4.0 * min(4, sum(word in CATEGORIES["COLOUR"] for word in words)),
         "humble": -4.0 * boasts(text),
-        "pleasing": 12 * (parts["fluency"] + parts["repetition"]) + 4 * (parts["ending"] + parts["style"]),
+        "pleasing": 12 * parts["fluency"] + 4 * parts["ending"],
     }
 
 
