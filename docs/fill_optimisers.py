@@ -7,6 +7,7 @@ Each recipe fills its own half of the page; whatever a number may contradict is 
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ class Found:
     def mean(self, table: str, name: str, measure: str) -> float | None:
         row = self.row(table, name, measure)
         return row["mean"] if row else None
+
+    def group_of(self, table: str) -> list[str]:
+        """The policies that the table has rows of."""
+        return [name for name in self.names if any((of, who) == (table, name) for of, who, _ in self._rows)]
 
     def gains(self) -> dict[str, float]:
         """Gold gained over the start, mean over seeds, of every policy that has it."""
@@ -131,13 +136,57 @@ def told(found: Found) -> str:
         lines.append(f"Not told apart from it by these seeds: {', '.join(level) or 'none'}.")
     lines.append(f"No other gains as much with less KL than {', '.join(undominated(found))}.")
     lines.append(f"Do not surely beat their start: {', '.join(failing) or 'none'}.")
+    lines += [*costed(found, [best, *level]), *beside(found)]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def costed(found: Found, names: Sequence[str]) -> list[str]:
+    """Of these the cheapest to train."""
+    lines = []
     for key, words in (("sampled_tokens", "sampled tokens"), ("seconds", "seconds")):
-        costs = {name: found.mean("optimised", name, key) for name in [best, *level]}
+        costs = {name: found.mean("optimised", name, key) for name in names}
         known = {name: value for name, value in costs.items() if value is not None}
         if known:
             cheapest = min(known, key=known.__getitem__)
             lines.append(f"Of those with the most gold, fewest {words} to train: {cheapest} ({known[cheapest]:,.0f}).")
-    return "\n".join(f"- {line}" for line in lines)
+    return lines
+
+
+def beside(found: Found) -> list[str]:
+    """What some methods come to beside others: sampling alone and PPO, gold by distance, rankings alone, diversity."""
+    gain, trained = found.gains(), found.group_of("optimised")
+    root = {name: found.mean("over_start", name, "sqrt_kl") for name in trained}
+    lines = []
+    most = max((name for name in gain if name.startswith("best_of_")), key=lambda name: int(name[8:]), default=None)
+    if most and "ppo" in gain:
+        roots = [found.mean("over_start", name, "sqrt_kl") for name in (most, "ppo")]
+        share, apart = 100 * gain[most] / gain["ppo"], told_apart(found, "ppo", most)
+        nats = " against ".join("–" if root is None else f"{root**2:.1f}" for root in roots)
+        lines.append(f"Without training, {most} gains {share:.0f} % of PPO's gold at {nats} nats, {apart}.")
+    efficiency = {name: gain[name] / far for name, far in root.items() if name in gain and far}
+    if len(efficiency) > 1:
+        order = sorted(efficiency, key=efficiency.__getitem__)
+        ends = ", ".join(f"{name} {efficiency[name]:.2f}" for name in (order[-1], order[0]))
+        lines.append(f"Gold for each unit of √KL, of those that train, most and least: {ends}.")
+    best = max((name for name in trained if name in gain and name != "dpo"), key=gain.__getitem__, default=None)
+    if "dpo" in gain and best:
+        share = f"{100 * gain['dpo'] / gain[best]:.0f} % of what {best} does"
+        lines.append(f"DPO, which samples nothing, gains {share}, the most of those that train by sampling.")
+    start = found.mean("policies", found.group["start"], "distinct_2")
+    spread = {name: found.mean("policies", name, "distinct_2") for name in trained}
+    known = {name: value for name, value in spread.items() if value is not None}
+    if start is not None and known:
+        fewer = sorted((name for name in known if known[name] < start), key=known.__getitem__)
+        rest = f", the most with {fewer[0]} ({known[fewer[0]]:.3f})" if fewer else ""
+        lines.append(f"Distinct-2 falls below the start's {start:.3f} with {len(fewer)} of {len(known)}{rest}.")
+    return lines
+
+
+def told_apart(found: Found, best: str, other: str) -> str:
+    above, below = behind(found, best, other), behind(found, other, best)
+    if above is None:
+        return "of one seed"
+    return "which these seeds tell apart" if above or below else "which these seeds do not tell apart"
 
 
 def texts(over_seeds: Json) -> dict[str, str]:

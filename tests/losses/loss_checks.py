@@ -7,6 +7,7 @@ import math
 from itertools import combinations
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 NAN = math.nan
@@ -334,6 +335,47 @@ def check_dpo_loss(losses: SimpleNamespace):
     chosen, rejected = tensor([-4, -4]), tensor([-6, -6])
     loss = losses.dpo.dpo_loss(chosen, rejected, tensor([-4.5, -4]), tensor([-5, -6]), 0.1)
     same(loss, [-log_sigmoid(0.1 * (0.5 + 1)), math.log(2)])
+
+
+def check_cautious_dpo(losses: SimpleNamespace):
+    given = tensor([-4]), tensor([-6]), tensor([-4.5]), tensor([-5])  # a margin of 1.5 nats
+    right, wrong = -log_sigmoid(0.1 * 1.5), -log_sigmoid(-0.1 * 1.5)
+    same(losses.dpo.conservative_dpo_loss(*given, 0.1, 0.2), [0.8 * right + 0.2 * wrong])
+    same(losses.dpo.conservative_dpo_loss(*given, 0.1, tensor([1])), [wrong])
+    same(losses.dpo.ipo_loss(*given, 0.1), [(1.5 - 5) ** 2])
+
+
+# REINFORCE, RLOO, GRPO
+
+
+def check_reinforce(losses: SimpleNamespace):
+    logprob, advantage = tensor([[-0.5, -2], [-1, -3]]).requires_grad_(), tensor([[2, -1], [0, 4]])
+    loss = losses.reinforce.reinforce_loss(logprob, advantage)
+    same(loss, [[1, -2], [0, 12]])
+    same(torch.autograd.grad(loss.sum(), logprob)[0], [[-2, 1], [0, -4]])
+
+
+def check_groups(losses: SimpleNamespace):
+    reward = tensor([[1, 2, 6], [5, 5, 5], [0, -1, 1]])
+    same(losses.reinforce.leave_one_out(reward), [[-3, -1.5, 4.5], [0, 0, 0], [0, -1.5, 1.5]])
+    sd = math.sqrt(7)  # of 1, 2, 6 with K − 1 below
+    same(losses.reinforce.group_normalized(reward), [[-2 / sd, -1 / sd, 3 / sd], [0, 0, 0], [0, -1, 1]])
+
+
+# Best of n, distillation
+
+
+def check_best_of_n_kl(losses: SimpleNamespace):
+    known = {1: 0.0, 2: 0.1931472, 4: 0.6362944, 64: 3.1745081}
+    for n, kl in known.items():
+        assert float(losses.best_of_n.best_of_n_kl(n)) == pytest.approx(kl, abs=1e-7)
+    assert float(losses.best_of_n.best_of_n_kl(8, rounds=2)) == pytest.approx(known[64], abs=1e-7)
+    assert float(losses.best_of_n.best_of_n_kl(8, rounds=0)) == 0
+
+
+def check_kl_of_distributions(losses: SimpleNamespace):
+    p, q = tensor([[0.5, 0.5, 0], [0.2, 0.3, 0.5]]), tensor([[0.25, 0.5, 0.25], [0.2, 0.3, 0.5]])
+    same(losses.distil.kl_of_distributions(p.log(), q.log()), [0.5 * math.log(2), 0])
 
 
 CHECKS = [check for name, check in list(globals().items()) if name.startswith("check_")]

@@ -201,6 +201,28 @@ def test_dpo_of_the_optimal_policy_is_the_reward_models_loss():
     )
 
 
+def test_what_dpo_ends_at_is_the_tilted_reference():
+    """Every pair of responses, labelled as often one way as the score says (Bradley–Terry): a tabular policy that is
+    fitted to them with DPO's loss becomes π_ref·exp(score/β), though no score is shown to it and nothing is sampled."""
+    a, b = torch.triu_indices(len(RESPONSES), len(RESPONSES), 1)
+    preferred = torch.sigmoid(SCORE[a] - SCORE[b])
+    ref, best = distribution(REF).log(), distribution(best_policy()).detach()
+    logits = table().detach().requires_grad_()
+    assert (distribution(logits) - best).abs().max() > 0.05
+    optimizer = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        own = masked_sum(logprob_of(logits).masked_fill(~MASK, 0), MASK)
+        given = own[a], own[b], ref[a], ref[b]
+        mean = conservative_dpo_loss(*given, KL_COEF, flipped=1 - preferred).mean()
+        mean.backward()
+        return mean
+
+    optimizer.step(loss)
+    torch.testing.assert_close(distribution(logits).detach(), best, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("seed", [4, 5])
 def test_reinforce_has_the_exact_gradient_whatever_the_baseline(seed):
     """Summed over a response, averaged over responses; the baseline is a value of the prefix, right or wrong."""
@@ -256,7 +278,7 @@ def test_ipo_on_a_tabular_policy_ends_at_its_margin():
         loss = ipo_loss(ref[:1] + free[0], ref[1:2] + free[1], ref[:1], ref[1:2], dpo_beta=0.25).sum()
         (slope,) = torch.autograd.grad(loss, free)
         free = (free - 0.1 * slope).detach().requires_grad_()
-    assert float(free[0] - free[1]) == pytest.approx(1 / (2 * 0.25), abs=1e-6)
+    assert float((free[0] - free[1]).detach()) == pytest.approx(1 / (2 * 0.25), abs=1e-6)
 
 
 def test_microbatches_with_the_global_count_add_up_to_the_batch():

@@ -145,6 +145,43 @@ MUTANTS = [
     ("reference added", "dpo", "beta * (rejected_logprob - rej", "beta * (rejected_logprob + rej"),
     ("rejected preferred", "dpo", "chosen_reward - rejected_reward", "rejected_reward - chosen_reward"),
     ("coefficient on one side only", "dpo", "rejected_reward = dpo_beta * ", "rejected_reward = "),
+    ("flipped labels trusted", "dpo", "(1 - flipped) * dpo_loss(*given", "flipped * dpo_loss(*given"),
+    ("flipped labels not flipped", "dpo", "flipped * dpo_loss(*other", "flipped * dpo_loss(*given"),
+    ("IPO's aim is 1/β", "dpo", "1 / (2 * dpo_beta)", "1 / dpo_beta"),
+    (
+        "IPO takes the reference for the policy",
+        "dpo",
+        "(chosen_logprob - chosen_ref_logprob) - (rej",
+        "(chosen_logprob) - (rej",
+    ),
+    ("IPO by absolute error", "dpo", "(margin - 1 / (2 * dpo_beta)) ** 2", "(margin - 1 / (2 * dpo_beta)).abs()"),
+    ("REINFORCE lowers what was good", "reinforce", "return -advantage", "return advantage"),
+    ("REINFORCE without the log-probability", "reinforce", "-advantage * logprob", "-advantage * logprob.exp()"),
+    (
+        "RLOO's baseline knows its own response",
+        "reinforce",
+        "(reward.sum(1, keepdim=True) - reward)",
+        "reward.sum(1, keepdim=True)",
+    ),
+    ("RLOO's mean over K", "reinforce", "reward.shape[1] - 1", "reward.shape[1]"),
+    ("RLOO over prompts", "reinforce", "reward.sum(1, keepdim=True)", "reward.sum(0, keepdim=True)"),
+    ("GRPO's biased spread", "reinforce", "reward.std(1, keepdim=True)", "reward.std(1, correction=0, keepdim=True)"),
+    ("GRPO not centred", "reinforce", "(reward - reward.mean(1, keepdim=True))", "reward"),
+    (
+        "GRPO of a group without spread is NaN",
+        "reinforce",
+        "sd.masked_fill(sd == 0, 1)).masked_fill(sd == 0, 0)",
+        "sd)",
+    ),
+    ("best of n's KL without (n − 1)/n", "best_of_n", " - 1 + n ** -float(rounds)", ""),
+    ("best of n's KL ignores rounds", "best_of_n", "rounds * np.log(n)", "np.log(n)"),
+    (
+        "divergence the other way round",
+        "distil",
+        "logprobs.exp() * (logprobs - other)",
+        "other.exp() * (other - logprobs)",
+    ),
+    ("what is never said is NaN", "distil", ".masked_fill(~said, 0)", ""),
 ]
 
 

@@ -140,7 +140,7 @@ def test_over_seeds_each_stands_beside_where_it_began(whole: Path, tmp_path: Pat
     assert costs["rloo", "seconds"] == sum(results["seconds"][f"round-{n}/rloo"] for n in (1, 2))
     assert costs["rloo", "sampled_tokens"] == results["optimised"]["rloo"]["sampled_tokens"]
     [shown] = read_groups(tmp_path, "optimisers")
-    assert [panel.title.partition(" over")[0] for panel in shown.frontier] == ["Exact utility gained", "Win rate"]
+    assert [panel.title.partition(" over")[0] for panel in shown.frontier] == ["Gold gained", "Win rate"]
     drawing = Page(str(shown.frontier[0].chart))
     assert len([e for e in drawing.elements if e.tag == "circle"]) == 2 + len(OPTIMISERS)
     whiskers = [e.attributes for e in drawing.elements if "whisker" in e.attributes.get("class", "")]

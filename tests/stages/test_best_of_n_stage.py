@@ -102,6 +102,25 @@ def test_something_must_be_maximised(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_what_is_kept_of_a_language_of_seven_is_the_best_of_n_and_within_its_bound(n: int) -> None:
+    """Every draw of n responses with its chance, brute force, beside Σ to the power of n; two responses score alike."""
+    likely = torch.tensor([0.3, 0.05, 0.2, 0.1, 0.15, 0.12, 0.08], dtype=torch.float64)
+    for score in (torch.tensor([2.0, 5, -1, 0, 3, 1, 4]), torch.tensor([2.0, 5, -1, 2, 3, 1, 5])):
+        draws = torch.cartesian_prod(*[torch.arange(7)] * n)
+        kept = chosen(score[draws].flatten(), n, 1, None).view(-1, n)
+        assert kept.sum(1).eq(1).all()
+        made = torch.zeros_like(likely).index_add(0, draws[kept], likely[draws].prod(1))
+        level, at = score.unique(return_inverse=True)
+        reached = torch.zeros(len(level), dtype=torch.float64).index_add(0, at, likely).cumsum(0) ** n
+        analytic = reached.diff(prepend=torch.zeros(1, dtype=torch.float64))
+        torch.testing.assert_close(torch.zeros_like(analytic).index_add(0, at, made), analytic)
+        kl = float((made * (made / likely).log()).sum())
+        assert 0 < kl < float(best_of_n_kl(n))
+        if len(level) == 7:
+            torch.testing.assert_close(made[score.argsort()], analytic)
+
+
 # An iteration.
 
 

@@ -34,7 +34,6 @@ IN_UNITS = ("gold", "likert", "score", "kl", "length", "distinct_2", "lm_loss", 
 SHARES = ("pairwise", "reward_models", "ai_labelers")  # tables of nothing else
 NAMES = {
     "win_rate": "win rate",
-    "gold": "exact utility",
     "kl": "KL, nats",
     "length": "tokens",
     "lm_loss": "LM loss",
@@ -97,7 +96,7 @@ def frontier(rows: Sequence[Json], start: str | None) -> list[Panel]:
     found = {(row["name"], row["measure"]): row for row in of(rows, "over_start") if row["mean"] is not None}
     names = list(dict.fromkeys(name for name, measure in found if measure == "sqrt_kl"))
     panels = []
-    for measure, what, rule in (("gold", "Exact utility gained over", 0.0), ("win_rate", "Win rate over", 0.5)):
+    for measure, what, rule in (("gold", "Gold gained over", 0.0), ("win_rate", "Win rate over", 0.5)):
         crosses = [
             Cross(name, extent(found[name, "sqrt_kl"]), extent(found[name, measure]), POLICIES[n % len(POLICIES)])
             for n, name in enumerate(names)
