@@ -192,7 +192,7 @@ def plain_sizes(number: int = 10, heldout: float = 0) -> Sizes:
         number={pool: {"train": number, "valid": 0, "test": 0} for pool in POOLS},
         prompt=dict.fromkeys(POOLS, 1.0),
         **{"demonstration": 1.0, "prefixes": 1, "prefix": 0.0, "document": 10.0, "heldout": heldout, "marks": 1},
-        **{"parameters": 1000, "trunk": 900, "kept": 0.0, "adapters": 10},
+        **{"parameters": 1000, "trunk": 900, "kept": 0.0, "adapters": 10, "linear": 640},
     )
 
 
@@ -234,7 +234,7 @@ def test_the_plan_says_one_epoch_and_two_epochs() -> None:
 def test_the_plan_counts_adapters_as_what_trains() -> None:
     sizes = plain_sizes()
 
-    def size(step: str, **changes: int) -> float:
+    def size(step: str, **changes: object) -> float:
         settings = [
             f"{stage}.{key}={value}" for stage in ("sft", "reward_model", "ppo") for key, value in changes.items()
         ]
@@ -249,6 +249,10 @@ def test_the_plan_counts_adapters_as_what_trains() -> None:
     adapters = 2 * 10
     policy, value = 4 * 1000 + 16 * adapters, 4 * 900 + 16 * adapters
     assert size("round-1/ppo", lora_rank=2) == policy + 4 * 1000 + value + 4 * 900 + 4 * adapters
+    # 640 of each model's weights in 4 bits, with a byte for every 64 and 4 for every 64 · 256; the merged copy is whole
+    saved = 640 * (4 - 0.5 - 1 / 64 - 4 / (64 * 256))
+    in_4_bits = size("round-1/ppo", lora_rank=2, base_precision="nf4")
+    assert in_4_bits == pytest.approx(size("round-1/ppo", lora_rank=2) - 3 * saved)
 
 
 # Where a run stands.

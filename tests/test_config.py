@@ -70,6 +70,8 @@ def test_an_unknown_key_far_from_all_gets_no_suggestion() -> None:
         ("seed=0b_", ["--set seed=0b_", "YAML"]),
         ("sft.lora_rank=2000", ["sft.lora_rank", "1024", "2000"]),
         ("reward_model.lora_alpha=4", ["reward_model.lora_alpha", "lora_rank is 0", "found 4"]),
+        ("ppo.base_precision=nf4", ["ppo.base_precision", "lora_rank is 0"]),
+        ("ppo.base_precision=int8", ["ppo.base_precision", "nf4", "int8"]),
         ("ppo.lora_alpha=4", ["ppo.lora_alpha", "lora_rank is 0"]),
         ("ppo.lr=fast", ["ppo.lr", "number", "'fast'"]),
         ("name=[1]", ["name", "string"]),

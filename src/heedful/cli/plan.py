@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from heedful.cli.plan_ai import ai_amounts
 from heedful.cli.plan_lab import lab_amounts
 from heedful.cli.plan_principles import principle_amounts
-from heedful.cli.work import ACTIVATION, TRAINED, WEIGHT, Rates, Sizes, Work, held
+from heedful.cli.work import ACTIVATION, TRAINED, WEIGHT, Rates, Sizes, Work
 from heedful.engine.engine import Engine
 from heedful.engine.slots import Request
 from heedful.feedback.principles.rulebook import read_rules
@@ -22,6 +22,7 @@ from heedful.models.heads import Policy
 from heedful.models.load import compute_device, context_length, from_scratch, load_decoder, load_tokenizer
 from heedful.models.lora import check_rank, parameters_per_rank
 from heedful.models.optimizer import autocast
+from heedful.models.quantized import adapted_linears
 from heedful.pipeline.early import check_prompts
 from heedful.pipeline.measure import ChooseConfig
 from heedful.pipeline.recipe import Recipe
@@ -109,8 +110,9 @@ def measure_sizes(
     adapted = [*recipe.sft.values(), *(config for _, config in recipe.optimised().values())]
     ranks = [config.lora_rank for config in adapted]
     check_rank(model, max([recipe.reward_model.lora_rank if recipe.reward_model else 0, *ranks]))
+    linear = sum(module.weight.numel() for _, module in adapted_linears(model))
     of_texts = (demonstration, len(prefixes), mean(prefixes), document, heldout, marks)
-    return Sizes(counts, lengths, *of_texts, total, trunk, kept, parameters_per_rank(model))
+    return Sizes(counts, lengths, *of_texts, total, trunk, kept, parameters_per_rank(model), linear)
 
 
 def measure_documents(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[float, float, int]:
@@ -186,7 +188,7 @@ def fine_tuning(config: SFTConfig, sizes: Sizes, text: float, number: int | None
     row = sizes.prompt["sft"] + sizes.demonstration
     trained = config.epochs * (examples * row + mixed * text)
     kept = sizes.kept * min(config.max_tokens, config.batch_size * row)
-    size = sizes.training(config.lora_rank, sizes.parameters, kept)
+    size = sizes.training(config.lora_rank, sizes.parameters, kept, config.base_precision)
     steps = config.epochs * -(-(examples + mixed) // config.batch_size)
     return Work(epochs_and_steps(config.epochs, steps), trained=trained, size=size)
 
@@ -197,7 +199,7 @@ def distilling(config: DistilConfig, sizes: Sizes) -> Work:
     rules = read_rules(config.rules) if config.rules else None
     row, behind = prompt + config.max_new_tokens, prompt + len(prefix_of(config, rules, PromptFormat()).split())
     kept = sizes.kept * min(config.max_tokens, config.batch_size * row)
-    size = sizes.training(config.lora_rank, sizes.parameters, kept) + WEIGHT * sizes.parameters
+    size = sizes.training(config.lora_rank, sizes.parameters, kept, config.base_precision) + WEIGHT * sizes.parameters
     what = f"{several(number, 'response')}, {several(config.iterations, 'update')}"
     new = number * config.max_new_tokens
     return Work(what, 2 * number * behind + new, number * row, new, size)
@@ -220,7 +222,7 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
         trained = round * config.epochs * number * k * (row + new)
         steps = config.epochs * -(-int(round * number) // config.batch_size)
         kept = sizes.kept * min(config.max_tokens, config.batch_size * k * (row + new))
-        size = sizes.training(config.lora_rank, sizes.trunk, kept)
+        size = sizes.training(config.lora_rank, sizes.trunk, kept, config.base_precision)
         yield f"{here}/reward_model", Work(epochs_and_steps(config.epochs, steps), trained=trained, size=size)
         held_out = round * (split["valid"] + split["test"]) * k * (row + new)
         yield f"{here}/scores", Work("responses to held-out prompts", held_out, size=WEIGHT * sizes.trunk)
@@ -263,10 +265,10 @@ def optimising(config: PPOConfig, sizes: Sizes, text: float) -> Work:
     texts = max(1, round(config.ptx_examples * config.minibatch_size)) if config.ptx_coef else 0
     forward = episodes * (sizes.prompt["ppo"] + passes * row)
     trained = 2 * config.inner_epochs * episodes * row + updates * texts * text
-    rank = config.lora_rank
+    rank, precision = config.lora_rank, config.base_precision
     kept = sizes.kept * min(config.max_tokens, max(config.minibatch_size * row, texts * text))
-    size = sizes.training(rank, sizes.parameters, kept)
-    size += held(rank, sizes.trunk, sizes.adapters) + WEIGHT * sizes.trunk  # value model, reward model
+    size = sizes.training(rank, sizes.parameters, kept, precision)
+    size += sizes.held(rank, sizes.trunk, precision) + sizes.frozen(sizes.trunk, precision)  # value and reward model
     # Average and reference; of adapters the average is theirs alone, and the policy without them is the reference.
     size += WEIGHT * (rank * sizes.adapters if rank else 2 * sizes.parameters)
     what = f"{several(episodes, 'episode')}, {several(updates, 'update')}"
@@ -286,8 +288,9 @@ def reinforcing(config: NLPOConfig | ReinforceConfig | RLOOConfig | GRPOConfig, 
         models = 2
     updates = config.iterations * epochs * -(-config.batch_size // batch)
     kept = sizes.kept * min(config.max_tokens, batch * row)
-    size = sizes.training(rank, sizes.parameters, kept) + WEIGHT * sizes.trunk  # policy, reward model
-    size += held(rank, sizes.trunk, sizes.adapters) * has_value + WEIGHT * sizes.parameters * (not rank)  # reference
+    precision = "full" if isinstance(config, NLPOConfig) else config.base_precision
+    size = sizes.training(rank, sizes.parameters, kept, precision) + WEIGHT * sizes.trunk  # policy, reward model
+    size += sizes.held(rank, sizes.trunk, precision) * has_value + WEIGHT * sizes.parameters * (not rank)  # reference
     size += (models - 1) * WEIGHT * (sizes.parameters + rank * sizes.adapters)  # mask policy
     what = f"{several(episodes, 'episode')}, {several(updates, 'update')}"
     passes = 2 + has_value + 2 * (models - 1)
@@ -305,7 +308,7 @@ def imitating(config: BestOfNConfig, sizes: Sizes) -> Work:
     updates = config.iterations * config.inner_epochs * -(-kept // config.minibatch_size)
     trained = config.iterations * config.inner_epochs * kept * row
     activations = sizes.kept * min(config.max_tokens, config.minibatch_size * row)
-    size = sizes.training(config.lora_rank, sizes.parameters, activations)
+    size = sizes.training(config.lora_rank, sizes.parameters, activations, config.base_precision)
     size += WEIGHT * (sizes.trunk + sizes.parameters * (not config.lora_rank))  # reward model, reference
     what = f"{several(episodes, 'episode')}, {several(updates, 'update')}"
     forward = episodes * (sizes.prompt["ppo"] + 2 * row)
@@ -317,7 +320,7 @@ def preferring(config: DPOConfig, sizes: Sizes, number: float, k: float, row: fl
     tokens = number * k * row
     steps = config.epochs * -(-int(number) // config.batch_size)
     kept = sizes.kept * min(config.max_tokens, config.batch_size * k * row)
-    size = sizes.training(config.lora_rank, sizes.parameters, kept)
+    size = sizes.training(config.lora_rank, sizes.parameters, kept, config.base_precision)
     return Work(epochs_and_steps(config.epochs, steps), tokens, config.epochs * tokens, size=size)
 
 

@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+from heedful.models.quantized import BasePrecision
+
 WEIGHT, TRAINED = 4, 16  # bytes per parameter: fp32; fp32 with its gradient and Adam's two moments
+NF4 = 4 / 8 + (1 + 4 / 256) / 64  # in 4 bits: a block of 64 has a scale in 8 bits, 256 of these one in fp32
 ACTIVATION = 34  # bytes per token, layer and width kept for the backward pass (Korthikanti et al., arXiv 2205.05198)
 
 
@@ -27,11 +30,6 @@ class Rates(NamedTuple):
         return work.forward / self.forward + work.trained / self.trained + work.sampled / self.sampled
 
 
-def held(rank: int, parameters: int, adapters: int) -> float:
-    """Bytes of a model's weights and of what trains them: all of them, or adapters of the rank."""
-    return WEIGHT * parameters + TRAINED * rank * adapters if rank else TRAINED * parameters
-
-
 class Sizes(NamedTuple):
     """What the amounts follow from; lengths are means in tokens."""
 
@@ -47,13 +45,22 @@ class Sizes(NamedTuple):
     trunk: int
     kept: float  # bytes per token of a training pass
     adapters: int  # parameters that low-rank adapters hold for each unit of rank
+    linear: int  # parameters that these stand on
 
-    def training(self, rank: int, parameters: int, kept: float) -> float:
+    def frozen(self, parameters: int, precision: BasePrecision) -> float:
+        """Bytes of a model's weights under adapters."""
+        return WEIGHT * parameters - (WEIGHT - NF4) * self.linear * (precision == "nf4")
+
+    def held(self, rank: int, parameters: int, precision: BasePrecision) -> float:
+        """Bytes of a model's weights and of what trains them: all of them, or adapters of the rank."""
+        return self.frozen(parameters, precision) + TRAINED * rank * self.adapters if rank else TRAINED * parameters
+
+    def training(self, rank: int, parameters: int, kept: float, precision: BasePrecision) -> float:
         """Bytes of a model that trains, all of it or adapters of the rank over weights that stay, and is saved.
 
         `kept` bytes of activations; adapters are saved merged into a copy, while no pass runs.
         """
-        return held(rank, parameters, self.adapters) + (max(kept, WEIGHT * parameters) if rank else kept)
+        return self.held(rank, parameters, precision) + (max(kept, WEIGHT * parameters) if rank else kept)
 
     def total(self, pool: str) -> int:
         return sum(self.number[pool].values())

@@ -39,6 +39,7 @@ from heedful.models.load import (
     reinitialized,
 )
 from heedful.models.lora import attach_lora, has_adapters, merged, over_one_base
+from heedful.models.quantized import BasePrecision, quantize
 
 FORMAT = 1
 HEAD = "head.safetensors"
@@ -69,24 +70,33 @@ def save_reward_model(
     _save(folder, "reward_model", merged(model.trunk), model.head, tokenizer, parents, more, adapters)
 
 
-def load_policy(name_or_path: Path | str) -> tuple[Policy, PreTrainedTokenizerBase]:
+def load_policy(
+    name_or_path: Path | str, base_precision: BasePrecision = "full"
+) -> tuple[Policy, PreTrainedTokenizerBase]:
     """A saved policy, or any decoder by hub name or folder, in eval mode on `compute_device()`.
 
+    `base_precision`: "nf4" for one that will train adapters alone, over weights in 4 bits.
+
     Raises:
-        InputError: another kind of checkpoint, or whatever `load_decoder` refuses.
+        InputError: another kind of checkpoint, whatever `load_decoder` refuses, 4 bits that cannot be had here.
     """
     recover(Path(name_or_path))
-    return Policy(load_decoder(name_or_path)).to(compute_device()).eval(), load_tokenizer(name_or_path)
+    decoder = _in_precision(load_decoder(name_or_path), name_or_path, base_precision)
+    return Policy(decoder).to(compute_device()).eval(), load_tokenizer(name_or_path)
 
 
 def load_reward_model(
-    folder: Path | str, guideline: Config | None = None, over: tuple[Policy, Path] | None = None
+    folder: Path | str,
+    guideline: Config | None = None,
+    over: tuple[Policy, Path] | None = None,
+    base_precision: BasePrecision = "full",
 ) -> tuple[RewardModel, PreTrainedTokenizerBase]:
     """A saved reward model, in eval mode on `compute_device()`.
 
     `guideline`: how principles will stand behind the responses it scores; None: there will be none.
     `over`: a policy and the folder it was loaded from, over whose weights its adapters are to stand; no second copy of
     them is kept. The policy has no adapters yet, and will train no other weights.
+    `base_precision`: as of `load_policy`, adapters that it was trained with being merged; with `over`, the policy's.
 
     Raises:
         InputError: another kind of checkpoint, broken files, a model that has learned to read responses otherwise; with
@@ -96,20 +106,26 @@ def load_reward_model(
     _check_guideline(Path(folder), guideline)
     if over is not None:
         return _over(*over, Path(folder), head), load_tokenizer(folder)
+    trunk = _in_precision(trunk, folder, base_precision)
     return RewardModel(trunk, head).to(compute_device()).eval(), load_tokenizer(folder)
 
 
-def load_value_model(folder: Path | str) -> ValueModel:
+def load_value_model(folder: Path | str, base_precision: BasePrecision = "full") -> ValueModel:
     """A value model that begins as the saved reward model (InstructGPT, section 3.5), whatever prompts that one reads.
 
     Raises:
         InputError: another kind of checkpoint, or broken files.
     """
-    return ValueModel(*_load(Path(folder))).to(compute_device()).eval()
+    trunk, head = _load(Path(folder))
+    return ValueModel(_in_precision(trunk, folder, base_precision), head).to(compute_device()).eval()
 
 
 def begin_reward_model(
-    folder: Path | str, seed: int, random: bool = False, guideline: Config | None = None
+    folder: Path | str,
+    seed: int,
+    random: bool = False,
+    guideline: Config | None = None,
+    base_precision: BasePrecision = "full",
 ) -> tuple[RewardModel, PreTrainedTokenizerBase]:
     """A saved reward model as it stands; or a policy's trunk (`random`: one of its shape that has learned nothing)
     under a new head.
@@ -118,8 +134,8 @@ def begin_reward_model(
         InputError: as `load_policy` and `load_reward_model`.
     """
     if kind_of(folder) == "reward_model":
-        return load_reward_model(folder, guideline)
-    policy, tokenizer = load_policy(folder)
+        return load_reward_model(folder, guideline, base_precision=base_precision)
+    policy, tokenizer = load_policy(folder, base_precision)
     return RewardModel.from_decoder(reinitialized(policy.decoder, seed) if random else policy.decoder, seed), tokenizer
 
 
@@ -172,6 +188,12 @@ def _save(
         if adapters:
             save_file(dict(adapters), partial / ADAPTERS)
         (partial / ABOUT).write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _in_precision(model: PreTrainedModel, source: Path | str, base_precision: BasePrecision) -> PreTrainedModel:
+    if base_precision == "nf4":
+        quantize(model, source, compute_device())
+    return model
 
 
 def _load(folder: Path) -> tuple[PreTrainedModel, torch.nn.Linear]:

@@ -8,7 +8,7 @@ and trained as if it stood alone.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import torch
 from peft import LoraConfig
@@ -20,6 +20,8 @@ from transformers.pytorch_utils import Conv1D
 from heedful.batch import Rows
 from heedful.config import InputError
 from heedful.models.heads import Policy, RewardModel, ValueModel
+from heedful.models.quantized import adapted_linears, check_same, is_quantized, original
+from heedful.models.recompute import checkpoint_activations
 
 MAX_RANK = 1024
 
@@ -61,6 +63,26 @@ def attach_lora(
         raise InputError(f"lora: {str(error).splitlines()[0]}") from None
 
 
+class Prepared(Protocol):
+    """What the settings of a stage say of a model that is to train."""
+
+    lora_rank: int
+    lora_alpha: float | None
+    activation_checkpointing: bool
+
+
+def prepare(model: PreTrainedModel, config: Prepared, seed: int) -> None:
+    """Adapters, unless there are some, and layers that are computed again in the backward pass, where asked for.
+
+    Raises:
+        InputError: as `attach_lora` and `checkpoint_activations`.
+    """
+    if config.lora_rank and not has_adapters(model):
+        attach_lora(model, config.lora_rank, config.lora_alpha, seed=seed)
+    if config.activation_checkpointing:
+        checkpoint_activations(model)
+
+
 def check_rank(model: PreTrainedModel, rank: int) -> None:
     """Raises InputError for a rank above the model's width, where adapters hold more than the weights they adapt."""
     width = model.config.get_text_config().hidden_size
@@ -72,9 +94,7 @@ def check_rank(model: PreTrainedModel, rank: int) -> None:
 
 def parameters_per_rank(model: PreTrainedModel) -> int:
     """Parameters that adapters on every linear module but the language-model head hold for each unit of rank."""
-    head = model.get_output_embeddings()
-    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
-    return sum(sum(module.weight.shape) for module in linear)
+    return sum(sum(module.weight.shape) for _, module in adapted_linears(model))
 
 
 def over_one_base(model: PreTrainedModel) -> PreTrainedModel:
@@ -128,9 +148,17 @@ Reference = Policy | BasePolicy
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """The model itself, or, when it has adapters, a copy with them added into its weights."""
+    """The model itself, or, when it has adapters, a copy with them added into its weights.
+
+    Of a quantised model the weights are those that it was quantised from, and the copy is on the CPU.
+
+    Raises:
+        InputError: those weights are no longer where they were.
+    """
     if not has_adapters(model):
         return model
+    if is_quantized(model):
+        return _merged_into_original(model)
     plain = copy.deepcopy(model)
     for name, module in list(plain.named_modules()):
         if isinstance(module, LoraLayer):
@@ -139,3 +167,15 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     del plain.peft_config
     plain._hf_peft_config_loaded = False
     return plain.requires_grad_(True)
+
+
+@torch.no_grad()
+def _merged_into_original(model: PreTrainedModel) -> PreTrainedModel:
+    plain = original(model)
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            own = plain.get_submodule(name)
+            check_same(module.get_base_layer(), own, model.quantized_from)
+            change = module.get_delta_weight("default").to(own.weight.device)
+            own.weight.add_(change.T if isinstance(own, Conv1D) else change)
+    return plain

@@ -9,6 +9,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from heedful.config import InputError
 from heedful.feedback.ai.template import marks_of, read_template
 from heedful.feedback.principles.rulebook import read_rules
+from heedful.models.quantized import functional
 from heedful.pipeline.principle_settings import worded
 from heedful.pipeline.recipe import Recipe
 from heedful.pipeline.source import Source
@@ -50,9 +51,11 @@ def check_prompts(
     """Every step up to `until` has prompts, and the model's context (None: not known) holds them and their responses.
 
     Raises:
-        InputError: names the setting or file, and the mend; also of AI labelers' templates.
+        InputError: names the setting or file, and the mend; also of AI labelers' templates, and of a missing extra.
     """
     check_templates(recipe)
+    if '"base_precision":"nf4"' in recipe.model_dump_json():
+        functional()
     reached = STEPS[: STEPS.index(until) + 1] if until in STEPS else ()
     encoder = Encoder(tokenizer, recipe.format)
     for need in needs(recipe, reached):

@@ -31,9 +31,9 @@ from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.distilled import token_kl
 from heedful.models.heads import Policy
 from heedful.models.load import context_length
-from heedful.models.lora import LoraAlpha, LoraRank, attach_lora
+from heedful.models.lora import LoraAlpha, LoraRank, prepare
 from heedful.models.optimizer import Precision, adam, autocast, linear_warmup, set_lr
-from heedful.models.recompute import checkpoint_activations
+from heedful.models.quantized import BasePrecision
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
@@ -63,6 +63,7 @@ class DistilConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    base_precision: BasePrecision = "full"  # of the weights under adapters: full, fp32; nf4, 4 bits (QLoRA)
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass, prefix included; more memory, same result
     precision: Precision = "auto"
@@ -209,7 +210,7 @@ def main(
         InputError: no training prompt fits, or prefix, prompt and response do not fit the model's context.
     """
     prefix = prefix_of(config, rules, format)
-    policy, tokenizer = load_policy(model)
+    policy, tokenizer = load_policy(model, config.base_precision)
     teacher = load_policy(model)[0].requires_grad_(False)
     encoder, snapshot = Encoder(tokenizer, format), read_snapshot(prompts)
     train_on, validate_on = (encoder.prompts(snapshot.prompts_of(split))[1] for split in ("train", "valid"))
@@ -229,10 +230,7 @@ def main(
     valid = None
     if chosen := validate_on[: config.valid_prompts]:
         valid = prompted_by(sampler, chosen, encoder, prefix, run.seed + 1)(range(len(chosen)), 0)
-    if config.lora_rank:
-        attach_lora(policy.decoder, config.lora_rank, config.lora_alpha, seed=run.seed)
-    if config.activation_checkpointing:
-        checkpoint_activations(policy.decoder)
+    prepare(policy.decoder, config, run.seed)
     train(config, policy, teacher, len(train_on), respond, valid, ends, run)
     save_policy(run.folder / "model", policy, tokenizer, run.manifest["parents"])
     for reason, number in encoder.dropped.items():

@@ -27,9 +27,9 @@ from heedful.losses.ranking import best_of, ranking_accuracy, untied_pairs
 from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.heads import Policy
 from heedful.models.load import context_length
-from heedful.models.lora import LoraAlpha, LoraRank, attach_lora
+from heedful.models.lora import LoraAlpha, LoraRank, prepare
 from heedful.models.optimizer import Precision, adam, autocast, linear_warmup, set_lr
-from heedful.models.recompute import checkpoint_activations
+from heedful.models.quantized import BasePrecision
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
@@ -56,6 +56,7 @@ class DPOConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    base_precision: BasePrecision = "full"  # of the weights under adapters: full, fp32; nf4, 4 bits (QLoRA)
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; a ranking is never split
     precision: Precision = "auto"
@@ -210,16 +211,13 @@ def main(config: DPOConfig, run: Run, policy_folder: Path, rankings: Path, forma
     Raises:
         InputError: no training ranking has an untied pair.
     """
-    policy, tokenizer = load_policy(policy_folder)
+    policy, tokenizer = load_policy(policy_folder, config.base_precision)
     encoder, pad = Encoder(tokenizer, format, context_length(policy.decoder)), pad_id(tokenizer)
     learned = compared(
         encoder, read_snapshot(rankings), rankings, config.soft, per_pair=False, weights=config.labeler_weights
     )
     ref_logprob = of_reference(policy, [*learned.train, *learned.valid], pad, config)
-    if config.lora_rank:
-        attach_lora(policy.decoder, config.lora_rank, config.lora_alpha, seed=run.seed)
-    if config.activation_checkpointing:
-        checkpoint_activations(policy.decoder)
+    prepare(policy.decoder, config, run.seed)
     train(config, policy, learned.train, learned.valid, ref_logprob, pad, run)
     save_policy(run.folder / "model", policy, tokenizer, run.manifest["parents"])
     for reason, number in (*encoder.dropped.items(), *learned.dropped.items()):

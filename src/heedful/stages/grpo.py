@@ -29,9 +29,9 @@ from heedful.losses.ppo import policy_loss
 from heedful.losses.reinforce import group_normalized
 from heedful.models.checkpoint import load_policy, load_reward_model, save_policy
 from heedful.models.heads import Policy
-from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, attach_lora
+from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, prepare
 from heedful.models.optimizer import Precision, adam, autocast, linear_warmup, set_lr
-from heedful.models.recompute import checkpoint_activations
+from heedful.models.quantized import BasePrecision
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
@@ -61,6 +61,7 @@ class GRPOConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    base_precision: BasePrecision = "full"  # of the weights under adapters: full, fp32; nf4, 4 bits (QLoRA)
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
@@ -218,7 +219,7 @@ def main(
     """
     if score is None and reward_model_folder is None:
         raise InputError("grpo: nothing to maximise; give a reward model or a score")
-    policy, tokenizer = load_policy(policy_folder)
+    policy, tokenizer = load_policy(policy_folder, config.base_precision)
     encoder = Encoder(tokenizer, format)
     kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("train"))
     if not kept:
@@ -229,10 +230,7 @@ def main(
         assert reward_model_folder is not None
         reward_model, _ = load_reward_model(reward_model_folder)
         score = by_reward_model(reward_model, config.max_tokens, config.precision)
-    if config.lora_rank:
-        attach_lora(policy.decoder, config.lora_rank, config.lora_alpha, seed=run.seed)
-    if config.activation_checkpointing:
-        checkpoint_activations(policy.decoder)
+    prepare(policy.decoder, config, run.seed)
     ref_policy: Reference = BasePolicy(policy) if config.lora_rank else load_policy(policy_folder)[0]
     train(config, policy, ref_policy, kept, generate, score, run)
     save_policy(run.folder / "model", policy, tokenizer, run.manifest["parents"])

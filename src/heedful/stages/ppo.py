@@ -32,9 +32,9 @@ from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
 from heedful.models.checkpoint import load_policy, load_reward_model, load_value_model, save_policy
 from heedful.models.ema import Ema, mostly_start
 from heedful.models.heads import Policy, ValueModel
-from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, attach_lora, has_adapters, value_over
+from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, prepare, value_over
 from heedful.models.optimizer import Precision, adam, autocast, linear_warmup, set_lr
-from heedful.models.recompute import checkpoint_activations
+from heedful.models.quantized import BasePrecision
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Inexact, Run, console
 from heedful.snapshot import read_snapshot
@@ -81,6 +81,7 @@ class PPOConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    base_precision: BasePrecision = "full"  # of the weights under adapters: full, fp32; nf4, 4 bits (QLoRA)
     one_base: bool = False  # with lora_rank: the reward model too as adapters over the policy's one copy of the weights
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
@@ -362,7 +363,7 @@ def main(
         raise InputError("ppo.one_base is for the reward model's score, not for one of your own; turn it off")
     if warning := mostly_start(config):
         console.print(warning, markup=False, highlight=False, soft_wrap=True)
-    policy, tokenizer = load_policy(policy_folder)
+    policy, tokenizer = load_policy(policy_folder, config.base_precision)
     encoder = Encoder(tokenizer, format)
     kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("train"))
     if not kept:
@@ -372,7 +373,8 @@ def main(
     generate = responses_by(sampler, tokens, config.responses_per_prompt, run.seed)
     if score is None:
         over = (policy, policy_folder) if config.one_base else None
-        reward_model, _ = load_reward_model(reward_model_folder, scorer.guideline if scorer else None, over)
+        guideline = scorer.guideline if scorer else None
+        reward_model, _ = load_reward_model(reward_model_folder, guideline, over, config.base_precision)
         if config.normalize_score:
             order = prompt_order(len(kept), 0, config.batch_size, run.seed, config.responses_per_prompt)
             rows = generate(order, 0).rows  # of the starting policy
@@ -380,12 +382,9 @@ def main(
         value_model = value_over(reward_model) if config.lora_rank else ValueModel.from_reward_model(reward_model)
         score = (scorer or by_reward_model)(reward_model, config.max_tokens, config.precision)
     else:
-        value_model = load_value_model(reward_model_folder)
+        value_model = load_value_model(reward_model_folder, config.base_precision)
     for each in (policy.decoder, value_model.trunk):
-        if config.lora_rank and not has_adapters(each):
-            attach_lora(each, config.lora_rank, config.lora_alpha, seed=run.seed)
-        if config.activation_checkpointing:
-            checkpoint_activations(each)
+        prepare(each, config, run.seed)
     ref_policy: Reference = BasePolicy(policy) if config.lora_rank else load_policy(policy_folder)[0]
     train(config, policy, ref_policy, value_model, kept, generate, score, pretraining, run)
     if followed is not None:

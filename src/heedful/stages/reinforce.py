@@ -32,9 +32,9 @@ from heedful.losses.ppo import gae, kl_penalized_reward, value_loss
 from heedful.losses.reinforce import reinforce_loss
 from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.heads import Policy, ValueModel
-from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, attach_lora
+from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, prepare
 from heedful.models.optimizer import Precision, adam, autocast, linear_warmup, set_lr
-from heedful.models.recompute import checkpoint_activations
+from heedful.models.quantized import BasePrecision
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
@@ -62,6 +62,7 @@ class ReinforceConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    base_precision: BasePrecision = "full"  # of the weights under adapters: full, fp32; nf4, 4 bits (QLoRA)
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
@@ -257,7 +258,7 @@ def main(
         raise InputError("reinforce: nothing to maximise; give a reward model or a score")
     if config.normalize_score and score is not None:
         raise InputError("reinforce.normalize_score scales the reward model, not a score of your own; turn it off")
-    policy, tokenizer = load_policy(policy_folder)
+    policy, tokenizer = load_policy(policy_folder, config.base_precision)
     encoder = Encoder(tokenizer, format)
     kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("train"))
     if not kept:
@@ -267,12 +268,9 @@ def main(
     if score is None:
         assert reward_model_folder is not None
         score = by_reward_model_in(reward_model_folder, config, generate, len(kept), run.seed)
-    value_model = ValueModel.from_decoder(load_policy(policy_folder)[0].decoder, run.seed)
+    value_model = ValueModel.from_decoder(load_policy(policy_folder, config.base_precision)[0].decoder, run.seed)
     for each in (policy.decoder, value_model.trunk):
-        if config.lora_rank:
-            attach_lora(each, config.lora_rank, config.lora_alpha, seed=run.seed)
-        if config.activation_checkpointing:
-            checkpoint_activations(each)
+        prepare(each, config, run.seed)
     ref_policy: Reference = BasePolicy(policy) if config.lora_rank else load_policy(policy_folder)[0]
     train(config, policy, ref_policy, value_model, kept, generate, score, run)
     save_policy(run.folder / "model", policy, tokenizer, run.manifest["parents"])

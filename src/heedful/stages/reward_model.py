@@ -32,9 +32,9 @@ from heedful.losses.ranking import ranking_accuracy
 from heedful.models.checkpoint import begin_reward_model, save_reward_model
 from heedful.models.heads import RewardModel
 from heedful.models.load import context_length
-from heedful.models.lora import LoraAlpha, LoraRank, attach_lora
+from heedful.models.lora import LoraAlpha, LoraRank, prepare
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
-from heedful.models.recompute import checkpoint_activations
+from heedful.models.quantized import BasePrecision
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
@@ -58,6 +58,7 @@ class RewardModelConfig(LearnedConfig):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    base_precision: BasePrecision = "full"  # of the weights under adapters: full, fp32; nf4, 4 bits (QLoRA)
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; a ranking is never split
     precision: Precision = "auto"
@@ -183,17 +184,16 @@ def main(
     Raises:
         InputError: no ranking with an untied pair; for regression, no mark, or all of them equal.
     """
-    reward_model, tokenizer = begin_reward_model(model, run.seed, config.init == "random", config.guideline)
+    reward_model, tokenizer = begin_reward_model(
+        model, run.seed, config.init == "random", config.guideline, config.base_precision
+    )
     encoder = Encoder(tokenizer, format, context_length(reward_model.trunk))
     snapshot = read_snapshot(rankings)
     written = Snapshot() if demonstrations is None or config.guideline else read_snapshot(demonstrations)
     learned = learned_from(config, encoder, snapshot, written, rankings)
     data, valid = learned.train, learned.valid
     shown = encoder.demonstrations(written.demonstrations_of("train"))
-    if config.lora_rank:
-        attach_lora(reward_model.trunk, config.lora_rank, config.lora_alpha, seed=run.seed)
-    if config.activation_checkpointing:
-        checkpoint_activations(reward_model.trunk)
+    prepare(reward_model.trunk, config, run.seed)
     followed = max(data, key=lambda item: len(set(item.rank)))  # the first of those with the most ranks
     before = scores(reward_model, followed, pad_id(tokenizer), config)
     train(config, reward_model, data, valid, pad_id(tokenizer), run)

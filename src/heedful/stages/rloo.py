@@ -27,9 +27,9 @@ from heedful.losses.masked import masked_mean, masked_sum
 from heedful.losses.reinforce import leave_one_out, reinforce_loss
 from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.heads import Policy
-from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, attach_lora
+from heedful.models.lora import BasePolicy, LoraAlpha, LoraRank, Reference, prepare
 from heedful.models.optimizer import Precision, adam, autocast, linear_warmup, set_lr
-from heedful.models.recompute import checkpoint_activations
+from heedful.models.quantized import BasePrecision
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
@@ -55,6 +55,7 @@ class RLOOConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    base_precision: BasePrecision = "full"  # of the weights under adapters: full, fp32; nf4, 4 bits (QLoRA)
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
@@ -203,7 +204,7 @@ def main(
         raise InputError("rloo: nothing to maximise; give a reward model or a score")
     if config.normalize_score and score is not None:
         raise InputError("rloo.normalize_score scales the reward model, not a score of your own; turn it off")
-    policy, tokenizer = load_policy(policy_folder)
+    policy, tokenizer = load_policy(policy_folder, config.base_precision)
     encoder = Encoder(tokenizer, format)
     kept, tokens = encoder.prompts(read_snapshot(prompts).prompts_of("train"))
     if not kept:
@@ -213,10 +214,7 @@ def main(
     if score is None:
         assert reward_model_folder is not None
         score = by_reward_model_in(reward_model_folder, config, generate, len(kept), run.seed)
-    if config.lora_rank:
-        attach_lora(policy.decoder, config.lora_rank, config.lora_alpha, seed=run.seed)
-    if config.activation_checkpointing:
-        checkpoint_activations(policy.decoder)
+    prepare(policy.decoder, config, run.seed)
     ref_policy: Reference = BasePolicy(policy) if config.lora_rank else load_policy(policy_folder)[0]
     train(config, policy, ref_policy, kept, generate, score, run)
     save_policy(run.folder / "model", policy, tokenizer, run.manifest["parents"])

@@ -23,9 +23,9 @@ from heedful.losses.sft import sft_loss
 from heedful.models.checkpoint import load_policy, save_policy
 from heedful.models.heads import Policy
 from heedful.models.load import context_length, set_residual_dropout
-from heedful.models.lora import LoraAlpha, LoraRank, attach_lora
+from heedful.models.lora import LoraAlpha, LoraRank, prepare
 from heedful.models.optimizer import Precision, adam, autocast, cosine, set_lr
-from heedful.models.recompute import checkpoint_activations
+from heedful.models.quantized import BasePrecision
 from heedful.models.threads import accumulate, in_order
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
@@ -48,6 +48,7 @@ class SFTConfig(Config):
     max_grad_norm: float = Field(default=1.0, gt=0)
     lora_rank: LoraRank = 0  # low-rank adapters on every linear module; 0: all weights train
     lora_alpha: LoraAlpha = None  # null: 2 · lora_rank
+    base_precision: BasePrecision = "full"  # of the weights under adapters: full, fp32; nf4, 4 bits (QLoRA)
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, a third more time
     max_tokens: int = Field(default=16384, ge=1)  # per forward pass; more memory, same result
     precision: Precision = "auto"
@@ -162,7 +163,7 @@ def main(
     Raises:
         InputError: no training or validation demonstration, or a pretraining mix without text.
     """
-    policy, tokenizer = load_policy(model)
+    policy, tokenizer = load_policy(model, config.base_precision)
     encoder = Encoder(tokenizer, format, context_length(policy.decoder))
     snapshot = read_snapshot(demonstrations)
     data = encoder.demonstrations(snapshot.demonstrations_of("train"))
@@ -173,10 +174,7 @@ def main(
         )
     mix = config.pretraining_mix
     pretraining = mixed_in(documents, encoder, config.window, "sft", "pretraining_mix") if mix else None
-    if config.lora_rank:
-        attach_lora(policy.decoder, config.lora_rank, config.lora_alpha, seed=run.seed)
-    if config.activation_checkpointing:
-        checkpoint_activations(policy.decoder)
+    prepare(policy.decoder, config, run.seed)
     valid_loss = train(config, policy, data, valid, pretraining, pad_id(tokenizer), run, KeepEpoch(run, tokenizer))
     for reason, number in encoder.dropped.items():
         run.count(reason, number)
