@@ -15,7 +15,7 @@ from pictures import picture
 from tables import filled, markdown, number
 
 from heedful.evaluate.statistics import clustered_mean
-from heedful.report.over_seeds import frontier
+from heedful.report.over_seeds import BEST, frontier
 
 PAGE = Path(__file__).parent / "optimisers.md"
 PICTURES = PAGE.parent / "img"
@@ -157,7 +157,8 @@ def beside(found: Found) -> list[str]:
     gain, trained = found.gains(), found.group_of("optimised")
     root = {name: found.mean("over_start", name, "sqrt_kl") for name in trained}
     lines = []
-    most = max((name for name in gain if name.startswith("best_of_")), key=lambda name: int(name[8:]), default=None)
+    chosen = [name for name in gain if BEST.fullmatch(name)]
+    most = max(chosen, key=lambda name: int(name.rpartition("_")[2]), default=None)
     if most and "ppo" in gain:
         roots = [found.mean("over_start", name, "sqrt_kl") for name in (most, "ppo")]
         share, apart = 100 * gain[most] / gain["ppo"], told_apart(found, "ppo", most)

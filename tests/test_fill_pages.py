@@ -82,7 +82,8 @@ def test_methods_are_set_beside_each_other_by_their_numbers(script: Any) -> None
     assert "of those that train, most and least: ppo 0.92, grpo 0.00." in told
     assert "DPO, which samples nothing, gains 99 % of what ppo does" in told
     assert "below the start's 0.300 with 2 of 3, the most with grpo (0.100)." in told
-    like = module.texts(group("optimisers", best_of_64=([1.3, 0.9, 1.1], 0.6, 1.8, None)))["world-told"]
+    more = {"best_of_64": ([1.3, 0.9, 1.1], 0.6, 1.8, None), "best_of_n": ([0.5, 0.6, 0.4], 0.6, 2.0, 10)}
+    like = module.texts(group("optimisers", **more))["world-told"]
     assert "best_of_64 gains 100 % of PPO's gold at 3.2 against 1.4 nats, which these seeds do not tell apart." in like
     assert "Distinct-2" not in like
 

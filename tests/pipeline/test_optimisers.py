@@ -143,6 +143,10 @@ def test_over_seeds_each_stands_beside_where_it_began(whole: Path, tmp_path: Pat
     assert [panel.title.partition(" over")[0] for panel in shown.frontier] == ["Gold gained", "Win rate"]
     drawing = Page(str(shown.frontier[0].chart))
     assert len([e for e in drawing.elements if e.tag == "circle"]) == 2 + len(OPTIMISERS)
+    [joined] = [e.attributes["points"].split() for e in drawing.elements if e.tag == "polyline"]
+    dots = [f"{e.attributes['cx']},{e.attributes['cy']}" for e in drawing.elements if e.tag == "circle"]
+    assert joined == dots[:2]  # best_of_2 and best_of_4
+    assert [e.tag for e in drawing.elements if e.tag in ("line", "circle")][-len(dots) :] == ["circle"] * len(dots)
     whiskers = [e.attributes for e in drawing.elements if "whisker" in e.attributes.get("class", "")]
     assert any(a["x1"] == a["x2"] and a["y1"] != a["y2"] for a in whiskers)  # RLOO's, along the gold
 

@@ -79,12 +79,13 @@ class Extent(NamedTuple):
 
 
 class Cross(NamedTuple):
-    """A point whose two coordinates have intervals."""
+    """A point whose two coordinates have intervals; a line joins those that are one method at several settings."""
 
     label: str
     x: Extent
     y: Extent
     colour: int
+    joined: bool = False
 
 
 class Bar(NamedTuple):
@@ -225,7 +226,10 @@ def inside(a: Box) -> bool:
 
 
 def cross_chart(crosses: Sequence[Cross], title: str, x_label: str, rules: Sequence[float] = ()) -> Markup:
-    """A point for each cross with its intervals along both axes; `rules` are horizontal dashed lines."""
+    """A point for each cross with its intervals along both axes; `rules` are horizontal dashed lines.
+
+    Points lie above every interval, and the line through those that are joined below.
+    """
     known = [c for c in crosses if is_number(c.x.mean) and is_number(c.y.mean)]
     if not known:
         return nothing(title)
@@ -234,6 +238,9 @@ def cross_chart(crosses: Sequence[Cross], title: str, x_label: str, rules: Seque
     place = Frame(*padded(x_low, x_high), y_low, y_high)
     parts = axes(place, x_label)
     parts += [line("rule", LEFT, place.y(v), WIDTH - RIGHT, place.y(v)) for v in rules]
+    one = sorted((c.x.mean, c.y.mean) for c in known if c.joined)
+    through = Series("", [x for x, _ in one], [y for _, y in one], MUTED)
+    parts += draw(through, place) if len(one) > 1 else []
     for c in known:
         kind = f"whisker c{c.colour}"
         x, y = place.x(c.x.mean), place.y(c.y.mean)
@@ -241,7 +248,7 @@ def cross_chart(crosses: Sequence[Cross], title: str, x_label: str, rules: Seque
             parts.append(line(kind, place.x(c.x.low), y, place.x(c.x.high), y))
         if c.y.low is not None and c.y.high is not None:
             parts.append(line(kind, x, place.y(c.y.low), x, place.y(c.y.high)))
-        parts.append(circle(f"c{c.colour}", x, y, 4))
+    parts += [circle(f"c{c.colour}", place.x(c.x.mean), place.y(c.y.mean), 4) for c in known]
     return drawing(title, parts, HEIGHT, place) + legend([(c.label, c.colour) for c in known])
 
 

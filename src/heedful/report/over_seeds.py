@@ -1,7 +1,9 @@
 """A sweep's results over its seeds, from over_seeds.json: win rates drawn, every table, and a recipe's own claims."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ TITLES = {
 
 
 POLICY_MEASURES = ("win_rate", "win_rate_at_equal_length", "gold", "likert", "kl", "length", "distinct_2", "lm_loss")
+BEST = re.compile(r"best_of_\d+")  # a policy that only chooses; best_of_n is one that was trained
 IN_UNITS = ("gold", "likert", "score", "kl", "length", "distinct_2", "lm_loss", "sampled_per_answer")  # no shares
 SHARES = ("pairwise", "reward_models", "ai_labelers")  # tables of nothing else
 NAMES = {
@@ -98,9 +101,9 @@ def frontier(rows: Sequence[Json], start: str | None) -> list[Panel]:
     panels = []
     for measure, what, rule in (("gold", "Gold gained over", 0.0), ("win_rate", "Win rate over", 0.5)):
         crosses = [
-            Cross(name, extent(found[name, "sqrt_kl"]), extent(found[name, measure]), POLICIES[n % len(POLICIES)])
-            for n, name in enumerate(names)
-            if (name, measure) in found
+            Cross(name, extent(found[name, "sqrt_kl"]), extent(row), colour, joined=bool(BEST.fullmatch(name)))
+            for name, colour in zip(names, cycle(POLICIES), strict=False)
+            if (row := found.get((name, measure)))
         ]
         if len(crosses) > 1:
             title = f"{what} {start} against √KL"
