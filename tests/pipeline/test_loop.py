@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ def test_the_best_of_n_has_no_kl_and_scores_no_worse_than_one(two_rounds: Path) 
         assert best["kl_bound"] == pytest.approx(math.log(n) - (n - 1) / n)
         assert best["sampled_per_answer"] > best["length"]
         assert len(read_snapshot(two_rounds / "evaluation" / f"best_of_{n}" / "responses").responses) == 10
+    folders = (two_rounds / "evaluation" / name / "samples.jsonl" for name in ("ppo_init", "best_of_2", "best_of_3"))
+    scores = [{row["prompt_id"]: row["score"] for row in read_jsonl(path)} for path in folders]
+    for fewer, more in pairwise(scores):  # the same draws, and one more of each prompt
+        assert all(more[prompt] >= fewer[prompt] - 1e-6 for prompt in fewer)
+        assert any(more[prompt] > fewer[prompt] + 1e-3 for prompt in fewer)
     alone = policies["ppo"]
     assert "kl_bound" not in alone and alone["sampled_per_answer"] == pytest.approx(alone["length"])
 
