@@ -1,6 +1,8 @@
 """Adapters: nothing changes at first, only they train, the base stays as the reference, and export holds their sum."""
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,3 +168,10 @@ def test_a_saved_reward_model_stands_over_the_policy_it_was_trained_from(tmp_pat
     save_reward_model(tmp_path / "whole", RewardModel.from_decoder(small_model("llama")), tokenizer, parents)
     with pytest.raises(InputError, match="trained without adapters"):
         load_reward_model(tmp_path / "whole", over=(start, tmp_path / "start"))
+
+
+def test_models_without_adapters_do_not_import_peft() -> None:
+    """It takes a second and more, and brings bitsandbytes along where that is installed."""
+    code = "import sys, heedful.pipeline.loop, heedful.export.model; print({'peft', 'bitsandbytes'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

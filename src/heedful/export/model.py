@@ -8,7 +8,6 @@ from string import Formatter
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from heedful.config import InputError, parse
@@ -88,6 +87,8 @@ def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not (folder / ADAPTER).is_file():
         policy, tokenizer = load_policy(folder)
         return policy.decoder, tokenizer
+    from peft import PeftModel  # takes a second and more, and is for adapters only
+
     base = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     decoder = load_decoder(base)
     try:

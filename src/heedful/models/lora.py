@@ -6,13 +6,12 @@ and trained as if it stood alone.
 """
 
 import copy
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeGuard
 
 import torch
-from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from pydantic import AfterValidator, Field, ValidationInfo
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -22,6 +21,9 @@ from heedful.config import InputError
 from heedful.models.heads import Policy, RewardModel, ValueModel
 from heedful.models.quantized import adapted_linears, check_same, is_quantized, original
 from heedful.models.recompute import checkpoint_activations
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
 
 MAX_RANK = 1024
 
@@ -51,6 +53,8 @@ def attach_lora(
     Raises:
         InputError: no module of that name, or a rank above the model's width.
     """
+    from peft import LoraConfig  # takes a second and more, and models without adapters need none of it
+
     check_rank(model, rank)
     named = modules if isinstance(modules, str) else list(modules)
     alpha = 2 * rank if alpha is None else alpha
@@ -102,13 +106,13 @@ def over_one_base(model: PreTrainedModel) -> PreTrainedModel:
 
     Neither may train the weights they share: give both adapters, or train none of the two.
     """
-    own = {id(p) for module in model.modules() if isinstance(module, LoraLayer) for p in _adapters_of(module)}
+    own = {id(p) for module in model.modules() if _is_adapted(module) for p in _adapters_of(module)}
     tensors = (*model.parameters(), *model.buffers())
     return copy.deepcopy(model, {id(x): x for x in tensors if id(x) not in own})
 
 
 def has_adapters(model: PreTrainedModel) -> bool:
-    return any(isinstance(module, LoraLayer) for module in model.modules())
+    return any(_is_adapted(module) for module in model.modules())
 
 
 def value_over(reward_model: RewardModel) -> ValueModel:
@@ -117,7 +121,12 @@ def value_over(reward_model: RewardModel) -> ValueModel:
     return ValueModel(over_one_base(reward_model.trunk), copy.deepcopy(reward_model.head))
 
 
-def _adapters_of(module: LoraLayer) -> Iterator[torch.nn.Parameter]:
+def _is_adapted(module: torch.nn.Module) -> TypeGuard["LoraLayer"]:
+    # There is no such layer before peft has been imported; to ask does not import it.
+    return isinstance(module, getattr(sys.modules.get("peft.tuners.lora"), "LoraLayer", ()))
+
+
+def _adapters_of(module: "LoraLayer") -> Iterator[torch.nn.Parameter]:
     for name in module.adapter_layer_names:
         yield from getattr(module, name).parameters()
 
@@ -161,7 +170,7 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
         return _merged_into_original(model)
     plain = copy.deepcopy(model)
     for name, module in list(plain.named_modules()):
-        if isinstance(module, LoraLayer):
+        if _is_adapted(module):
             module.merge()
             plain.set_submodule(name, module.get_base_layer())
     del plain.peft_config
@@ -173,7 +182,7 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
 def _merged_into_original(model: PreTrainedModel) -> PreTrainedModel:
     plain = original(model)
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
+        if _is_adapted(module):
             own = plain.get_submodule(name)
             check_same(module.get_base_layer(), own, model.quantized_from)
             change = module.get_delta_weight("default").to(own.weight.device)
