@@ -78,6 +78,10 @@ def test_a_parameter_takes_the_bytes_that_a_plan_counts() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_quantised_model_computes_and_learns_as_the_full_one_with_its_weights(family: str) -> None:
     full = small_model(family)
+    with torch.no_grad():
+        for name, p in full.named_parameters():
+            if name.endswith("bias"):  # zero as they come
+                p.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
     model = copy.deepcopy(full)
     quantize(model, "nowhere", CPU)
     plain = rounded(full, model)
@@ -107,7 +111,7 @@ def test_a_quantised_model_computes_and_learns_as_the_full_one_with_its_weights(
 
 
 @needs_bitsandbytes
-def test_no_product_keeps_its_weights_for_the_backward_pass() -> None:
+def test_a_product_takes_autocasts_precision_and_keeps_no_weights_for_the_backward_pass() -> None:
     kept: list[torch.Size] = []
 
     def keep(x: torch.Tensor) -> torch.Tensor:
@@ -115,6 +119,8 @@ def test_no_product_keeps_its_weights_for_the_backward_pass() -> None:
         return x
 
     linear = NF4Linear(torch.randn(96, 128), None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(torch.randn(2, 128)).dtype == torch.bfloat16  # as any product's there
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         linear(torch.randn(2, 128, requires_grad=True)).sum().backward()
     assert torch.Size((96, 128)) not in kept and torch.Size((128, 96)) not in kept

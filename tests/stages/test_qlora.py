@@ -17,7 +17,7 @@ from heedful.stages.reward_model import RewardModelConfig
 from heedful.text.format import PromptFormat
 from heedful.types import Labeler, Ranking, Response
 from rollouts import PROMPTS
-from toys import TOKENIZER, assert_resumes, make_policy, read_log
+from toys import TOKENIZER, assert_resumes, killed_at, make_policy, open_run, read_log
 
 IN_4_BITS = {"lora_rank": 2, "base_precision": "nf4", "precision": "fp32"}
 REWARD = RewardModelConfig(epochs=2, batch_size=2, lr=1e-2, **IN_4_BITS)
@@ -54,12 +54,22 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
+def num_packed(run: Run, part: str) -> int:
+    """How many of the weights in the newest state are in 4 bits."""
+    state = torch.load(max(run.folder.glob("state-*.pt")), weights_only=True)["parts"][part]
+    return sum(name.endswith("base_layer.weight") and x.dtype == torch.uint8 for name, x in state.items())
+
+
 def test_a_reward_model_then_ppo_over_one_base_in_4_bits(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     start, data = tmp_path / "start", write_data(tmp_path / "data")
     save_policy(start, make_policy(), TOKENIZER, {})
     run = Run.open(tmp_path / "rm", "reward_model", REWARD.model_dump(), 0, {"model": weights_hash(start)})
     reward_model.main(REWARD, run, start, data, None, FORMAT)
+    seen = Run.open(tmp_path / "seen", "reward_model", REWARD.model_dump(), 0, checkpoint_seconds=0.0)
+    with killed_at(seen, 2):
+        reward_model.main(REWARD, seen, start, data, None, FORMAT)
+    assert num_packed(seen, "model") == 7
     assert json.loads((tmp_path / "rm" / "model" / "heedful.json").read_text())["adapters"]["rank"] == 2
     log = read_log(tmp_path / "rm")
     assert log[-1]["loss"] < log[0]["loss"]
@@ -69,6 +79,10 @@ def test_a_reward_model_then_ppo_over_one_base_in_4_bits(tmp_path: Path) -> None
         return load_policy(run.folder / "model")[0]
 
     assert_resumes(optimise, tmp_path, kills=(1,))
+    seen = open_run(tmp_path / "seen_ppo", 0.0)
+    with killed_at(seen, 1):
+        optimise(seen)
+    assert num_packed(seen, "policy") == num_packed(seen, "value") == 7
     assert read_log(tmp_path / "whole")[0]["kl_k1"] == pytest.approx(0, abs=1e-6)  # from its base in 4 bits
     before, after = (load_policy(folder)[0].state_dict() for folder in (start, tmp_path / "whole" / "model"))
     changed = {name for name, x in before.items() if not torch.equal(x, after[name])}
