@@ -145,17 +145,20 @@ def test_a_score_is_the_model_s_behind_its_principles_and_the_bonuses(model: Pat
     assert {key: row[key] for key in means} == pytest.approx(means, abs=1e-5)
 
 
-def test_apart_a_score_is_the_mean_over_its_principles_each_by_itself(model: Path, tmp_path: Path) -> None:
-    run, seeds = open_run(tmp_path / "run"), [4, 5, 6, 7]
+def test_apart_a_score_is_the_mean_by_weight_over_all_principles_each_by_itself(model: Path, tmp_path: Path) -> None:
+    run, seeds = open_run(tmp_path / "run"), [4, 5, 6]
     prompts, sampled = sample(seeds)
-    found = reward(model, run, changed(apart=True, length_bonus=0, language_bonus=0, scale=2))(prompts, sampled)
+    more = {"length_bonus": 0, "language_bonus": 0, "more_weight": {"reasoning": {"b": 2}}, "scale": 2}
+    found = reward(model, run, changed(apart=True, **more))(prompts, sampled)
     plain, _ = load_reward_model(model, GUIDELINE)
-    for n, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+    for n, prompt in enumerate(prompts):
         response = sampled.tokens[n] + [END] * bool(sampled.finished[n])
-        chosen = principles_for(prompt, FORCE, CONFIG, random.Random(f"{run.seed}\x1f{seed}"))
-        behind = [[*ids_of(f"\n {one.definition}")[1:], END] for one in chosen]
-        each = [plain_score(plain, Encoded(ids_of(f"{prompt.text} \n"), response + one)).item() for one in behind]
-        assert len(set(each)) == 3 and found[n].item() == pytest.approx(2 * sum(each) / 3, abs=1e-4)
+        weights = {"w6": 1.0, "w0": 3.0, "w1": 3.0 if prompt.use_case == "reasoning" else 1.0, "w3": 2.0}  # c has none
+        total = 0.0
+        for text, weight in weights.items():
+            behind = [*ids_of(f"\n {text}")[1:], END]
+            total += weight * plain_score(plain, Encoded(ids_of(f"{prompt.text} \n"), response + behind)).item()
+        assert found[n].item() == pytest.approx(2 * total / sum(weights.values()), abs=1e-4)
 
 
 def test_responses_to_one_request_share_their_principles_and_other_requests_draw_anew(

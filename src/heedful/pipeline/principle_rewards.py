@@ -2,7 +2,8 @@
 
     score(x, y) = scale · (r(x, y | principles) + length bonus + language bonus)
 
-    r(x, y | principles)   under all of them in one list; apart: the mean of r(x, y | p) over them
+    r(x, y | principles)   under all of them in one list; apart: Σ w_p · r(x, y | p) / Σ w_p over all principles p,
+                           which is the mean over draws of one by its weight w_p
 
     principles      those that are always in force, then some drawn by weight, anew for each prompt of a rollout
     length bonus    length_bonus · min(multiplier · tokens / length_tokens, length_cap)
@@ -58,7 +59,7 @@ class PrincipleRewardConfig(Config):
     principles: str = "rl"  # a collection (docs/salmon.md), of which some are drawn for each prompt of a rollout
     number: int = Field(default=3, ge=0)  # how many; SALMON: 3
     always: str | None = None  # a collection in force before them; SALMON: three interventions
-    apart: bool = False  # the mean of the scores under each principle by itself, as a model of single ones reads them
+    apart: bool = False  # no draw: the mean by weight of the scores under every principle by itself
     language: Language = "en"  # of the principles' texts
     more_weight: dict[str, dict[str, float]] = Field(default_factory=dict)  # see docs/salmon.md; SALMON: 128
     length_bonus: float = 5.0  # SALMON: 5.0
@@ -110,6 +111,13 @@ def check_principle_rewards(recipe: "Recipe") -> None:
             )
 
 
+def by_weight(prompt: Prompt, principles: InForce, config: PrincipleRewardConfig) -> dict[Principle, float]:
+    """Every principle that has one, with its weight on a prompt of this kind."""
+    more = of_kind(prompt, config.more_weight, {})
+    weights = {one: one.weight + more.get(one.id, 0) for one in (*principles.always, *principles.drawn)}
+    return {one: weight for one, weight in weights.items() if weight}
+
+
 def of_kind(prompt: Prompt, table: Mapping[str, ByKind], other: ByKind) -> ByKind:
     """What the table holds for the prompt's use case, else for its kind."""
     return table.get(prompt.use_case, table.get(prompt.kind, other))
@@ -150,7 +158,11 @@ class PrincipleReward:
         read = self.read(prompts, sampled)
         rows = to_rows([row for each in read for row in each], pad)
         score = score_rows(self.model, rows, self.max_tokens, self.precision).cpu()
-        principled = torch.stack([part.mean() for part in score.split([len(each) for each in read])])
+        weights = [[1.0] * len(each) for each in read]
+        if config.apart:
+            weights = [list(by_weight(prompt, self.principles, config).values()) for prompt in prompts]
+        parts = zip(score.split([len(each) for each in read]), map(torch.tensor, weights), strict=True)
+        principled = torch.stack([(part * weight).sum() / weight.sum() for part, weight in parts])
         lengths = [len(tokens) + done for tokens, done in zip(sampled.tokens, sampled.finished.tolist(), strict=True)]
         terms = {
             "principle_score": principled,
@@ -162,7 +174,7 @@ class PrincipleReward:
 
     def read(self, prompts: list[Prompt], sampled: Sampled) -> list[list[Encoded]]:
         """What the model reads: every response between its prompt and the principles drawn for its request; apart,
-        as often as there are principles, prompt and response shared.
+        before each of all principles, prompt and response shared.
 
         Whoever's responses nobody sampled has its place for its request.
         """
@@ -173,10 +185,12 @@ class PrincipleReward:
             ids = self.encoder.prompt(prompt)
             if ids is None:
                 raise InputError(f"prompt {prompt.id} is longer than format.max_prompt_tokens; raise it")
-            rng = random.Random(f"{self.run.seed}\x1f{request}")
-            chosen = principles_for(prompt, self.principles, self.config, rng)
             shared = [*ids, *tokens, *[self.encoder.end] * done]
-            lists = [[one] for one in chosen] if self.config.apart and chosen else [chosen]
+            if self.config.apart:
+                lists = [[one] for one in by_weight(prompt, self.principles, self.config)]
+            else:
+                rng = random.Random(f"{self.run.seed}\x1f{request}")
+                lists = [principles_for(prompt, self.principles, self.config, rng)]
             found.append([Encoded(shared, self.behind(each)) for each in lists])
         return found
 
