@@ -421,6 +421,7 @@ def test_salmon_70b_holds_the_papers_numbers() -> None:
     assert before and (before.lr, before.batch_size, before.epochs, before.lora_rank) == (5e-5, 64, 1, 64)
     salmon, reward = recipe.further_reward_models["salmon"], recipe.principle_rewards["mended"]
     assert (salmon.lr, salmon.batch_size, salmon.epochs, salmon.lora_rank) == (3e-5, 64, 1, 64)
+    assert {ppo.base_precision, before.base_precision, salmon.base_precision} == {"nf4"}
     assert (reward.number, reward.length_bonus, reward.length_tokens, reward.length_cap) == (3, 5, 1024, 0.8)
     assert reward.length_multiplier == {"reasoning": -0.4} and reward.scale == 10
     assert reward.always == "interventions" and set(reward.more_weight) == {"reasoning", "red_team"}
