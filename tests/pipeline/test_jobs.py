@@ -150,6 +150,28 @@ def test_the_environment_sets_the_pace_of_checkpoints(tmp_path: Path, monkeypatc
             saved(wrong)
 
 
+class Grown(Toy):
+    """As `Toy` in a later version."""
+
+    more: tuple[int, ...] = ()
+
+
+def test_a_step_goes_on_where_settings_came_after_it_unless_they_are_set(tmp_path: Path) -> None:
+    job(tmp_path, draw).open()
+    begun = (tmp_path / "job-1" / "manifest.json").read_text(encoding="utf-8")
+    for config in (Grown(), Grown(more=(1,)), Grown(number=2)):
+        grown = Job(tmp_path / "job-1", "toy", draw, config, 5)
+        if config == Grown():
+            assert grown.open().folder == tmp_path / "job-1"
+            continue
+        with pytest.raises(InputError, match=r"another config: (more|number) is"):
+            grown.open()
+    assert (tmp_path / "job-1" / "manifest.json").read_text(encoding="utf-8") == begun
+    other = Job(tmp_path / "new", "toy", draw, Grown(more=(1,)), 5).open().folder
+    with pytest.raises(InputError, match="another config: more is"):
+        Job(other, "toy", draw, Toy(), 5).open()
+
+
 def test_manifests_record_the_parents(tmp_path: Path) -> None:
     made = Job(tmp_path, "toy", draw, Toy(), 1, parents={"data": "abc"})
     with Workers(1) as workers:

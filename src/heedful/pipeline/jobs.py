@@ -5,6 +5,7 @@ threads. The number of threads is part of a job's identity: the same run uses th
 """
 
 import ctypes
+import json
 import os
 import random
 import signal
@@ -38,8 +39,19 @@ class Job:
     parents: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self) -> Run:
-        return Run.open(self.folder, self.stage, self.config.model_dump(mode="json"), self.seed, self.parents)
+    def open(self, folder: Path | None = None) -> Run:
+        """The step in its folder, or in one that may hold the same step."""
+        place = folder or self.folder
+        return Run.open(place, self.stage, self._identity(place), self.seed, self.parents)
+
+    def _identity(self, folder: Path) -> dict[str, Any]:
+        """The configuration as the folder's manifest has it, if only settings at their defaults came after it."""
+        now = self.config.model_dump(mode="json")
+        try:
+            begun = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["config"]
+            return begun if type(self.config).model_validate_json(json.dumps(begun)) == self.config else now
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, damaged, or settings that are gone: Run tells
+            return now
 
 
 def prepare_worker() -> None:

@@ -32,7 +32,7 @@ def take_over(job: Job, others: Iterable[Path]) -> None:
 
 def is_same(job: Job, other: Path) -> bool:
     try:
-        Run.open(other, job.stage, job.config.model_dump(mode="json"), job.seed, job.parents)
+        job.open(other)
     except InputError:
         return False
     return True
