@@ -19,7 +19,7 @@ from heedful.world.principles import PRINCIPLES
 
 PAGE = Path(__file__).parent / "salmon.md"
 MODEL = "salmon"  # the reward model that follows principles
-POLICIES = ("sft", "ppo_init", "plain", "steered", "mended")
+POLICIES = ("sft", "ppo_init", "principled", "plain", "steered", "mended")
 FLIPS = 0.85  # of held-out pairs, at least
 Json = dict[str, Any]
 
@@ -80,7 +80,7 @@ def claims(found: Found) -> str:
         return seeds(found, "policies", policy, "gold")
 
     flips = seeds(found, "principles_followed", f"{MODEL}/all", "flips")
-    wins = seeds(found, "policies", "mended", "win_rate")
+    wins = seeds(found, "policies", "principled", "win_rate")
     lines = [
         above(
             f"the choice flips where the deciding principle is negated, in {FLIPS:.0%} of held-out pairs",
@@ -108,7 +108,7 @@ def claims(found: Found) -> str:
             kept("steered", "vivid"),
         ),
         above(
-            "no comparison of the policy's responses by people, and better than SFT: win rate of `mended`",
+            "no comparison of the policy's responses by people, and better than SFT: win rate of `principled`",
             "MT-Bench 6.91 → 7.37",
             [0.5] * len(wins),
             wins,

@@ -114,7 +114,7 @@ def salmon(**changed: list[float]) -> Json:
         ("principles_kept", "steered", "vivid"): [2.0, 3.0, 2.0],
         ("policies", "plain", "gold"): [0.0, 0.5, 0.2],
         ("policies", "mended", "gold"): found["gold"],
-        ("policies", "mended", "win_rate"): found["wins"],
+        ("policies", "principled", "win_rate"): found["wins"],
     }
     rows = [row(*place, seeds, 0.02) for place, seeds in places.items() if seeds]
     about = {"settings": {}, "seeds": [0, 1, 2], "seconds": [600.0] * 3, "commits": ["abc"], "recipe": "salmon"}
