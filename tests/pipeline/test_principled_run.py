@@ -3,15 +3,18 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from heedful.engine.sample import score_rows
 from heedful.evaluate.principles import ALL
 from heedful.feedback.principles.book import read_principles
 from heedful.feedback.principles.collect import asking, read_form
-from heedful.models.checkpoint import guideline_of, weights_hash
+from heedful.models.checkpoint import guideline_of, load_reward_model, weights_hash
+from heedful.pipeline import principle_measure as measured
 from heedful.pipeline.ai_results import followed, reward_models
 from heedful.pipeline.principle_measure import as_pairs, exact_gap, heldout, turned
 from heedful.pipeline.principle_scores import read_scores
@@ -20,6 +23,10 @@ from heedful.run import read_jsonl
 from heedful.snapshot import read_snapshot
 from heedful.stages import sft
 from heedful.steps import planned_steps
+from heedful.text.collate import Encoder, to_rows
+from heedful.text.format import PromptFormat
+from heedful.text.principles import PrincipleFormat, guideline
+from heedful.text.tokenizer import pad_id
 from heedful.types import Prompt, Response
 from heedful.world import World
 from heedful.world.principles import PRINCIPLES, boasts
@@ -139,6 +146,55 @@ def test_policies_are_steered_by_other_principles_with_one_reward_model(run: Pat
     kept = read(run / "results.json")["principles_kept"]
     assert {row["policy"] for row in kept} >= {"sft", "plain", "mended", "direct"}
     assert {row["figure"] for row in kept} == {*PRINCIPLES, "boasts"}
+
+
+def test_a_label_is_asked_about_as_it_stood_and_with_what_decided_it_turned_round(run: Path) -> None:
+    labels = read_snapshot(run / "round-1" / "principles" / "labels" / "snapshot")
+    items, asked = heldout(labels, 5, 0), []
+
+    def form(pairs: Sequence[measured.Asked]) -> list[float]:
+        asked.extend(pairs)
+        return [float(n) for n in range(len(pairs))]
+
+    found, left_out = measured.followed(form, labels, items, None)
+    assert left_out == 0 and [(one.margin, one.negated) for one in found] == [(2.0 * n, 2.0 * n + 1) for n in range(5)]
+    by_id = {one.id: one for one in read_principles("world", "en")}
+    for n, (_, responses, ranking) in enumerate(items):
+        stood, otherwise = asked[2 * n], asked[2 * n + 1]
+        assert [stood.first, stood.second] == sorted(
+            responses, key=lambda one: ranking.rank[ranking.responses.index(one.id)]
+        )
+        assert (otherwise.first, otherwise.second) == (stood.first, stood.second)
+        for (id, negated), text, other in zip(ranking.principles, stood.texts, otherwise.texts, strict=True):
+            both = by_id[id].definition, by_id[id].negative
+            assert (text, other) == (
+                (both[negated], both[not negated]) if id == ranking.decided_by else (both[negated],) * 2
+            )
+
+
+def test_a_margin_is_the_first_response_s_score_less_the_second_s(run: Path) -> None:
+    labels = read_snapshot(run / "round-1" / "principles" / "labels" / "snapshot")
+    pairs = [
+        measured.Asked(prompt, tuple(labels.asked_for(ranking)), *responses)
+        for prompt, responses, ranking in heldout(labels, 4, 0)
+    ]
+    folder, format = (
+        run / "round-1" / "further" / "salmon" / "model",
+        PromptFormat(**read(run / "recipe.json")["format"]),
+    )
+    config = measured.PrincipleMeasureConfig(names=("salmon",), most=4, exact=False, precision="fp32")
+    form = PrincipleFormat(**(guideline_of(folder) or {}))
+    model, tokenizer = load_reward_model(folder, form)
+
+    def score(one: measured.Asked, response: Response) -> float:
+        """By itself, with nothing beside it."""
+        encoder = Encoder(tokenizer, format).under(guideline(one.texts, form))
+        ((_, row),) = encoder.responses(one.prompt, [response]) or []
+        return float(score_rows(model, to_rows([row], pad_id(tokenizer)), 1000, "fp32")[0])
+
+    wanted = [score(one, one.first) - score(one, one.second) for one in pairs]
+    assert max(map(abs, wanted)) > 1e-3
+    assert measured.ByScore(folder, format, config)(pairs) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_the_deciding_principle_is_turned_round_alone() -> None:
