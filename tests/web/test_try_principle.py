@@ -132,6 +132,8 @@ collections:
 def test_the_project_has_principles_of_its_own(people: Store, client: Callable, tmp_path: Path) -> None:
     lead = client("lead", config=WebConfig(models={"judge": "http://127.0.0.1:1"}))
     assert "came with heedful" in (page := lead.get("/lead/principles").text) and "interventions" in page
+    page = lead.post("/lead/principles", yaml="principles: {}").text
+    assert "were not saved" in page and "came with heedful" in page  # what is refused has changed nothing
     page = lead.post("/lead/principles", yaml=OWN).text
     assert "Saved." in page and "the project's own" in page.replace("&#39;", "'")
     assert re.search(r'<th scope="row">kind</th>.*?<td class="number">2.5</td>', page, re.DOTALL)

@@ -49,7 +49,9 @@ def save_principles(here: Lead, form: Fields) -> Response:
         try:
             book_of(text[: MOST_TEXT + 1], "YAML")
         except InputError as error:
-            return shown(here, text, True, here.why(error))
+            with here.store.read() as connection:
+                own = bool(read_setting(connection, KEY, ""))
+            return shown(here, text, own, here.why(error))
     write_setting(here.store, KEY, text if text.strip() else "", here.account.id)
     return here.redirect("/lead/principles?notice=saved")
 
