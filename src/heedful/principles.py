@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from heedful.ranks import shares
 from heedful.types import Record
 
 Language = Literal["en", "zh"]
@@ -67,7 +68,8 @@ class PrincipleRanking(Record):
 
     `rank[i]` belongs to `responses[i]`: 1 is best. `principles` are `Principle.id`s in the language `language`, in the
     order in which they are to be read. `decided_by` is the principle that settled it, or "rule:" and a rule's name;
-    `flipped`: the label was turned round as noise, so it contradicts what decided it.
+    `flipped`: the label was turned round as noise, so it contradicts what decided it. `preference` is what the scores
+    say of each pair as probabilities, as in `types.Ranking`; `rank` may take for ties what they hardly tell apart.
     """
 
     id: str = Field(min_length=1)
@@ -79,6 +81,7 @@ class PrincipleRanking(Record):
     rank: tuple[int, ...]
     decided_by: str = ""
     flipped: bool = False
+    preference: tuple[tuple[float, float], ...] = ()
 
     @model_validator(mode="after")
     def _ranks_fit_responses(self) -> Self:
@@ -90,4 +93,10 @@ class PrincipleRanking(Record):
             raise ValueError(f"ranks must lie in 1..{len(self.rank)}, found {list(self.rank)}")
         if len({id for id, _ in self.principles}) != len(self.principles):
             raise ValueError("a principle stands twice in one ranking")
+        if self.preference and len(self.preference) != len(self.rank) * (len(self.rank) - 1) // 2:
+            raise ValueError(f"preference has {len(self.preference)} pairs for {len(self.rank)} responses")
         return self
+
+    def share(self) -> dict[tuple[str, str], float]:
+        """As `types.Ranking.share`."""
+        return shares(self.responses, self.rank, self.preference)

@@ -47,6 +47,13 @@ def hard_labels(rank: Sequence[int]) -> list[float]:
     return [(a < b) + (a == b) / 2 for a, b in combinations(rank, 2)]
 
 
+def shares(responses: Sequence[str], rank: Sequence[int], preference: Preference = ()) -> dict[tuple[str, str], float]:
+    """P(the first of two responses is the better), by their ids, every pair both ways; by `rank` alone 1, 0, ½."""
+    label = soft_labels(preference) if preference else hard_labels(rank)
+    found = dict(zip(combinations(responses, 2), label, strict=True))
+    return found | {(j, i): 1 - share for (i, j), share in found.items()}
+
+
 def misfit(preference: Preference, rank: Sequence[int]) -> str:
     """Why they cannot be of one ranking; "" where they can."""
     number = len(rank)

@@ -4,12 +4,11 @@ Every record is immutable, validates itself, and goes to and from JSON; none kno
 A judgement is one type whoever made it: a person, a simulated labeler, a language model or a list of principles.
 """
 
-from itertools import combinations
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from heedful.ranks import hard_labels, misfit, soft_labels
+from heedful.ranks import misfit, shares
 
 Split = Literal["train", "valid", "test"]
 PromptKind = Literal["plain", "few_shot", "user_based"]
@@ -134,9 +133,7 @@ class Ranking(Record):
 
     def share(self) -> dict[tuple[str, str], float]:
         """P(the first of two responses is the better), by their ids, every pair both ways; by `rank` alone 1, 0, ½."""
-        label = soft_labels(self.preference) if self.preference else hard_labels(self.rank)
-        found = dict(zip(combinations(self.responses, 2), label, strict=True))
-        return found | {(j, i): 1 - share for (i, j), share in found.items()}
+        return shares(self.responses, self.rank, self.preference)
 
 
 class Rating(Record):

@@ -1,6 +1,8 @@
 """The reward model that follows principles: the stage on rankings under principles, and what comes before it."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +143,35 @@ def test_without_rankings_under_principles_it_is_refused(tmp_path: Path) -> None
         main(CONFIG, run, tmp_path / "start", tmp_path / "lacking", None, FORMAT)
 
 
+def test_soft_labels_set_how_far_apart_scores_are(tmp_path: Path) -> None:
+    """Two nats between the wanted word and another by one principle; by the other none, which no rank could teach."""
+    save_policy(tmp_path / "start", make_policy(num_hidden_layers=2, hidden_size=32), TOKENIZER, {})
+    data = read_snapshot(write_data(tmp_path / "data"))
+    share = {"a": 1 / (1 + math.exp(-2.0)), "b": 0.5}
+    told = tuple(
+        one.model_copy(
+            update={"preference": ((share[one.decided_by],) * 2,), "rank": (1, 2) if one.decided_by == "a" else (1, 1)}
+        )
+        for one in data.principle_rankings
+    )
+    write_snapshot(tmp_path / "soft", replace(data, principle_rankings=told))
+    run = Run.open(tmp_path / "rm", "reward_model", {}, 0, {})
+    config = CONFIG.model_copy(update={"objective": "soft", "epochs": 20})
+    main(config, run, tmp_path / "start", tmp_path / "soft", None, FORMAT)
+    assert run.results["num_rankings"] == 12 * 12  # those of one rank among them
+    for one in PRINCIPLES:
+        for negated in (False, True):
+            found = scores(run.folder, [one.text(negated)])
+            wanted = found.pop(WANTED[one.id, negated])
+            apart = 2.0 if one.id == "a" else 0.0
+            assert [wanted - other for other in found.values()] == pytest.approx([apart] * 3, abs=0.4)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
         ({"guideline": None, "fixed_principles": ["w6"]}, "fixed_principles stand in a guideline"),
-        ({"objective": "soft"}, "objective is soft, and rankings under principles have ranks alone"),
+        ({"objective": "regression"}, "objective is regression, and rankings under principles have no marks"),
         ({"labeler_weights": {"ai": 1}}, "weigh alike"),
         ({"comparison_weight": "per_pair"}, "weigh alike"),
     ],

@@ -104,8 +104,8 @@ class LearnedConfig(Config):
             raise ValueError("fixed_principles stand in a guideline; give one, as guideline: {}")
         if self.guideline is None or self.fixed_principles:
             return self
-        if self.objective in ("soft", "regression"):
-            raise ValueError(f"objective is {self.objective}, and rankings under principles have ranks alone")
+        if self.objective == "regression":
+            raise ValueError("objective is regression, and rankings under principles have no marks")
         if self.labeler_weights or self.comparison_weight != "equal":
             raise ValueError("rankings under principles weigh alike; take labeler_weights and comparison_weight out")
         return self
@@ -129,7 +129,7 @@ def learned_from(
         InputError: there is nothing to learn from: see the functions below.
     """
     if config.guideline is not None and not config.fixed_principles:
-        return under_principles(encoder, snapshot, place, config.guideline)
+        return under_principles(encoder, snapshot, place, config.guideline, config.objective == "soft")
     if config.guideline is not None:
         encoder = encoder.under(guideline(config.fixed_principles, config.guideline))
     if config.objective == "regression":
@@ -168,8 +168,8 @@ def compared(
     return Learned(data, valid, told, dropped)
 
 
-def under_principles(encoder: Encoder, snapshot: Snapshot, place: Path, format: PrincipleFormat) -> Learned:
-    """Rankings under principles, one item each, the principles behind its responses.
+def under_principles(encoder: Encoder, snapshot: Snapshot, place: Path, format: PrincipleFormat, soft: bool) -> Learned:
+    """Rankings under principles, one item each, the principles behind its responses; `soft` as in `compared`.
 
     Raises:
         InputError: no training ranking has an untied pair, or a principle's text is missing.
@@ -177,16 +177,22 @@ def under_principles(encoder: Encoder, snapshot: Snapshot, place: Path, format: 
 
     def items(split: Split) -> list[EncodedRanking]:
         judged = snapshot.principle_rankings_of(split)
-        under = (
-            encoder.under(guideline(snapshot.asked_for(ranking), format)).ranking(prompt, responses, ranking)
-            for prompt, responses, ranking in judged
-        )
-        return [item for item in under if item is not None]
+        found = []
+        for prompt, responses, ranking in judged:
+            under = encoder.under(guideline(snapshot.asked_for(ranking), format))
+            item = under.ranking(prompt, responses, ranking, keep_tied=soft)
+            if item is not None:
+                found.append(item._replace(share=_grid(ranking.share(), item)) if soft else item)
+        return found
 
     data, valid = items("train"), items("valid")
     if not data:
         raise InputError(f"{place}: no ranking under principles of a training prompt; score pairs and aggregate first")
     return Learned(data, valid, {"num_rankings": len(data)}, {})
+
+
+def _grid(share: Mapping[tuple[str, str], float], item: EncodedRanking) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(share.get((one, other), 0.0) for other in item.responses) for one in item.responses)
 
 
 def weight_of(labelers: Sequence[Labeler], weights: Weights) -> dict[str, float]:

@@ -5,7 +5,8 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import permutations
+from itertools import combinations, permutations
+from math import log
 
 import numpy as np
 import pytest
@@ -294,9 +295,39 @@ def test_sets_are_ranked_by_each_principle_and_turned_round() -> None:
     assert told == [
         ((("d0", False),), ("a", "b", "c"), (1, 2, 2), "d0"),
         ((("d0", True),), ("a", "b", "c"), (2, 1, 1), "d0"),
+        ((("d1", False),), ("a", "b"), (1, 1), "d1"),  # too close to rank, kept for its probability
+        ((("d1", True),), ("a", "b"), (1, 1), "d1"),
     ]
-    assert found.left_out == {"undecided": 1} and len({one.id for one in found.rankings}) == 2
-    assert len(rankings_by_sets(scores, PRINCIPLES, "ai", 0).rankings) == 4  # without a least gap the small one counts
+    assert not found.left_out and len({one.id for one in found.rankings}) == 4
+    small = rankings_by_sets(scores, PRINCIPLES, "ai", 0).rankings[2:]
+    assert [one.rank for one in small] == [(1, 2), (2, 1)]  # without a least gap the small one counts
     few = rankings_by_sets(some_scores(200), PRINCIPLES, "ai", 0, negated=0.25).rankings
     turned = sum(one.principles[0][1] for one in few)
     assert len(few) - turned == 200 * len(NAMES) and 0.2 < turned / (len(few) - turned) < 0.3
+
+
+def test_sets_say_how_likely_each_response_is_the_better() -> None:
+    """Each pair as the ranking has its responses, however the score has them; under the negated principle turned."""
+    worth, habit = {"a": 2.0, "b": 1.0, "c": 0.5}, 0.25  # what decides, in nats, and a liking for whoever stands first
+
+    def scored(*pairs: str) -> list[PrincipleScore]:
+        gaps = {(first, second): worth[first] - worth[second] for first, second in pairs}
+        return [
+            PrincipleScore(
+                prompt_id="p", labeler="ai", principle="d0", responses=pair, orders=(gap + habit, gap - habit)
+            )
+            for pair, gap in gaps.items()
+        ]
+
+    plain, turned = rankings_by_sets(scored("ab", "ca", "bc"), PRINCIPLES, "ai", 0, least_gap=5.0).rankings
+    assert plain.responses == ("a", "b", "c") and plain.rank == turned.rank == (1, 1, 1)
+    for (i, j), said in zip(combinations("abc", 2), plain.preference, strict=True):
+        gap = worth[i] - worth[j]
+        assert [log(share / (1 - share)) for share in said] == pytest.approx([gap + habit, gap - habit])
+        assert plain.share()[i, j] == pytest.approx(sum(said) / 2) == pytest.approx(turned.share()[j, i])
+    assert turned.preference == tuple((1 - a, 1 - b) for a, b in plain.preference)
+
+    alone = rankings_by_sets(scored("ab", "ca"), PRINCIPLES, "ai", 0, least_gap=0.1).rankings  # b and c have no score
+    assert [one.preference for one in alone] == [(), ()]
+    assert alone[0].share()["b", "c"] == 1.0 and alone[1].share()["b", "c"] == 0.0
+    assert rankings_by_sets(scored("ab", "ca"), PRINCIPLES, "ai", 0, least_gap=5.0).left_out == {"undecided": 1}

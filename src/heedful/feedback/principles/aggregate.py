@@ -9,7 +9,7 @@ SALMON (arXiv 2310.05910), section 3.2, and the code released with it, which dif
                 noise: the label is turned round with probability 0.1, or 0.25 where a rule made it
 
     sets        ours: each principle by itself, and negated by itself; all of a prompt's responses in one ranking, by
-                how far each is ahead of the others in the mean
+                how far each is ahead of the others in the mean, with every pair's probability beside it
 
 Rules of the released code: of two responses the one that calls itself a language model loses, half of the time; the one
 that alone is in the instruction's language wins, and where neither is, there is no label. It draws without a seed; here
@@ -23,10 +23,12 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import pvariance
 from typing import NamedTuple
 
 from heedful.config import InputError
+from heedful.feedback.ai.labeler import share_of_first
 from heedful.principles import Listed, Principle, PrincipleRanking, PrincipleScore
 from heedful.store.language import LATIN, WORDS, language_of
 
@@ -53,8 +55,8 @@ class Label(NamedTuple):
 class Aggregated(NamedTuple):
     """Rankings, and how often a pass made none of a pair, by reason.
 
-    undecided: all gaps are 0, or the largest two contradict each other. unscored: no principle with a weight has a
-    score. language: neither response is in the instruction's language.
+    undecided: all gaps are 0, or the largest two contradict each other; of sets, all share a rank. unscored: no
+    principle with a weight has a score. language: neither response is in the instruction's language.
     """
 
     rankings: list[PrincipleRanking]
@@ -253,14 +255,17 @@ def rankings_by_sets(
 ) -> Aggregated:
     """A ranking for each prompt and each principle with a weight; with probability `negated` the same turned round too.
 
-    Responses are those of the prompt's scored pairs, in the order in which they first come, see `standing`.
+    Responses are those of the prompt's scored pairs, in the order in which they first come, see `standing`. With every
+    pair scored a ranking holds the probabilities too, and one in which all share a rank is kept for them: that a
+    principle hardly tells two responses apart is learned by the objective `soft` alone.
     """
     found, known = Aggregated([], Counter()), {one.id: one for one in principles if one.weight > 0}
-    for (prompt_id, id), gaps in _gaps_of(scores).items():
+    for (prompt_id, id), scored in _by_set(scores).items():
         if id not in known:
             continue
-        rank = standing(gaps, least_gap)
-        if len(set(rank.values())) == 1:
+        rank = standing({pair: one.gap for pair, one in scored.items()}, least_gap)
+        said = preference_of(scored, tuple(rank))
+        if len(set(rank.values())) == 1 and not said:
             found.left_out["undecided"] += 1
             continue
         rng = random.Random("\x1f".join((str(seed), prompt_id, id, *rank)))
@@ -276,9 +281,25 @@ def rankings_by_sets(
                     responses=tuple(rank),
                     rank=tuple(max(rank.values()) + 1 - place if turned else place for place in rank.values()),
                     decided_by=id,
+                    preference=tuple((1 - a, 1 - b) for a, b in said) if turned else said,
                 )
             )
     return found
+
+
+def preference_of(
+    scored: Mapping[tuple[str, str], PrincipleScore], responses: Sequence[str]
+) -> tuple[tuple[float, float], ...]:
+    """What the scores say of the pairs i < j, as `types.Ranking.preference`; () where a pair has none."""
+    orders = {pair: one.orders for pair, one in scored.items()}
+    orders |= {(second, first): (-s21, -s12) for (first, second), (s12, s21) in orders.items()}
+    said = [orders.get(pair) for pair in combinations(responses, 2)]
+    known = [one for one in said if one is not None]
+    return tuple((probability(s12), probability(s21)) for s12, s21 in known) if len(known) == len(said) else ()
+
+
+def probability(log_odds: float) -> float:
+    return share_of_first((log_odds, 0.0))
 
 
 def standing(gaps: Mapping[tuple[str, str], float], least_gap: float = 0.0) -> dict[str, int]:
@@ -301,11 +322,11 @@ def standing(gaps: Mapping[tuple[str, str], float], least_gap: float = 0.0) -> d
     return {id: rank[id] for id in mean}
 
 
-def _gaps_of(scores: Iterable[PrincipleScore]) -> dict[tuple[str, str], dict[tuple[str, str], float]]:
+def _by_set(scores: Iterable[PrincipleScore]) -> dict[tuple[str, str], dict[tuple[str, str], PrincipleScore]]:
     """By prompt and principle, of each pair."""
-    found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    found: dict[tuple[str, str], dict[tuple[str, str], PrincipleScore]] = {}
     for score in scores:
-        found.setdefault((score.prompt_id, score.principle), {})[score.responses] = score.gap
+        found.setdefault((score.prompt_id, score.principle), {})[score.responses] = score
     return found
 
 
