@@ -95,10 +95,10 @@ def claims(found: Found) -> str:
             kept("plain", "boasts"),
         ),
         above(
-            "a principle against it, no new label: the share, from `mended` to `plain`",
+            "a principle against it, no new label, and it is rarer than before RL: from `mended` to `ppo_init`",
             "principles added by hand mend all three",
             kept("mended", "boasts"),
-            kept("plain", "boasts"),
+            kept("ppo_init", "boasts"),
         ),
         above("and exact utility rises, from `plain` to `mended`", "not told", gold("plain"), gold("mended")),
         above(
