@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.config import InputError
-from heedful.report import ai_labelers, evaluation, judgements, lab, preference, provenance, training
+from heedful.report import ai_labelers, evaluation, judgements, lab, preference, principles, provenance, training
 from heedful.report.charts import ACCENT, MUTED, legend
 from heedful.report.episodes import episode_trace, gap, outcome
 from heedful.report.folder import RunFolder, pointer
@@ -70,7 +70,7 @@ def sections(run: RunFolder, show: Show) -> dict[str, Any]:
         "ai": ai_labelers.section(run, show),
         "reward_models": ai_labelers.reward_models(run),
         "reward_model_groups": list(ai_labelers.MODELS.values()),
-        "principle_tables": preference.principle_tables(run, show),
+        "principles": principles.section(run, show),
         "suite_tables": preference.suite_tables(run, show),
         "flags": evaluation.flags(run),
         "flag_names": evaluation.FLAG_NAMES,

@@ -19,10 +19,6 @@ TITLES = {
 }
 REWARD_TITLES = {"by_margin": "Accuracy by size of the margin", "by_length": "Accuracy by how much longer is preferred"}
 SUITE_TITLES = {"classic": "Classic tasks (table 14)", "qualitative": "Qualitative suite: marks and plain mistakes"}
-PRINCIPLE_TITLES = {
-    "principles_followed": "Reward models that follow principles",
-    "principles_kept": "How far policies keep to the world's principles, in nats, and the share that praises itself",
-}
 GROUP_NAMES = {"train": "training labelers", "heldout": "held-out labelers"}
 KIND_NAMES = {"all": "all prompts", "base": "prompts for a base model", "instruct": "instructions"}
 
@@ -53,11 +49,6 @@ def reward_tables(run: RunFolder, show: Show) -> list[Table]:
         for name, title in REWARD_TITLES.items()
         if run.at(pointer("reward_model", name))
     ]
-
-
-def principle_tables(run: RunFolder, show: Show) -> list[Table]:
-    """What principles came to; what the run has none of is left out."""
-    return [table(run, show, title, name) for name, title in PRINCIPLE_TITLES.items() if run.at(pointer(name))]
 
 
 def table(run: RunFolder, show: Show, title: str, *place: str) -> Table:
