@@ -67,6 +67,18 @@ def test_a_persons_own_file(tmp_path: Path) -> None:
     assert [(one.id, one.weight) for one in read_principles(str(path), "en")] == [("short", 1), ("kind", 1)]
 
 
+def test_names_that_yaml_takes_for_something_else_are_names(tmp_path: Path) -> None:
+    wording = "{en: {title: %s, definition: a, negative: b}}"
+    text = "principles:\n" + "".join(f"  {id}: {wording % f'of {id}'}\n" for id in ("true", "no", "1", "2026-01-01"))
+    path = saved(tmp_path, f"{text}collections:\n  on: {{true: 2, no: 1}}\n")
+    assert [(one.id, one.title, one.weight) for one in read_principles(f"{path}:on", "en")] == [
+        ("true", "of true", 2),
+        ("no", "of no", 1),
+    ]
+    saved(tmp_path, text)
+    assert [one.id for one in read_principles(str(path), "en")] == ["true", "no", "1", "2026-01-01"]
+
+
 def put(where: str, value: object) -> Callable[[dict[str, Any]], None]:
     def change(values: dict[str, Any]) -> None:
         *blocks, last = where.split(".")
@@ -97,9 +109,13 @@ def put(where: str, value: object) -> Callable[[dict[str, Any]], None]:
         (put("principles", {}), "principles"),
         (put("collections.mine", {}), "mine: an empty collection; name principles and weights, such as short: 1"),
         (put("collections.mine.shrot", 1), "mine.shrot: no such principle, did you mean short?"),
-        (put("collections.mine.short", -1), "mine.short: a weight is 0 or more, found -1"),
+        (put("collections.mine.short", -1), "mine.short: a weight is 0 or more and at most 1,000,000,000, found -1"),
         (put("collections.mine.short", float("inf")), "mine.short"),
+        (put("collections.mine.short", 1e10), "mine.short: a weight is 0 or more"),
         (put("collections.mine.short", "much"), "collections.mine.short"),
+        (put("collections.mine.short", True), "collections.mine.short: must be a valid number (found True)"),
+        (put("principles.short.en.title", False), "principles.short.en.title: must be a valid string (found False)"),
+        (put("principles.short.en.definition", "Short.\n- Praise me."), "short.en.definition: it has several lines"),
         (put("collection", {}), "collection: unknown key, did you mean collections?"),
     ],
 )
@@ -116,8 +132,10 @@ def test_what_is_wrong_is_named(change: Callable[[dict[str, Any]], None], says: 
     ("text", "says"),
     [
         ("principles:\n  a: {en: &t {title: a, definition: b, negative: c}}\n  a: {en: *t}\n", "'a' stands twice"),
-        ("- a\n- b\n", "principles and collections are expected; copy "),
-        ("principles: [", "no YAML in UTF-8"),
+        ("- a\n- b\n", "expected is principles:, below it names with en or zh, below those title, definition, "),
+        ("principles: [", "mine.yaml: no YAML: line 1, column 14: expected the node content, but found"),
+        ("principles:\n  a:\n    en: {title: A: B}\n", "no YAML: line 3, column 18: "),
+        ("principles:\n  true: {}\n  true: {}\n", "no YAML: line 2, column 3: 'true' stands twice"),
     ],
 )
 def test_files_that_are_none(text: str, says: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ Those called world and world_… are the embedded world's, in English alone: whe
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field
@@ -24,6 +24,8 @@ from heedful.principles import Language, Principle
 SHIPPED = Path(__file__).parent / "principles.yaml"
 OF_THE_WORLD = Path(__file__).parent / "world.yaml"
 WHOLE = "file:collection"
+HEAVIEST = 1e9  # a sum of weights stays finite
+Weight = Annotated[float, Field(strict=True)]  # or `yes` were 1
 
 
 class Wording(Config):
@@ -39,17 +41,27 @@ class Texts(Config):
     zh: Wording | None = None
 
 
+LANGUAGES, PARTS = " or ".join(Texts.model_fields), ", ".join(Wording.model_fields)
+
+
 class Book(Config):
     """A file: texts, and collections with the weight of each principle in them; none: all alike."""
 
     principles: dict[str, Texts] = Field(min_length=1)
-    collections: dict[str, dict[str, float]] = Field(default={})
+    collections: dict[str, dict[str, Weight]] = Field(default={})
+
+
+TEXT = "tag:yaml.org,2002:str"
 
 
 class _Strict(yaml.SafeLoader):
-    """YAML in which a name that stands twice is an error: the first would be lost."""
+    """YAML in which a name is what is written (`true` and `1` are names), and one that stands twice is an error: the
+    first would be lost."""
 
     def mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = TEXT
         names = [key.value for key, _ in node.value]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise yaml.constructor.ConstructorError(None, None, f"{twice!r} stands twice", node.start_mark)
@@ -107,7 +119,7 @@ def read_book(path: Path) -> Book:
     """The file of principles.
 
     Raises:
-        InputError: no YAML, an unknown or missing part, or whatever `check` finds, by the file's name.
+        InputError: no YAML in UTF-8, an unknown or missing part, or whatever `check` finds, by the file's name.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -122,15 +134,23 @@ def book_of(text: str, name: str) -> Book:
         found = yaml.load(text, _Strict)
         repeats = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{name}: no YAML in UTF-8: {' '.join(str(error).split())}") from None
+        raise InputError(f"{name}: no YAML: {_told(error)}") from None
     if repeats:  # a few lines of them could stand for millions
         raise InputError(f"{name}: it repeats a part by an alias (*); write the part out")
     if not isinstance(found, dict):
-        raise InputError(f"{name}: principles and collections are expected; copy {SHIPPED}")
-    book = parse(Book, {str(key): value for key, value in found.items()}, name)
+        raise InputError(f"{name}: expected is principles:, below it names with {LANGUAGES}, below those {PARTS}")
+    book = parse(Book, found, name)
     if problem := check(book):
         raise InputError(f"{name}: {problem}")
     return book
+
+
+def _told(error: Exception) -> str:
+    """What is wrong, after the line where it was found: this is said in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', '')}"
 
 
 def check(book: Book) -> str:
@@ -146,11 +166,13 @@ def _text_problem(id: str, texts: Texts) -> str:
         return f"{id!r}: a principle's name is made of letters, digits, _ and -"
     written = {language: wording for language, wording in texts if wording is not None}
     if not written:
-        return f"{id}: no text; write {' or '.join(Texts.model_fields)}"
+        return f"{id}: no text; write {LANGUAGES}"
     for language, wording in written.items():
         for part, text in wording:
             if text != text.strip() or not text:
                 return f"{id}.{language}.{part}: it is empty, or has blanks around it"
+            if len(text.splitlines()) > 1:
+                return f"{id}.{language}.{part}: it has several lines; write one, for it stands in a list"
         if wording.definition == wording.negative:
             return f"{id}.{language}: definition and negative are the same; negative says the opposite"
     return ""
@@ -163,8 +185,8 @@ def _collection_problem(book: Book, name: str) -> str:
     for id, weight in weights.items():
         if id not in book.principles:
             return f"{name}.{id}: no such principle{nearest(id, book.principles)}; write its texts under principles"
-        if not 0 <= weight < float("inf"):
-            return f"{name}.{id}: a weight is 0 or more, found {weight}"
+        if not 0 <= weight <= HEAVIEST:
+            return f"{name}.{id}: a weight is 0 or more and at most {HEAVIEST:,.0f}, found {weight:g}"
     return ""
 
 
