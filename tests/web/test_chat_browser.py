@@ -141,7 +141,12 @@ def test_a_principle_is_tried_and_changed(served, open_page: Callable[..., Page]
         page = open_page("researcher", locale=locale, viewport={"width": width, "height": 900})
         page.goto("/principles")
         page.select_option("#principle", "concise")
-        expect(page.locator("#title")).to_have_value("Concise" if locale == "en" else "简洁")
+        titles = {"en": "Concise", "zh": "简洁"}
+        expect(page.locator("#title")).to_have_value(titles[locale[:2]])
+        page.select_option("#language", other := "zh" if locale == "en" else "en")
+        expect(page.locator("#title")).to_have_value(titles[other])
+        expect(page.locator("#principle option:checked")).to_have_text(titles[other])
+        page.select_option("#language", locale[:2])
         page.fill("#prompt", "Sun?")
         page.fill("#a", "A star.")
         page.fill("#b", "It is a star.")
@@ -152,7 +157,14 @@ def test_a_principle_is_tried_and_changed(served, open_page: Callable[..., Page]
         values = [float(text.replace("−", "-")) for text in (first, second, score)]
         assert values[2] == pytest.approx((values[0] + values[1]) / 2, abs=0.011) and before == "–"
         page.fill("#definition", "x")
+        expect(page.locator("#principle")).to_have_value("")  # one's own
+        page.select_option("#principle", "")
+        expect(page.locator("#definition")).to_have_value("x")
         page.click("#send")
         expect(page.locator("[data-move=kept] .number").nth(1)).to_have_text(score)
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        boxes = page.locator("[data-move] td").evaluate_all(
+            "all => all.map((one) => one.getBoundingClientRect().right)"
+        )
+        assert len(boxes) == 10 and max(boxes) <= width  # a phone shows every cell

@@ -4,8 +4,11 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.responses import JSONResponse
+from starlette.responses import Response as HTTPResponse
 
 from heedful.feedback.principles.book import read_principles
 from heedful.store.database import Store
@@ -70,7 +73,7 @@ def test_a_principle_and_its_negation_move_the_score(people: Store, client: Call
 def test_a_judge_who_minds_places_alone_says_nothing(people: Store, client: Callable) -> None:
     with running(Judge("chat", "logprobs", first=lambda prompt: 0.9)) as address:
         page = client("lead", config=WebConfig(models={"judge": address})).post("/principles", **trying()).text
-    assert rows(page)["kept"] == ["+0.00", "–", "none: the two orders disagree", SURE, AGAINST]
+    assert rows(page)["kept"] == ["0.00", "–", "none: the two orders disagree", SURE, AGAINST]
 
 
 def test_what_gives_no_score_says_why(people: Store, client: Callable) -> None:
@@ -78,8 +81,37 @@ def test_what_gives_no_score_says_why(people: Store, client: Callable) -> None:
         lead = client("lead", config=WebConfig(models={"judge": address}))
         page = lead.post("/principles", **trying())
         assert page.status_code == 502 and "gives no log-probabilities" in page.text
-    gone = lead.post("/principles", **trying())
+    gone = lead.post("/principles", **trying(), **{"was-kept": "1.25", "was-negated": "inf"})
     assert gone.status_code == 502 and "cannot be reached" in gone.text and "A star." in gone.text
+    assert (
+        'name="was-kept" value="1.25"' in gone.text and "was-negated" not in gone.text
+    )  # what it came to before stays
+
+
+def test_texts_beyond_the_model_s_context_are_no_chat(people: Store, client: Callable) -> None:
+    def long(body: Any, number: int) -> HTTPResponse:
+        return JSONResponse({"error": {"message": "too long", "code": "context_length_exceeded"}}, 400)
+
+    with running(Judge("chat", "logprobs", bad=long)) as address:
+        page = client("lead", config=WebConfig(models={"judge": address})).post("/principles", **trying()).text
+    said = ["Together the texts are too long for the model; shorten the prompt or a response."]
+    assert rows(page) == {"kept": said, "negated": said}
+
+
+def test_texts_that_were_changed_are_one_s_own(people: Store, client: Callable) -> None:
+    lead = client("lead", config=WebConfig(models={"judge": "http://127.0.0.1:1"}))
+    own = {part: texts_of("concise")[part] for part in ("title", "definition", "negative")}
+    chosen = '<option value="concise" selected>'
+    assert chosen in lead.post("/principles", **trying(principle="concise", **own)).text
+    changed = trying(principle="concise", **own | {"definition": "It is short.\r\nVery."})
+    assert chosen not in lead.post("/principles", **changed).text
+    with running(judge := Judge("chat", "logprobs")) as address:
+        client("lead", config=WebConfig(models={"judge": address})).post("/principles", **changed)
+    assert sum("Concise: It is short. Very.\n" in prompt for prompt in judge.prompts()) == 2  # on one line
+
+
+def texts_of(id: str) -> dict[str, str]:
+    return next(one for one in read_principles("preference", "en") if one.id == id).model_dump()
 
 
 @pytest.mark.accept
@@ -147,9 +179,11 @@ def test_the_project_has_principles_of_its_own(people: Store, client: Callable, 
         (OWN.replace("kind: 2.5", "kin: 2.5"), "no such principle"),
         (OWN.replace("kind:", "kind: &x", 1).replace("mine: {", "mine: *x #"), "by an alias"),
         ("[" * 5000, "no YAML"),
+        (f"{OWN}#{'x' * 200_000}\n[", "One of the texts is too long."),
+        ("be kind", "below it names with en or zh, below those title, definition, negative"),
     ):
         page = lead.post("/lead/principles", yaml=wrong)
-        assert page.status_code == 422 and told in page.text
+        assert page.status_code == 422 and told in page.text and "principles.yaml:" not in page.text
     assert '<option value="kind">' in lead.get("/principles").text  # what was there stays
     lead.post("/lead/principles", yaml=" ")
     assert "Concise" in lead.get("/principles").text

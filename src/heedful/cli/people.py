@@ -37,7 +37,10 @@ def serve_labels(
     title: Annotated[str, typer.Option(help="What stands at the head of every page.")] = "heedful",
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model server to chat with, as NAME=ADDRESS; may be given again.", show_default=False),
+        typer.Option(
+            help="A model server to chat with and to try principles on, as NAME=ADDRESS; may be given again.",
+            show_default=False,
+        ),
     ] = None,
     secure: Annotated[bool, typer.Option("--secure", help="People come by HTTPS: cookies go no other way.")] = False,
     proxy: Annotated[

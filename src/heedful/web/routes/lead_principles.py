@@ -15,6 +15,7 @@ from heedful.config import InputError
 from heedful.feedback.principles.book import SHIPPED, Book, book_of
 from heedful.store.settings import read_setting, write_setting
 from heedful.web.visit import Fields, Lead, Visit, text_of
+from heedful.web.words import N_
 
 router = APIRouter()
 KEY = "principles"
@@ -45,15 +46,24 @@ def principles_file(here: Lead) -> Response:
 def save_principles(here: Lead, form: Fields) -> Response:
     """Keep the book; an empty one brings the shipped one back. One that will not do is shown again, with the reason."""
     text = text_of(form, "yaml")
-    if text.strip():
-        try:
-            book_of(text[: MOST_TEXT + 1], "YAML")
-        except InputError as error:
-            with here.store.read() as connection:
-                own = bool(read_setting(connection, KEY, ""))
-            return shown(here, text, own, here.why(error))
+    if wrong := problem(here, text):
+        with here.store.read() as connection:
+            own = bool(read_setting(connection, KEY, ""))
+        return shown(here, text, own, wrong)
     write_setting(here.store, KEY, text if text.strip() else "", here.account.id)
     return here.redirect("/lead/principles?notice=saved")
+
+
+def problem(here: Visit, text: str) -> str:
+    """Why the text cannot be kept; "" where it can."""
+    if len(text) > MOST_TEXT:
+        return here.say(N_("One of the texts is too long."))
+    try:
+        if text.strip():
+            book_of(text, "YAML")
+    except InputError as error:
+        return here.why(error)
+    return ""
 
 
 def shown(here: Visit, text: str, own: bool, error: str = "") -> Response:

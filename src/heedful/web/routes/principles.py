@@ -5,6 +5,7 @@ both orders, and their mean. A text that was changed stands beside what it came 
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from heedful.feedback.principles.collect import Pair, read_form, score_pairs
 from heedful.principles import Language, Principle
 from heedful.types import Labeler, Prompt, Response
 from heedful.web.config import WebConfig
-from heedful.web.models import AWAY, CONNECT, FAILED, LONG, REFUSED, ModelError, find
+from heedful.web.models import AWAY, CONNECT, FAILED, REFUSED, ModelError, find
 from heedful.web.routes.lead_principles import current
 from heedful.web.visit import Fields, Reader, Visit, text_of
 from heedful.web.words import N_
@@ -34,12 +35,13 @@ router = APIRouter()
 log = logging.getLogger("heedful.web")
 LONGEST = 20_000  # characters of a text
 TEXTS = ("prompt", "a", "b", "title", "definition", "negative")
+PARTS = ("title", "definition", "negative")  # of a principle
 MOVES = ("kept", "negated")  # the principle, and what its negation asks for
 # In the language of what the model reads.
 OPPOSITE: dict[Language, str] = {"en": "The opposite of {title}", "zh": "与“{title}”相反"}
 SAMPLES = N_("This model's server gives no log-probabilities, and without them there is no score.")
 WHY = {
-    "long": LONG,
+    "long": N_("Together the texts are too long for the model; shorten the prompt or a response."),
     "api": FAILED,
     "refusal": REFUSED,
     "parse": N_("The model answered something else than 1 or 2."),
@@ -113,11 +115,16 @@ def page(
 ) -> Page:
     language = language_of(here, form)
     with here.store.read() as connection:
-        shipped = {one.id: one for one in known(current(connection), language)}
+        book = current(connection)
+    texts = {
+        each: {one.id: {part: getattr(one, part) for part in PARTS} for one in known(book, each)} for each in OPPOSITE
+    }
     fields = {name: text_of(form, name) for name in (*TEXTS, "model", "principle")}
-    chosen = shipped.get(fields["principle"])
-    if chosen is not None and (taken or not any(fields[part] for part in ("title", "definition", "negative"))):
-        fields |= {part: getattr(chosen, part) for part in ("title", "definition", "negative")}
+    chosen = texts[language].get(fields["principle"])
+    if chosen and (taken or not any(fields[part] for part in PARTS)):
+        fields |= chosen
+    elif chosen != {part: fields[part] for part in PARTS}:
+        fields["principle"] = ""  # texts that were changed are the visitor's own
     before = {name: number_of(form, f"was-{name}") for name in MOVES}
     return here.page(
         "principles.html",
@@ -125,11 +132,11 @@ def page(
         models=sorted(here.config.models),
         fields=fields,
         language=language,
-        shipped=shipped,
-        texts={id: {"title": o.title, "definition": o.definition, "negative": o.negative} for id, o in shipped.items()},
+        texts=texts,
         error=error,
         moves=moves or {},
-        before=before if moves else {},
+        before=before,
+        was=before | {name: move.gap for name, move in (moves or {}).items() if not move.problem},
         longest=LONGEST,
     )
 
@@ -147,10 +154,12 @@ def known(book: str, language: Language) -> list[Principle]:
 
 
 def number_of(form: Mapping[str, Any], name: str) -> float | None:
+    """A finite one, or None."""
     try:
-        return float(text_of(form, name))
+        found = float(text_of(form, name))
     except ValueError:
         return None
+    return found if math.isfinite(found) else None
 
 
 def read(here: Visit, form: Mapping[str, Any]) -> Tried:
@@ -169,7 +178,7 @@ def read(here: Visit, form: Mapping[str, Any]) -> Tried:
     if (model := text_of(form, "model")) not in here.config.models:
         raise Bad(N_("There is no such model here."))
     try:
-        title, definition, negative = (texts[part] for part in ("title", "definition", "negative"))
+        title, definition, negative = (" ".join(texts[part].split()) for part in PARTS)  # one line, as in a book
         language = language_of(here, form)
         principle = Principle(id="kept", language=language, title=title, definition=definition, negative=negative)
     except ValidationError:
