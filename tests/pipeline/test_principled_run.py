@@ -11,16 +11,20 @@ import pytest
 
 from heedful.engine.sample import score_rows
 from heedful.evaluate.principles import ALL
+from heedful.feedback.ai.template import read_template, write
 from heedful.feedback.principles.book import read_principles
 from heedful.feedback.principles.collect import asking, read_form
 from heedful.models.checkpoint import guideline_of, load_reward_model, weights_hash
 from heedful.pipeline import principle_measure as measured
+from heedful.pipeline.ai_labels import local_ask
 from heedful.pipeline.ai_results import followed, reward_models
 from heedful.pipeline.principle_measure import as_pairs, exact_gap, heldout, turned
-from heedful.pipeline.principle_scores import read_scores
+from heedful.pipeline.principle_scores import ScoreConfig, read_scores
+from heedful.pipeline.principle_settings import Worded
+from heedful.pipeline.principle_steps import score, shares
 from heedful.principles import PrincipleRanking
-from heedful.run import read_jsonl
-from heedful.snapshot import read_snapshot
+from heedful.run import Run, read_jsonl
+from heedful.snapshot import Snapshot, read_snapshot
 from heedful.stages import sft
 from heedful.steps import planned_steps
 from heedful.text.collate import Encoder, to_rows
@@ -30,6 +34,7 @@ from heedful.text.tokenizer import pad_id
 from heedful.types import Prompt, Response
 from heedful.world import World
 from heedful.world.principles import PRINCIPLES, boasts
+from public_data import stories_model
 from tiny import TINY, refuse, succeed
 
 GUIDELINE = '{item: "{text} ", template: " {principles}"}'
@@ -90,6 +95,11 @@ def test_the_judge_is_taught_on_answers_no_policy_wrote(run: Path) -> None:
         principle = one.id.removeprefix(f"{one.prompt_id}-")
         assert one.text in (f"{endings[principle]} one", f"{endings[principle]} two")
         assert set(f"{of[one.prompt_id].text}{one.text}".split(" ")) <= set(world.vocabulary)
+    said = {one.id: one.text for one in pages.demonstrations}
+    people = [one for split, n in shares(20).items() for one in world.comparisons_by_principles(n, split, 3)]
+    told = {f"page-{n}-{id}": better for n, one in enumerate(people) for id, better in one.first_is_better.items()}
+    assert said.keys() == told.keys() and set(told.values()) == {True, False}
+    assert all(said[id].endswith(" one" if better else " two") for id, better in told.items())
     asked = read_snapshot(run / "round-1" / "responses" / "responses")
     assert not {one.user for one in pages.prompts} & {one.user for one in asked.prompts}
 
@@ -127,6 +137,9 @@ def test_both_forms_are_measured_by_principle_and_the_judge_beside_them(run: Pat
         assert {whole[model, figure]["num"] for figure in ("accuracy", "flips")} == {len(asked)}
         assert all(0 <= whole[model, figure]["mean"] <= 1 for figure in ("accuracy", "flips", "exact"))
     assert {prompt.split for prompt, _, _ in asked} == {"test"}
+    split = {one.id: one.split for one in labels.prompts}
+    scored = read_scores(run / "round-1" / "principles" / "scores")
+    assert whole["judge", "orders_agree"]["num"] == sum(split[one.prompt_id] != "train" for one in scored) < len(scored)
     assert whole["judge", "orders_agree"]["num"] > whole["judge", "exact"]["num"] > 0
     ranked = read_snapshot(run / "round-1" / "rankings" / "snapshot")
     plain = reward_models(run / "round-1", ranked, ranked.rankings)
@@ -195,6 +208,76 @@ def test_a_margin_is_the_first_response_s_score_less_the_second_s(run: Path) -> 
     wanted = [score(one, one.first) - score(one, one.second) for one in pairs]
     assert max(map(abs, wanted)) > 1e-3
     assert measured.ByScore(folder, format, config)(pairs) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_the_decoded_margin_is_the_mean_of_both_orders(run: Path) -> None:
+    labels = read_snapshot(run / "round-1" / "principles" / "labels" / "snapshot")
+    template, form = read_template("world"), PrincipleFormat(item="{text} ", template=" {principles}")
+    model = stories_model()  # the run's own hardly minds a pair
+    pairs, wanted = [], []
+    for prompt, (first, second), ranking in heldout(labels, 3, 0):
+        one = measured.Asked(prompt, tuple(labels.asked_for(ranking)), first, second)
+        under = measured.asked_under(template, guideline(one.texts, form))
+        texts = [write(under, prompt, *both) for both in ((first.text, second.text), (second.text, first.text))]
+        as_shown, otherwise = (found.logprobs for found in local_ask(str(model), "auto").choose(texts, template.labels))
+        wanted.append((as_shown[0] - as_shown[1] + otherwise[1] - otherwise[0]) / 2)
+        pairs.append(one)
+    assert max(map(abs, wanted)) > 0.01
+    assert measured.ByDecoding(model, template, form, "auto")(pairs) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_the_pages_of_the_decoded_form_name_the_better_one(run: Path) -> None:
+    labels = read_snapshot(run / "round-1" / "principles" / "labels" / "snapshot")
+    template, form = read_template("world"), PrincipleFormat(item="{text} ", template=" {principles}")
+    pages = read_snapshot(run / "round-1" / "principles" / "pairs" / "snapshot")
+    said = {one.prompt_id: one.text for one in pages.demonstrations}
+    shown, places = {one.id: one.text for one in pages.prompts}, Counter()
+    for prompt, responses, ranking in as_pairs(labels.principle_rankings_of("train")):
+        under = measured.asked_under(template, guideline(labels.asked_for(ranking), form))
+        better, worse = (one.text for one in (responses if ranking.rank == (1, 2) else responses[::-1]))
+        if better != worse:
+            first = shown[ranking.id] == write(under, prompt, better, worse)
+            assert first or shown[ranking.id] == write(under, prompt, worse, better)
+            assert said[ranking.id] == f" {template.labels[0 if first else 1]}"
+            places[first, ranking.rank] += 1
+    assert len(places) == 4  # either response stands first, whichever is the better
+
+
+def test_what_is_exact_is_turned_round_with_a_negated_principle_and_rules_are_not_measured() -> None:
+    (prompt,) = (world := World(0)).prompts(1, "test")
+    responses = tuple(
+        Response(id=id, prompt_id=prompt.id, text=text) for id, text in (("a", "no ."), ("b", "no . no . no ."))
+    )
+    more = {"prompt_id": prompt.id, "labeler": "judge", "language": "en", "responses": ("a", "b"), "rank": (1, 2)}
+    listed = {negated: (("concise", negated), ("humble", False)) for negated in (False, True)}
+    rankings = [
+        PrincipleRanking(id=f"r{negated}", principles=listed[negated], decided_by="concise", **more)
+        for negated in listed
+    ]
+    ruled = PrincipleRanking(id="ruled", principles=listed[False], decided_by="rule:language", **more)
+    data = Snapshot(
+        (prompt,), responses, principles=read_principles("world", "en"), principle_rankings=(*rankings, ruled)
+    )
+    items = heldout(data, 9, 0)
+    assert [ranking.id for _, _, ranking in items] == ["rFalse", "rTrue"]
+    found, _ = measured.followed(lambda pairs: [1.0] * len(pairs), data, items, world)
+    assert [one.exact for one in found] == [True, False]  # the first is the shorter one
+
+
+def test_pairs_with_a_short_response_are_left_out_in_a_recipe_too(run: Path, tmp_path: Path) -> None:
+    responses = run / "round-1" / "responses" / "responses"
+    texts = {one.id: one.text for one in read_snapshot(responses).responses}
+    least = sorted(map(len, texts.values()))[len(texts) // 2]
+    config = ScoreConfig(principles="world_brief", template="world", min_characters=least)
+    (brief,) = read_principles("world_brief", "en")
+    own = Run.open(tmp_path / "scores", "judge_principles", {}, 0, {})
+    score(
+        config, own, run / "principles" / "taught" / "model", responses, Worded(principles=(brief,)), read_form("world")
+    )
+    scores = read_scores(tmp_path / "scores")
+    assert scores and all(len(texts[id]) >= least for one in scores for id in one.responses)
+    every = len(read_scores(run / "round-1" / "principles" / "scores")) // len(PRINCIPLES)
+    assert own.counts["short"] == every - len(scores) > 0
 
 
 def test_the_deciding_principle_is_turned_round_alone() -> None:

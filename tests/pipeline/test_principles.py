@@ -11,11 +11,13 @@ from starlette.responses import JSONResponse
 from starlette.responses import Response as HTTPResponse
 
 from heedful import run as runs
+from heedful.config import InputError
 from heedful.feedback.principles import collect
 from heedful.pipeline import principle_scores
+from heedful.pipeline.principle_labels import texts_of
 from heedful.principles import PrincipleScore
 from heedful.run import read_done
-from heedful.snapshot import read_records, read_snapshot
+from heedful.snapshot import Snapshot, read_records, read_snapshot
 from heedful.store.database import open_store
 from heedful.store.labels import add_labeler, add_ranking, add_response
 from heedful.store.pools import add_prompt
@@ -168,6 +170,8 @@ def test_labels_of_both_ways(asked: tuple[object, ...], tmp_path: Path) -> None:
         assert size[ranking.decided_by] == max(size.values())
         likes = (gap[ranking.responses, ranking.decided_by] > 0) != dict(ranking.principles)[ranking.decided_by]
         assert ranking.rank == ((1, 2) if likes else (2, 1))
+    succeed("judge", "aggregate", tmp_path / "out", tmp_path / "two", "--number", 2)
+    assert {len(one.principles) for one in read_snapshot(tmp_path / "two").principle_rankings} == {2}
     again = read_snapshot(tmp_path / "paper").hash
     succeed("judge", "aggregate", tmp_path / "out", tmp_path / "paper", "--seed", 3)
     assert read_snapshot(tmp_path / "paper").hash == again
@@ -285,3 +289,9 @@ def test_mistakes_are_said_before_a_model_is_loaded(
 ) -> None:
     line = refuse(*asked, *more, "--dir", tmp_path / "out", "--labeler", tmp_path / "no-model")
     assert says in line and not (tmp_path / "out").exists()
+
+
+def test_a_prompt_and_a_response_of_one_id_cannot_be_told_apart() -> None:
+    response = Response(id="x", prompt_id="x", text="yes")
+    with pytest.raises(InputError, match="x is the id of a prompt and of a response"):
+        texts_of(Snapshot((Prompt(id="x", text="no", user="u"),), (response,)))

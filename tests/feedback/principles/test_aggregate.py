@@ -150,7 +150,7 @@ def test_variances_are_numpys_of_both_orders() -> None:
     scores = some_scores(40)
     for name, found in variances(scores).items():
         assert found == pytest.approx(np.var([x for score in scores if score.principle == name for x in score.orders]))
-    assert agreed_gap((2.0, 2.0), 0.0) == 0.0
+    assert agreed_gap((2.0, 2.0), 0.0) == agreed_gap((0.0, 2.0), 1.0) == agreed_gap((-2.0, 0.0), 1.0) == 0.0
 
 
 def test_the_paper_recomputed() -> None:
@@ -158,14 +158,17 @@ def test_the_paper_recomputed() -> None:
     found = rankings_by_paper(scores, PRINCIPLES, "ai by principles", seed=5, passes=20)
     orders = {(score.prompt_id, score.principle): score.orders for score in scores}
     assert len(found.rankings) == 1200 and not found.left_out
-    negated = Counter()
+    negated, alike = Counter(), 0
     for ranking in found.rankings:
         assert len(ranking.principles) == 3 and not ranking.flipped
         gaps = [sum(orders[ranking.prompt_id, id]) / 2 * (-1 if turned else 1) for id, turned in ranking.principles]
         j = int(np.argmax(np.abs(gaps)))
         assert ranking.rank == ((1, 2) if gaps[j] > 0 else (2, 1)) and ranking.decided_by == ranking.principles[j][0]
         negated.update(turned for _, turned in ranking.principles)
-    assert abs(negated[True] / 3600 - 0.5) < 0.03
+        alike += len({turned for _, turned in ranking.principles}) == 1
+    assert abs(negated[True] / 3600 - 0.5) < 0.03 and abs(alike / 1200 - 1 / 4) < 0.05  # each by itself
+    drawn = {ranking.principles for ranking in found.rankings if ranking.prompt_id == "p0"}
+    assert len(drawn) > 15  # in every pass anew
     assert len({ranking.id for ranking in found.rankings}) == 1200
 
 
@@ -191,6 +194,28 @@ def test_the_released_way_recomputed() -> None:
     total = len(found.rankings)
     assert found.left_out.keys() == {"undecided"} and total + found.left_out["undecided"] == 2000
     assert abs(sum(ranking.flipped for ranking in found.rankings) / total - 0.1) < 0.02
+    once = rankings_by_released(some_scores(3), PRINCIPLES, texts_of(3), "ai", seed=1)
+    assert len(once.rankings) + once.left_out["undecided"] == 3 * 4  # labels of each pair where nothing else is said
+
+
+def test_the_released_numbers() -> None:
+    """p = 0.2, none above 8 of twelve, each negated with ½ by itself, noise 0.1 and 0.25 (SALMON's released code)."""
+    assert (RELEASED.phrase_loses, RELEASED.noise, RELEASED.noise_of_rules) == (0.5, 0.1, 0.25)
+    many = [principle(f"e{n}") for n in range(12)]
+    pair = PairScores("p", ("a", "b"), {one.id: (1.0 + n, 2.0) for n, one in enumerate(many)})
+    variance = {one.id: 1.0 for one in many}
+    texts = TEXTS["p"], TEXTS["a"], TEXTS["b"]
+    found = [label_by_released(pair, texts, many, variance, random.Random(n)) for n in range(6000)]
+    made = [label for label in found if isinstance(label, Label)]
+    sizes = Counter(len(label.principles) for label in made)
+    assert len(made) == 6000 and max(sizes) == 8
+    whole = sum(0.8 ** (n - 1) for n in range(1, 9))
+    assert all(abs(sizes[n] / 6000 - 0.8 ** (n - 1) / whole) < 0.02 for n in range(1, 9))
+    turned = [turned for label in made for _, turned in label.principles]
+    assert abs(sum(turned) / len(turned) - 0.5) < 0.02
+    pairs = [label.principles for label in made if len(label.principles) == 2]
+    assert abs(sum(one[1] == other[1] for one, other in pairs) / len(pairs) - 0.5) < 0.06
+    assert abs(sum(label.flipped for label in made) / 6000 - 0.1) < 0.015
 
 
 @pytest.mark.parametrize("way", ["paper", "released"])
@@ -201,7 +226,9 @@ def test_the_seed_repeats_exactly_and_a_pair_does_not_mind_its_company(way: str)
         return list(rankings_by_released(scores, PRINCIPLES, texts_of(30), "l", seed, passes=3).rankings)
 
     scores = some_scores(30)
-    assert rankings(scores, 4) == rankings(scores, 4) != rankings(scores, 5)
+    assert rankings(scores, 4) == rankings(scores, 4)
+    drawn = [[one.principles for one in rankings(scores, seed)] for seed in (4, 5)]  # type: ignore[attr-defined]
+    assert drawn[0] != drawn[1] and drawn[0][:30] != drawn[0][30:60]  # another seed, another pass
     turned = [score for n in reversed(range(30)) for score in scores[9 * n : 9 * n + 9]]
     key = lambda ranking: ranking.id  # noqa: E731
     assert sorted(rankings(turned, 4), key=key) == sorted(rankings(scores, 4), key=key)
@@ -214,7 +241,7 @@ PAIR = PairScores("p", ("a", "b"), {"d0": (2.0, 1.0)})
 
 def labels(texts: tuple[str, str, str], number: int = 2000) -> list[Label | str]:
     """Of a pair whose first response is the better by its only principle, which may be negated; without noise."""
-    quiet = replace(RELEASED, noise=0.0, noise_of_rules=0.25)
+    quiet = replace(RELEASED, noise=0.0)
     return [label_by_released(PAIR, texts, PRINCIPLES, {"d0": 1.0}, random.Random(n), quiet) for n in range(number)]
 
 
@@ -226,6 +253,8 @@ def test_who_calls_itself_a_language_model_loses_half_of_the_time() -> None:
     rest = [one for one in found if isinstance(one, Label) and one.decided_by == "d0"]
     assert len(rest) + len(by) == len(found)
     assert all(one.first != one.principles[0][1] and not one.flipped for one in rest)
+    chinese = labels(("这条船叫什么名字？", "作为一个AI语言模型，我不知道。", "这条船的名字叫艾达。"), 100)
+    assert {one.decided_by for one in chinese if isinstance(one, Label)} == {"rule:phrase", "d0"}
     both = labels((TEXTS["p"], *(f"As an AI language model, I say: {TEXTS[x]}" for x in "ab")), 200)
     assert all(isinstance(one, Label) and one.decided_by == "d0" for one in both)
 
@@ -235,6 +264,10 @@ def test_the_instructions_language_wins() -> None:
     assert all(isinstance(one, Label) and one.decided_by == "rule:language" for one in found)
     assert all(isinstance(one, Label) and one.first == one.flipped for one in found)
     assert set(labels((TEXTS["p"], "这条船的名字叫艾达。", "我不知道这条船。"), 50)) == {"language"}
+    above = labels((TEXTS["p"], f"As an AI language model, I say: {TEXTS['a']}", "这条船的名字叫艾达。"), 200)
+    assert all(
+        one.decided_by == "rule:language" and one.first != one.flipped for one in above if isinstance(one, Label)
+    )
     assert all(one.decided_by == "d0" for one in labels(("Ada?", TEXTS["a"], "42"), 50) if isinstance(one, Label))
 
 
