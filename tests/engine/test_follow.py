@@ -135,8 +135,9 @@ def test_a_reward_model_is_scaled_on_the_first_batch_of_the_start(normalize: boo
     save_reward_model(tmp_path / "model", make_reward_model(), TOKENIZER, {})
     sampler = Sampler(make_policy().decoder, TOKENIZER, 5)
     generate = responses_by(sampler, [[BEGIN, FIRST + n] for n in range(5)], 4, 3)
+    asked = [Prompt(id=f"p{n}", text=f"w{n}", user="u") for n in range(5)]
     config = RLOOConfig(batch_size=20, normalize_score=normalize, precision="fp32", max_tokens=30)
-    score = by_reward_model_in(tmp_path / "model", config, generate, 5, seed=3)
+    score = by_reward_model_in(tmp_path / "model", config, generate, asked, seed=3)
     first, other = (generate(prompt_order(5, start, 20, 3, 4), start) for start in (0, 20))
     plain = [
         torch.stack([plain_score(make_reward_model(), row) for row in as_rows(sampled)]).detach()

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from heedful.config import InputError
+from heedful.engine.follow import Start
 from heedful.engine.sample import Sampled, Sampler
 from heedful.models.checkpoint import load_reward_model, save_policy, save_reward_model
 from heedful.pipeline import principle_rewards
@@ -72,11 +73,13 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "rm"
 
 
-def reward(folder: Path, run: Run, config: PrincipleRewardConfig = CONFIG) -> PrincipleReward:
+def reward(
+    folder: Path, run: Run, config: PrincipleRewardConfig = CONFIG, start: Start | None = None
+) -> PrincipleReward:
     write_snapshot(folder.parent / "asked", Snapshot(prompts=tuple(PROMPTS)))
     guideline = guideline_in(folder)
     scorer = PrincipleScorer(config, FORCE, guideline, TOKENIZER, FORMAT, folder.parent / "asked", 5, run)
-    return scorer(load_reward_model(folder, guideline)[0], 30, "fp32")
+    return scorer(load_reward_model(folder, guideline)[0], 30, "fp32", start)
 
 
 def ids_of(text: str) -> list[int]:
@@ -161,6 +164,20 @@ def test_apart_a_score_is_the_mean_by_weight_over_all_principles_each_by_itself(
         assert found[n].item() == pytest.approx(2 * total / sum(weights.values()), abs=1e-4)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_model_is_scaled_on_the_start_and_the_bonuses_are_not(apart: bool, model: Path, tmp_path: Path) -> None:
+    start, later = sample([4, 5, 6, 7, 8, 9]), sample([1, 2, 3])
+    run, config = open_run(tmp_path / "run"), changed(apart=apart)
+    plain = reward(model, run, config)
+    scaled = reward(model, run, config, Start(*start))
+    raw = plain.principled(*start)
+    for batch in (start, later):
+        expected = (plain.principled(*batch) - raw.mean()) / raw.std()
+        torch.testing.assert_close(scaled.principled(*batch), expected, atol=1e-4, rtol=1e-4)
+        bonuses = plain(*batch) - 10 * plain.principled(*batch)
+        torch.testing.assert_close(scaled(*batch), 10 * expected + bonuses, atol=1e-3, rtol=1e-4)
+
+
 def test_responses_to_one_request_share_their_principles_and_other_requests_draw_anew(
     model: Path, tmp_path: Path
 ) -> None:
@@ -202,7 +219,8 @@ def test_collections_are_read_and_principles_always_in_force_are_not_drawn() -> 
         in_force(PrincipleRewardConfig(more_weight={"chat": {"nothing": 1}}))
 
 
-def test_ppo_maximises_it(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("normalize", [False, True])
+def test_ppo_maximises_it(normalize: bool, model: Path, tmp_path: Path) -> None:
     """Through the stage, whose value model begins as the reward model: the terms in the log add up to the score."""
     save_policy(tmp_path / "policy", make_policy(), TOKENIZER, {})
     write_snapshot(tmp_path / "prompts", Snapshot(prompts=tuple(PROMPTS)))
@@ -215,6 +233,7 @@ def test_ppo_maximises_it(model: Path, tmp_path: Path) -> None:
         max_tokens=60,
         no_eos_penalty=6.0,
         clamp_kl=True,
+        normalize_score=normalize,
         precision="fp32",
     )
     run = open_run(tmp_path / "run")
@@ -234,6 +253,7 @@ def test_ppo_maximises_it(model: Path, tmp_path: Path) -> None:
         total = 10 * (row["principle_score"] + row["length_bonus"] + row["language_bonus"])
         assert row["score"] == pytest.approx(total - 6.0 * row["unfinished"], abs=1e-3)
     assert run.done and len(rows) == 2
+    assert (abs(rows[0]["principle_score"]) < 1e-5) == normalize  # the first rollout is the start's
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ SETTINGS = (
     "principle_rewards={plain: {reward_model: salmon, principles: world_rl}, "
     "mended: {reward_model: salmon, principles: world_rl, number: 1, always: world_humble, scale: 2, apart: true}}",
     "ppo.variants={plain: {ptx_coef: 0, reward: plain}, mended: {ptx_coef: 0, reward: mended}}",
-    "reinforce={iterations: 1, batch_size: 8, max_new_tokens: 12, variants: {direct: {reward: mended}}}",
+    "reinforce={iterations: 1, batch_size: 8, max_new_tokens: 12, normalize_score: true, "
+    "variants: {direct: {reward: mended}}}",
 )
 STEPS = ("principles/pages", "principles/taught", "principles/comparisons", "principles/preference")
 IN_ROUND = ("principles/scores", "principles/labels", "further/salmon", "principles/decoded", "principles/measured")
@@ -159,6 +160,8 @@ def test_policies_are_steered_by_other_principles_with_one_reward_model(run: Pat
     kept = read(run / "results.json")["principles_kept"]
     assert {row["policy"] for row in kept} >= {"sft", "plain", "mended", "direct"}
     assert {row["figure"] for row in kept} == {*PRINCIPLES, "boasts"}
+    first = read_jsonl(run / "round-1" / "direct" / "metrics.jsonl")[0]
+    assert abs(first["principle_score"]) < 0.01 < abs(first["score"])  # the model is scaled on the start, bonuses not
 
 
 def test_a_label_is_asked_about_as_it_stood_and_with_what_decided_it_turned_round(run: Path) -> None:

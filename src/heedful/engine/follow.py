@@ -8,7 +8,7 @@ other prompts, because rankings and PPO draw on separate pools.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -32,9 +32,22 @@ TRACE = "trace.json"
 Score = Callable[[list[Prompt], Sampled], torch.Tensor]  # N prompts with their N responses → (N,), on any device
 
 
-def by_reward_model(model: RewardModel, max_tokens: int, precision: Precision) -> Score:
-    """What the reward model gives a response, in passes of at most max_tokens."""
-    return lambda prompts, sampled: score_rows(model, sampled.rows, max_tokens, precision)
+class Start(NamedTuple):
+    """What the starting policy says to some prompts: on it a reward model is scaled to mean 0, sd 1."""
+
+    prompts: list[Prompt]
+    sampled: Sampled
+
+
+def by_reward_model(model: RewardModel, max_tokens: int, precision: Precision, start: Start | None = None) -> Score:
+    """What the reward model, scaled on `start` where it is given, gives a response, in passes of at most max_tokens."""
+
+    def score(prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
+        return score_rows(model, sampled.rows, max_tokens, precision)
+
+    if start is not None:
+        model.normalize(score(*start))
+    return score
 
 
 class Scorer(Protocol):
@@ -42,7 +55,9 @@ class Scorer(Protocol):
 
     guideline: PrincipleFormat | None
 
-    def __call__(self, model: RewardModel, max_tokens: int, precision: Precision) -> Score: ...
+    def __call__(
+        self, model: RewardModel, max_tokens: int, precision: Precision, start: Start | None = None
+    ) -> Score: ...
 
 
 class Scaling(Protocol):
@@ -55,18 +70,30 @@ class Scaling(Protocol):
     precision: Precision
 
 
-def by_reward_model_in(folder: Path, config: Scaling, generate: Generate, num_prompts: int, seed: int) -> Score:
-    """What the folder's reward model gives a response; with `normalize_score` scaled to mean 0, sd 1 on the first batch
-    that `generate` gives, of the policy as it is now.
+def start_of(config: Scaling, generate: Generate, prompts: Sequence[Prompt], seed: int) -> Start | None:
+    """The first batch that `generate` gives, of the policy as it is now; None without `normalize_score`."""
+    if not config.normalize_score:
+        return None
+    order = prompt_order(len(prompts), 0, config.batch_size, seed, config.responses_per_prompt)
+    return Start([prompts[i] for i in order], generate(order, 0))
+
+
+def by_reward_model_in(
+    folder: Path,
+    config: Scaling,
+    generate: Generate,
+    prompts: Sequence[Prompt],
+    seed: int,
+    scorer: Scorer | None = None,
+) -> Score:
+    """What `scorer` makes of the folder's reward model, else its score itself, see `start_of`.
 
     Raises:
         InputError: the folder holds no reward model.
     """
-    model, _ = load_reward_model(folder)
-    if config.normalize_score:
-        order = prompt_order(num_prompts, 0, config.batch_size, seed, config.responses_per_prompt)
-        model.normalize(score_rows(model, generate(order, 0).rows, config.max_tokens, config.precision))
-    return by_reward_model(model, config.max_tokens, config.precision)
+    model, _ = load_reward_model(folder, scorer.guideline if scorer else None)
+    start = start_of(config, generate, prompts, seed)
+    return (scorer or by_reward_model)(model, config.max_tokens, config.precision, start)
 
 
 def scored(score: Score, prompts: list[Prompt], sampled: Sampled, device: torch.device) -> torch.Tensor:

@@ -29,17 +29,17 @@ from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from heedful.config import Config, InputError
+from heedful.engine.follow import Start
 from heedful.engine.sample import Sampled, score_rows
 from heedful.feedback.principles.aggregate import draw, may_be_one_language
 from heedful.feedback.principles.book import read_principles
-from heedful.models.checkpoint import guideline_of, load_reward_model
+from heedful.models.checkpoint import guideline_of
 from heedful.models.heads import RewardModel
 from heedful.models.load import context_length, load_tokenizer
 from heedful.models.optimizer import Precision
 from heedful.principles import Language, Principle
 from heedful.run import Run
 from heedful.snapshot import read_snapshot
-from heedful.stages import ppo
 from heedful.text.collate import Encoded, Encoder, to_rows
 from heedful.text.format import PromptFormat
 from heedful.text.principles import PrincipleFormat, guideline
@@ -154,23 +154,26 @@ class PrincipleReward:
         self.max_tokens, self.precision = max_tokens, precision
 
     def __call__(self, prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
-        config, pad = self.config, pad_id(self.encoder.tokenizer)
-        read = self.read(prompts, sampled)
-        rows = to_rows([row for each in read for row in each], pad)
-        score = score_rows(self.model, rows, self.max_tokens, self.precision).cpu()
-        weights = [[1.0] * len(each) for each in read]
-        if config.apart:
-            weights = [list(by_weight(prompt, self.principles, config).values()) for prompt in prompts]
-        parts = zip(score.split([len(each) for each in read]), map(torch.tensor, weights), strict=True)
-        principled = torch.stack([(part * weight).sum() / weight.sum() for part, weight in parts])
+        config = self.config
         lengths = [len(tokens) + done for tokens, done in zip(sampled.tokens, sampled.finished.tolist(), strict=True)]
         terms = {
-            "principle_score": principled,
+            "principle_score": self.principled(prompts, sampled),
             "length_bonus": torch.tensor([length_bonus(*each, config) for each in zip(prompts, lengths, strict=True)]),
             "language_bonus": config.language_bonus * self.same_language(prompts, sampled.text),
         }
         self.run.beside(**{name: float(term.mean()) for name, term in terms.items()})
         return config.scale * torch.stack(list(terms.values())).sum(0)
+
+    def principled(self, prompts: list[Prompt], sampled: Sampled) -> torch.Tensor:
+        """The term r(x, y | principles) of each, (N,)."""
+        read = self.read(prompts, sampled)
+        rows = to_rows([row for each in read for row in each], pad_id(self.encoder.tokenizer))
+        score = score_rows(self.model, rows, self.max_tokens, self.precision).cpu()
+        weights = [[1.0] * len(each) for each in read]
+        if self.config.apart:
+            weights = [list(by_weight(prompt, self.principles, self.config).values()) for prompt in prompts]
+        parts = zip(score.split([len(each) for each in read]), map(torch.tensor, weights), strict=True)
+        return torch.stack([(part * weight).sum() / weight.sum() for part, weight in parts])
 
     def read(self, prompts: list[Prompt], sampled: Sampled) -> list[list[Encoded]]:
         """What the model reads: every response between its prompt and the principles drawn for its request; apart,
@@ -236,10 +239,18 @@ class PrincipleScorer:
     max_new_tokens: int
     run: Run
 
-    def __call__(self, model: RewardModel, max_tokens: int, precision: Precision) -> PrincipleReward:
-        """Raises InputError where a prompt could become too long."""
+    def __call__(
+        self, model: RewardModel, max_tokens: int, precision: Precision, start: Start | None = None
+    ) -> PrincipleReward:
+        """With `start` the model is scaled so that r(x, y | principles) has mean 0, sd 1 there.
+
+        Raises:
+            InputError: a prompt could become too long.
+        """
         reward = PrincipleReward(self, model, max_tokens, precision)
         reward.check_fits(read_snapshot(self.prompts).prompts_of("train"), self.max_new_tokens)
+        if start is not None:
+            model.normalize(reward.principled(*start).to(model.device))
         return reward
 
 
@@ -271,7 +282,4 @@ def _with_principles(
     form, tokenizer = guideline_in(reward_model_folder), load_tokenizer(reward_model_folder)
     scorer = PrincipleScorer(principle_reward, principles, form, tokenizer, format, prompts, config.max_new_tokens, run)
     inputs |= {"reward_model_folder": reward_model_folder, "prompts": prompts, "format": format}
-    if main is ppo.main:  # whose value model begins as the reward model, which it therefore opens itself
-        return main(config, run, scorer=scorer, **inputs)
-    model, _ = load_reward_model(reward_model_folder, form)
-    main(config, run, score=scorer(model, config.max_tokens, config.precision), **inputs)
+    main(config, run, scorer=scorer, **inputs)

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from heedful.batch import Rows, pad_to
 from heedful.config import Config, InputError
-from heedful.engine.follow import Score, by_reward_model_in, by_token, scored
+from heedful.engine.follow import Score, Scorer, by_reward_model_in, by_token, scored
 from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by
 from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
 from heedful.losses.masked import explained_variance, masked_mean, masked_whiten
@@ -309,10 +309,12 @@ def main(
     format: PromptFormat,
     reward_model_folder: Path | None = None,
     score: Score | None = None,
+    scorer: Scorer | None = None,
 ) -> None:
     """Read the models and the snapshot, train, write `model/`.
 
     What is maximised is the reward model's score, or `score`: (N prompts, `Sampled`) → tensor (N,) of finite numbers.
+    `scorer` makes it of the reward model.
 
     Raises:
         InputError: no training prompt fits, neither a reward model nor a `score`, or normalize_score with a `score`.
@@ -337,7 +339,7 @@ def main(
     generate = responses_by(sampler, tokens, config.responses_per_prompt, run.seed)
     if score is None:
         assert reward_model_folder is not None
-        score = by_reward_model_in(reward_model_folder, config, generate, len(kept), run.seed)
+        score = by_reward_model_in(reward_model_folder, config, generate, kept, run.seed, scorer)
     if config.activation_checkpointing:
         checkpoint_activations(policy.decoder)
         checkpoint_activations(value_model.trunk)

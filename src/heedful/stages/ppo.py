@@ -24,8 +24,8 @@ from pydantic import Field, model_validator
 
 from heedful.batch import Rows, Texts, pad_to
 from heedful.config import Config, InputError
-from heedful.engine.follow import Score, Scorer, by_reward_model, by_token, scored, write_trace
-from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by, score_rows
+from heedful.engine.follow import Score, Scorer, by_reward_model, by_token, scored, start_of, write_trace
+from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by
 from heedful.losses.kl import kl_k1, kl_k3, next_kl_coef
 from heedful.losses.masked import explained_variance, masked_mean, masked_whiten
 from heedful.losses.ppo import gae, kl_penalized_reward, policy_loss, value_loss
@@ -357,7 +357,7 @@ def main(
     Raises:
         InputError: no training prompt fits, ptx_coef without documents, normalize_score with a `score`, or a wrong one.
     """
-    if config.normalize_score and (score or scorer) is not None:
+    if config.normalize_score and score is not None:
         raise InputError("ppo.normalize_score scales the reward model, not a score of your own; turn it off")
     if config.one_base and score is not None:
         raise InputError("ppo.one_base is for the reward model's score, not for one of your own; turn it off")
@@ -375,12 +375,9 @@ def main(
         over = (policy, policy_folder) if config.one_base else None
         guideline = scorer.guideline if scorer else None
         reward_model, _ = load_reward_model(reward_model_folder, guideline, over, config.base_precision)
-        if config.normalize_score:
-            order = prompt_order(len(kept), 0, config.batch_size, run.seed, config.responses_per_prompt)
-            rows = generate(order, 0).rows  # of the starting policy
-            reward_model.normalize(score_rows(reward_model, rows, config.max_tokens, config.precision))
+        start = start_of(config, generate, kept, run.seed)
+        score = (scorer or by_reward_model)(reward_model, config.max_tokens, config.precision, start)
         value_model = value_over(reward_model) if config.lora_rank else ValueModel.from_reward_model(reward_model)
-        score = (scorer or by_reward_model)(reward_model, config.max_tokens, config.precision)
     else:
         value_model = load_value_model(reward_model_folder, config.base_precision)
     for each in (policy.decoder, value_model.trunk):
