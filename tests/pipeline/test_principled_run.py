@@ -83,6 +83,12 @@ def test_every_step_is_planned_and_counted(run: Path, tmp_path: Path) -> None:
     shown = succeed("run", TINY, "--dir", tmp_path / "plan", *overrides(SETTINGS), "--dry-run")
     for step in (*STEPS, *(f"round-1/{name}" for name in IN_ROUND)):
         assert step in shown or step.rpartition("/")[2] in shown, step
+    labels = read_snapshot(run / "round-1" / "principles" / "labels" / "snapshot")
+    made = [len(labels.principle_rankings_of("train")), len(labels.principle_rankings)]
+    planned_labels = [int(n.replace(",", "")) for n in re.findall(r"at most\s+([\d,]+)\s+labels", shown)]
+    assert len(planned_labels) == 2 and all(
+        n <= most <= 2 * n for n, most in zip(made, sorted(planned_labels), strict=True)
+    )
 
 
 def test_the_judge_is_taught_on_answers_no_policy_wrote(run: Path) -> None:

@@ -172,6 +172,9 @@ def test_labels_of_both_ways(asked: tuple[object, ...], tmp_path: Path) -> None:
         assert ranking.rank == ((1, 2) if likes else (2, 1))
     succeed("judge", "aggregate", tmp_path / "out", tmp_path / "two", "--number", 2)
     assert {len(one.principles) for one in read_snapshot(tmp_path / "two").principle_rankings} == {2}
+    for way, idle in (("sets", "--number"), ("sets", "--passes"), ("paper", "--least-gap"), ("released", "--number")):
+        mine = ("judge", "aggregate", tmp_path / "out", tmp_path / "idle", "--as", way, idle, 2)
+        assert f"does nothing where way is {way}" in refuse(*mine) and not (tmp_path / "idle").exists()
     again = read_snapshot(tmp_path / "paper").hash
     succeed("judge", "aggregate", tmp_path / "out", tmp_path / "paper", "--seed", 3)
     assert read_snapshot(tmp_path / "paper").hash == again

@@ -217,7 +217,8 @@ def round_amounts(recipe: Recipe, sizes: Sizes, round: int) -> Iterator[tuple[st
     sampling = WEIGHT * sizes.parameters
     yield f"{here}/responses", Work(what, prompts * row, sampled=prompts * k * new, size=sampling)
     number = split["train"] * (1 + recipe.labelers.overlap)
-    yield f"{here}/rankings", Work(f"at least {several(prompts, 'ranking')} by {recipe.labelers.judge}")
+    by = {"people": recipe.labelers.judge, "ai": "AI labelers", "both": f"{recipe.labelers.judge} and AI labelers"}
+    yield f"{here}/rankings", Work(f"at least {several(prompts, 'ranking')} by {by[wanted.by]}")
     if config is not None:
         trained = round * config.epochs * number * k * (row + new)
         steps = config.epochs * -(-int(round * number) // config.batch_size)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from math import comb
 
+from heedful.cli.plan_principles import labels_of
 from heedful.cli.plan_sized import pretraining, times_larger
 from heedful.cli.work import TRAINED, WEIGHT, Sizes, Work
 from heedful.feedback.ai.template import marks_of, read_template
@@ -27,9 +28,12 @@ def ai_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]]:
             yield f"{here}/labels/{name}", Work(f"about {round_up(asked):,} questions", asked * each, sampled=written)
         for name, config in recipe.further_reward_models.items():
             number = round * sizes.number["reward_model"]["train"] * (1 + recipe.labelers.overlap)
-            trained = config.epochs * number * k * (row + new)
+            trained, what = config.epochs * number * k * (row + new), f"on about {number:,.0f} rankings"
+            if config.guideline is not None and recipe.principles is not None:
+                labels, compared, under = labels_of(recipe, recipe.principles, sizes.number["reward_model"]["train"])
+                trained, what = config.epochs * labels * compared * (row + new + under), f"on at most {labels:,} labels"
             size = TRAINED * sizes.trunk + sizes.kept * min(config.max_tokens, config.batch_size * k * (row + new))
-            yield f"{here}/further/{name}", Work(f"on about {number:,.0f} rankings", trained=trained, size=size)
+            yield f"{here}/further/{name}", Work(what, trained=trained, size=size)
             split = sizes.number["reward_model"]
             held_out = round * (split["valid"] + split["test"]) * k * (row + new)
             yield f"{here}/scores-{name}", Work("responses to held-out prompts", held_out, size=WEIGHT * sizes.trunk)

@@ -5,6 +5,7 @@ from math import comb
 from pathlib import Path
 
 from heedful.cli.work import TRAINED, WEIGHT, Sizes, Work
+from heedful.feedback.principles.aggregate import RELEASED
 from heedful.pipeline.principle_settings import PrinciplesConfig, worded
 from heedful.pipeline.recipe import Recipe
 from heedful.snapshot import read_snapshot
@@ -36,6 +37,16 @@ def principle_amounts(recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, Work]
         yield from of_round(recipe, sizes, settings, f"round-{round}/principles")
 
 
+def labels_of(recipe: Recipe, settings: PrinciplesConfig, prompts: int) -> tuple[int, int, int]:
+    """At most how many labels come of the prompts, of how many responses each, under how many tokens of principles."""
+    how, weighty = settings.labels, sum(one.weight > 0 for one in worded(settings).principles)
+    k = round((recipe.rankings.min_k + recipe.rankings.max_k) / 2)
+    if how.way == "sets":
+        return round(prompts * weighty * (1 + how.negated)), k, WORDS
+    listed = how.principles if how.way == "paper" else RELEASED.most
+    return prompts * comb(k, 2) * how.passes, 2, min(listed, weighty) * WORDS
+
+
 def of_round(recipe: Recipe, sizes: Sizes, settings: PrinciplesConfig, here: str) -> Iterator[tuple[str, Work]]:
     """Questions share what stands before the principle, labels their prompt."""
     k, new = (recipe.rankings.min_k + recipe.rankings.max_k) / 2, recipe.rankings.max_new_tokens
@@ -44,14 +55,14 @@ def of_round(recipe: Recipe, sizes: Sizes, settings: PrinciplesConfig, here: str
     principles = len(worded(settings).principles)
     read = 2 * pairs * (row + 2 * new + principles * WORDS)
     yield f"{here}/scores", Work(f"{pairs:,} pairs by {principles} principles", read, size=WEIGHT * sizes.parameters)
-    labels = pairs * settings.labels.passes
+    labels, compared, listed = labels_of(recipe, settings, number)
     yield f"{here}/labels", Work(f"at most {labels:,} labels")
-    under = row + 2 * new + settings.labels.principles * WORDS
+    questions, under = labels * comb(compared, 2), row + 2 * new + listed
     forms = sum(config.guideline is not None for config in recipe.further_reward_models.values())
     if decoded := settings.decoded:
         forms += 1
-        yield f"{here}/pairs", Work(f"at most {labels:,} questions")
-        trained, size = decoded.epochs * labels * under, TRAINED * sizes.parameters
+        yield f"{here}/pairs", Work(f"at most {questions:,} questions")
+        trained, size = decoded.epochs * questions * under, TRAINED * sizes.parameters
         yield f"{here}/decoded", Work("on the questions", trained=trained, size=size)
     asked = 2 * settings.measured * forms
     yield (

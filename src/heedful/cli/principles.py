@@ -14,12 +14,10 @@ from heedful.cli.judge import (
     Into,
     Limit,
     Model,
-    Name,
     OfPool,
     OfRound,
     Only,
     Place,
-    Seed,
     Server,
     Style,
     answering,
@@ -34,6 +32,8 @@ Principles = Annotated[
     str, typer.Option(help="A shipped collection, a YAML file, or file.yaml:collection.", show_default=True)
 ]
 Template = Annotated[str, typer.Option(help="A shipped template, principle.en or principle.zh, or a YAML file.")]
+Name = Annotated[str, typer.Option(help="What the labeler is called.", show_default="model, template")]
+Seed = Annotated[int, typer.Option(help="Draws the sets of --limit.")]
 MinCharacters = Annotated[int, typer.Option(help="Leave out pairs with a shorter response.", min=0)]
 
 
@@ -106,11 +106,16 @@ def aggregate_scores(
     folder: Annotated[Path, typer.Argument(help="Where the snapshot goes.", show_default=False)],
     way: Annotated[
         Literal["paper", "released", "sets"],
-        typer.Option("--as", help="The paper's way, that of the code released with it, or each principle by itself."),
+        typer.Option(
+            "--as", help="The paper's way, that of the code released with it, or ours: whole sets by each principle."
+        ),
     ] = "paper",
-    number: Annotated[int, typer.Option("--number", help="Principles for each label, in the paper's way.", min=1)] = 3,
+    number: Annotated[int, typer.Option("--number", help="Principles drawn for each label, as paper.", min=1)] = 3,
     passes: Annotated[
-        int | None, typer.Option(help="Labels of each pair.", min=1, show_default="1 as paper, 4 as released")
+        int | None,
+        typer.Option(
+            help="Labels of each pair, as paper or released.", min=1, show_default="1 as paper, 4 as released"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws principles, negations and noise.")] = 0,
     least_gap: Annotated[
@@ -124,10 +129,19 @@ def aggregate_scores(
 
     The snapshot holds them with the principles' texts, for a reward model that reads principles.
     """
+    from heedful.config import parse
     from heedful.pipeline.principle_labels import AggregateConfig, aggregate
 
-    each = passes or (1 if way == "paper" else 4)
-    config = AggregateConfig(way=way, principles=number, passes=each, seed=seed, least_gap=least_gap, negated=negated)
+    each = passes or (4 if way == "released" else 1)
+    values = {
+        "way": way,
+        "principles": number,
+        "passes": each,
+        "least_gap": least_gap,
+        "negated": negated,
+        "seed": seed,
+    }
+    config = parse(AggregateConfig, values, "")
     found = aggregate(scored, folder, config)
     rankings = found.principle_rankings
     say(f"{len(rankings):,} rankings under principles of {len(found.prompts):,} prompts in {folder}")

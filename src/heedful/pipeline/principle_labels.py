@@ -6,9 +6,9 @@ Command: heedful judge aggregate SCORED FOLDER --as paper
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from heedful.config import Config, InputError
 from heedful.feedback.principles.aggregate import Aggregated, rankings_by_paper, rankings_by_released, rankings_by_sets
@@ -16,6 +16,14 @@ from heedful.pipeline.principle_scores import read_scores
 from heedful.run import read_done
 from heedful.snapshot import Snapshot, read_snapshot, write_snapshot
 from heedful.types import Labeler
+
+# Settings that not every way heeds.
+OF_WAY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "principles": ("how many are drawn", ("paper",)),
+    "passes": ("labels of each pair", ("released", "paper")),
+    "least_gap": ("who shares a rank", ("sets",)),
+    "negated": ("how many rankings stand turned round too", ("sets",)),
+}
 
 
 class AggregateConfig(Config):
@@ -27,6 +35,13 @@ class AggregateConfig(Config):
     least_gap: float = Field(default=0.0, ge=0)  # of way sets, in nats: who is less behind the best of a rank shares it
     negated: float = Field(default=1.0, ge=0, le=1)  # of way sets: the share of rankings that stand turned round too
     seed: int = 0  # of principles, negations and noise; in a recipe the recipe's own
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        for key, (what, ways) in OF_WAY.items():
+            if self.way not in ways and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} ({what}) does nothing where way is {self.way}, but where it is {ways[0]}")
+        return self
 
     def labeler(self, scorer: str) -> str:
         """Whose name the rankings bear: that of who scored, and how labels came of it."""
