@@ -3,6 +3,7 @@
 import fcntl
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,13 @@ def test_every_command_and_option_has_help(name: str, command: Any) -> None:
 def test_the_installed_command() -> None:
     shown = subprocess.run([HEEDFUL, "--version"], capture_output=True, text=True, check=True).stdout
     assert shown == f"heedful {version('heedful')}\n"
+
+
+def test_the_package_is_the_command_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["heedful", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("heedful", run_name="__main__")
+    assert capsys.readouterr().out == f"heedful {version('heedful')}\n"
 
 
 def test_commands_that_train_nothing_do_not_wait_for_torch(tiny_run: Path, tiny_copy: Path, tmp_path: Path) -> None:
