@@ -29,7 +29,7 @@ from heedful.pipeline.recipe import build
 from heedful.principles import Principle
 from heedful.run import Run, read_jsonl
 from heedful.snapshot import Snapshot, write_snapshot
-from heedful.stages import ppo
+from heedful.stages import best_of_n, grpo, nlpo, ppo, reinforce, rloo
 from heedful.stages.ppo import PPOConfig
 from heedful.text.collate import Encoded
 from heedful.text.format import PromptFormat
@@ -254,6 +254,35 @@ def test_ppo_maximises_it(normalize: bool, model: Path, tmp_path: Path) -> None:
         assert row["score"] == pytest.approx(total - 6.0 * row["unfinished"], abs=1e-3)
     assert run.done and len(rows) == 2
     assert (abs(rows[0]["principle_score"]) < 1e-5) == normalize  # the first rollout is the start's
+
+
+@pytest.mark.parametrize(
+    ("main", "config"),
+    [
+        (nlpo.main, nlpo.NLPOConfig),
+        (reinforce.main, reinforce.ReinforceConfig),
+        (rloo.main, rloo.RLOOConfig),
+        (grpo.main, grpo.GRPOConfig),
+        (best_of_n.main, best_of_n.BestOfNConfig),
+    ],
+)
+def test_every_stage_that_samples_maximises_it(main: Any, config: Any, model: Path, tmp_path: Path) -> None:
+    save_policy(tmp_path / "policy", make_policy(), TOKENIZER, {})
+    write_snapshot(tmp_path / "prompts", Snapshot(prompts=tuple(PROMPTS)))
+    run = open_run(tmp_path / "run")
+    by_principles(main)(
+        config(iterations=1, batch_size=64, max_new_tokens=5, max_tokens=60, precision="fp32"),
+        run,
+        principle_reward=CONFIG,
+        principles=FORCE,
+        policy_folder=tmp_path / "policy",
+        reward_model_folder=model,
+        prompts=tmp_path / "prompts",
+        format=FORMAT,
+    )
+    (row,) = read_jsonl(run.folder / "metrics.jsonl")
+    total = 10 * (row["principle_score"] + row["length_bonus"] + row["language_bonus"])
+    assert run.done and row["score"] == pytest.approx(total, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from heedful.batch import Rows, pad_to
 from heedful.config import Config, InputError
-from heedful.engine.follow import Score, by_reward_model, by_token, scored
+from heedful.engine.follow import Score, Scorer, by_reward_model, by_token, scored
 from heedful.engine.sample import Generate, Sampled, Sampler, prompt_order, responses_by
 from heedful.losses.kl import kl_k1, kl_k3
 from heedful.losses.masked import masked_mean, masked_sum
@@ -209,10 +209,12 @@ def main(
     format: PromptFormat,
     reward_model_folder: Path | None = None,
     score: Score | None = None,
+    scorer: Scorer | None = None,
 ) -> None:
     """Read the models and the snapshot, train, write `model/`.
 
     What is maximised is the reward model's score, or `score`: (N prompts, `Sampled`) → tensor (N,) of finite numbers.
+    `scorer` makes it of the reward model.
 
     Raises:
         InputError: no training prompt fits, or neither a reward model nor a `score`.
@@ -228,8 +230,8 @@ def main(
     generate = responses_by(sampler, tokens, config.responses_per_prompt, run.seed)
     if score is None:
         assert reward_model_folder is not None
-        reward_model, _ = load_reward_model(reward_model_folder)
-        score = by_reward_model(reward_model, config.max_tokens, config.precision)
+        reward_model, _ = load_reward_model(reward_model_folder, scorer.guideline if scorer else None)
+        score = (scorer or by_reward_model)(reward_model, config.max_tokens, config.precision)
     prepare(policy.decoder, config, run.seed)
     ref_policy: Reference = BasePolicy(policy) if config.lora_rank else load_policy(policy_folder)[0]
     train(config, policy, ref_policy, kept, generate, score, run)
