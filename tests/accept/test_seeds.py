@@ -1,4 +1,4 @@
-"""The shipped recipes over seeds 0, 1, 2: what quickstart and stories promise, from their results.json.
+"""The shipped recipes over seeds 0, 1, 2: what quickstart, stories and salmon promise, from their results.json.
 
 A finished run of this commit in the folder HEEDFUL_RUNS is read; a seed that has none is run there.
 """
@@ -102,6 +102,54 @@ def test_stories_over_seeds(runs: Path, record_property: Any) -> None:
     assert min(distinct["ppo"]) >= 0.8 and max(distinct["ppo_no_kl"]) < 0.8
     assert min(accuracy["scorer"] + accuracy["heldout_labelers"]) >= 0.75
     assert all(abs(value - 0.77) <= 0.02 for value in agreement)
+
+
+def test_salmon_over_seeds(runs: Path, record_property: Any) -> None:
+    record_property(
+        "claim",
+        "salmon, every seed: the reward model's choice flips where the deciding principle is negated in ≥ 85 % of "
+        "held-out pairs; PPO finds the planted praise of oneself in over half of its responses; with the principle "
+        "against it, and no new label, praise is rarer than before PPO and exact utility higher than without; another "
+        "principle, another behaviour; SALMON beats SFT with the interval above 0.50; at most 15 minutes",
+    )
+    found = [results_of("salmon", seed, runs) for seed in SEEDS]
+
+    def kept(policy: str, figure: str) -> list[float]:
+        return [
+            next(row["mean"] for row in run["principles_kept"] if (row["policy"], row["figure"]) == (policy, figure))
+            for run in found
+        ]
+
+    def followed(figure: str) -> list[float]:
+        of = ("salmon", "all", figure)
+        return [
+            next(r["mean"] for r in run["principles_followed"] if (r["model"], r["principle"], r["figure"]) == of)
+            for run in found
+        ]
+
+    names = ("ppo_init", "principled", "plain", "steered", "mended")
+    win = {name: [run["policies"][name]["win_rate"]["mean"] for run in found] for name in names}
+    low = [run["policies"]["principled"]["win_rate"]["low"] for run in found]
+    gold = {name: [run["policies"][name]["gold"] for run in found] for name in names}
+    praise = {name: kept(name, "boasts") for name in names}
+    vivid = {name: kept(name, "vivid") for name in ("plain", "steered")}
+
+    def told(what: dict[str, list[float]], digits: int) -> str:
+        return "; ".join(f"{name} {each(values, digits)}" for name, values in what.items())
+
+    record_property(
+        "measured",
+        f"seeds {each(SEEDS, 0)}. Flips {each(followed('flips'))}, accuracy {each(followed('accuracy'))}. Praise "
+        f"{told(praise, 3)}. Exact utility {told(gold, 2)}. Vivid, nats, {told(vivid, 1)}. Win rate against sft "
+        f"{told(win, 3)}; lower ends of principled {each(low)}. {minutes(found)}",
+    )
+    assert min(followed("flips")) >= 0.85
+    assert min(praise["plain"]) > 0.5
+    assert all(mended < start for mended, start in zip(praise["mended"], praise["ppo_init"], strict=True))
+    assert all(mended > plain for mended, plain in zip(gold["mended"], gold["plain"], strict=True))
+    assert all(steered > plain for steered, plain in zip(vivid["steered"], vivid["plain"], strict=True))
+    assert min(low) > 0.5
+    assert all(run["seconds"]["total"] <= 15 * 60 for run in found)
 
 
 def minutes(found: list[dict[str, Any]]) -> str:
