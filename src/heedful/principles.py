@@ -95,6 +95,8 @@ class PrincipleRanking(Record):
             raise ValueError("a principle stands twice in one ranking")
         if self.preference and len(self.preference) != len(self.rank) * (len(self.rank) - 1) // 2:
             raise ValueError(f"preference has {len(self.preference)} pairs for {len(self.rank)} responses")
+        if not all(0 <= probability <= 1 for pair in self.preference for probability in pair):
+            raise ValueError("preference holds probabilities, from 0 to 1")
         return self
 
     def share(self) -> dict[tuple[str, str], float]:

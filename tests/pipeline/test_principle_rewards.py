@@ -13,7 +13,9 @@ import yaml
 from heedful.config import InputError
 from heedful.engine.follow import Start
 from heedful.engine.sample import Sampled, Sampler
-from heedful.models.checkpoint import load_reward_model, save_policy, save_reward_model
+from heedful.models.checkpoint import load_policy, load_reward_model, save_policy, save_reward_model, weights_hash
+from heedful.models.heads import RewardModel
+from heedful.models.lora import attach_lora
 from heedful.pipeline import principle_rewards
 from heedful.pipeline.principle_rewards import (
     InForce,
@@ -36,7 +38,7 @@ from heedful.text.format import PromptFormat
 from heedful.text.principles import PrincipleFormat
 from heedful.types import Prompt
 from tiny import TINY
-from toys import BEGIN, END, TOKENIZER, make_policy, make_reward_model, open_run, plain_score
+from toys import BEGIN, END, TOKENIZER, assert_resumes, make_policy, make_reward_model, open_run, plain_score
 
 GUIDELINE = PrincipleFormat(item="{text} ", template=" \n {principles}")
 FORMAT = PromptFormat(template="{prompt} \n", max_prompt_tokens=6)
@@ -203,18 +205,46 @@ def test_what_could_become_too_long_is_refused_before_training(model: Path, tmp_
     score.check_fits([Prompt(id="p", text="w0 " * 8, user="u")], max_new_tokens=60)  # never asked: too long itself
 
 
+@pytest.mark.parametrize("number", [0, 2, 4])
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_just_fits_before_the_longest_guideline_is_let_through(
+    apart: bool, number: int, model: Path, tmp_path: Path
+) -> None:
+    score = reward(model, open_run(tmp_path / "run"), changed(apart=apart, number=number))
+    long = DRAWN[1].model_copy(update={"definition": "w1 w2 w3 w4"})
+    score.principles = InForce(drawn=(DRAWN[0], long, *DRAWN[2:]), always=ALWAYS)
+    behind = 1 + (4 if apart else 1) + (0 if apart or not number else number + 3) + 1  # line, texts, end
+    room = 64 - behind - len(ids_of(f"{PROMPTS[1].text} \n"))
+    score.check_fits(PROMPTS, max_new_tokens=room)
+    with pytest.raises(InputError, match=r"; lower max_new" if apart else r"; lower number or max_new"):
+        score.check_fits(PROMPTS, max_new_tokens=room + 1)
+
+
 def test_a_model_that_reads_no_principles_is_refused(tmp_path: Path) -> None:
     save_reward_model(tmp_path / "plain", make_reward_model(), TOKENIZER, {})
     with pytest.raises(InputError, match="reads no principles"):
         reward(tmp_path / "plain", open_run(tmp_path / "run"))
 
 
-def test_collections_are_read_and_principles_always_in_force_are_not_drawn() -> None:
+def weightless(folder: Path) -> Path:
+    """A file of one principle, whose collection `rl` gives it no weight."""
+    texts = {"title": "a", "definition": "w0", "negative": "w1"}
+    (folder / "book.yaml").write_text(
+        yaml.safe_dump({"principles": {"a": {"en": texts}}, "collections": {"rl": {"a": 0}}})
+    )
+    return Path(f"{folder / 'book.yaml'}:rl")
+
+
+def test_collections_are_read_and_principles_always_in_force_are_not_drawn(tmp_path: Path) -> None:
     found = in_force(PrincipleRewardConfig(always="interventions"))
     assert len(found.drawn) == 14 and len(found.always) == 3
     assert in_force(PrincipleRewardConfig(always="rl", number=0)).drawn == ()
     with pytest.raises(InputError, match="no principle has a weight"):
         in_force(PrincipleRewardConfig(always="rl"))
+    with pytest.raises(InputError, match="rl: no principle has a weight, and apart"):
+        in_force(PrincipleRewardConfig(principles=str(weightless(tmp_path)), apart=True, number=0))
+    with pytest.raises(InputError, match="a principle of weight 0, and apart"):
+        in_force(PrincipleRewardConfig(always=str(weightless(tmp_path)), apart=True))
     with pytest.raises(InputError, match=r"more_weight\.chat\.nothing"):
         in_force(PrincipleRewardConfig(more_weight={"chat": {"nothing": 1}}))
 
@@ -254,6 +284,63 @@ def test_ppo_maximises_it(normalize: bool, model: Path, tmp_path: Path) -> None:
         assert row["score"] == pytest.approx(total - 6.0 * row["unfinished"], abs=1e-3)
     assert run.done and len(rows) == 2
     assert (abs(rows[0]["principle_score"]) < 1e-5) == normalize  # the first rollout is the start's
+
+
+@pytest.mark.parametrize("changes", [{}, {"apart": True, "lora_rank": 2}])
+def test_a_stopped_run_scales_and_draws_as_one_that_was_not(
+    changes: dict[str, Any], model: Path, tmp_path: Path
+) -> None:
+    save_policy(tmp_path / "policy", make_policy(), TOKENIZER, {})
+    write_snapshot(tmp_path / "prompts", Snapshot(prompts=tuple(PROMPTS)))
+    settings = {"iterations": 3, "batch_size": 6, "minibatch_size": 3, "ptx_coef": 0, "max_new_tokens": 5}
+    more = {"lora_rank": changes.get("lora_rank", 0), "max_tokens": 60, "normalize_score": True, "precision": "fp32"}
+
+    def train(run: Run) -> Any:
+        by_principles(ppo.main)(
+            PPOConfig(**settings, **more, lr=1e-2),
+            run,
+            principle_reward=changed(apart=changes.get("apart", False)),
+            principles=FORCE,
+            policy_folder=tmp_path / "policy",
+            reward_model_folder=model,
+            prompts=tmp_path / "prompts",
+            format=FORMAT,
+            documents=None,
+        )
+        return load_policy(run.folder / "model")[0]
+
+    assert_resumes(train, tmp_path / "runs", kills=[2])
+
+
+def test_over_one_base_it_is_the_same_score(tmp_path: Path) -> None:
+    """The log is that of a reward model with its adapters merged in, up to rounding."""
+    save_policy(tmp_path / "policy", make_policy(), TOKENIZER, {})
+    under = RewardModel.from_decoder(make_policy().decoder, seed=1)
+    attach_lora(under.trunk, 2, seed=1)
+    with torch.no_grad():
+        for name, p in under.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+    save_reward_model(tmp_path / "rm", under, TOKENIZER, {"model": weights_hash(tmp_path / "policy")}, GUIDELINE)
+    write_snapshot(tmp_path / "prompts", Snapshot(prompts=tuple(PROMPTS)))
+    rows = []
+    for one_base in (False, True):
+        run = open_run(tmp_path / f"run-{one_base}")
+        settings = {"iterations": 1, "batch_size": 6, "minibatch_size": 6, "ptx_coef": 0, "max_new_tokens": 5}
+        by_principles(ppo.main)(
+            PPOConfig(**settings, max_tokens=60, lora_rank=2, one_base=one_base, precision="fp32"),
+            run,
+            principle_reward=changed(apart=True),
+            principles=FORCE,
+            policy_folder=tmp_path / "policy",
+            reward_model_folder=tmp_path / "rm",
+            prompts=tmp_path / "prompts",
+            format=FORMAT,
+            documents=None,
+        )
+        (row,) = read_jsonl(run.folder / "metrics.jsonl")
+        rows.append([row[key] for key in ("principle_score", "score", "score_sd", "value_loss", "policy_loss")])
+    assert rows[0] == pytest.approx(rows[1], abs=1e-4) and abs(rows[0][0]) > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,11 @@ def in_force(config: PrincipleRewardConfig) -> InForce:
     always = read_principles(config.always, config.language) if config.always else ()
     ids = {one.id for one in always}
     drawn = tuple(one for one in read_principles(config.principles, config.language) if one.id not in ids)
-    if config.number and not any(one.weight for one in drawn):
+    if config.apart and not all(one.weight for one in always):
+        raise InputError(f"{config.always}: a principle of weight 0, and apart each counts by its weight; give it one")
+    if config.apart and not any(one.weight for one in (*always, *drawn)):
+        raise InputError(f"{config.principles}: no principle has a weight, and apart each counts by its weight")
+    if config.number and not config.apart and not any(one.weight for one in drawn):
         raise InputError(f"{config.principles}: no principle has a weight, and {config.number} are to be drawn")
     known = {one.id for one in drawn}
     for kind, weights in config.more_weight.items():
@@ -207,9 +211,7 @@ class PrincipleReward:
         Raises:
             InputError: one does not.
         """
-        size = {one.id: len(self.encoder.tokenizer(one.text())["input_ids"]) for one in self.principles.drawn}
-        longest = sorted(self.principles.drawn, key=lambda one: -size[one.id])[: self.config.number]
-        behind = len(self.behind([*self.principles.always, *longest]))
+        behind, lower = self.longest_behind(), "max_new_tokens" if self.config.apart else "number or max_new_tokens"
         context = context_length(self.model.trunk)
         kept, encoded = self.encoder.prompts(prompts)
         for prompt, ids in zip(kept, encoded, strict=True):
@@ -217,8 +219,17 @@ class PrincipleReward:
                 raise InputError(
                     f"prompt {prompt.id} has {len(ids)} tokens and its principles may have {behind}, which with "
                     f"max_new_tokens ({max_new_tokens}) exceed the reward model's context of {context}; "
-                    "lower number or max_new_tokens"
+                    f"lower {lower}"
                 )
+
+    def longest_behind(self) -> int:
+        """The tokens of the longest guideline that a response may stand before."""
+        always, drawn = self.principles.always, self.principles.drawn
+        if self.config.apart:
+            return max(len(self.behind([one])) for one in (*always, *drawn))
+        size = {one.id: len(self.encoder.tokenizer(one.text())["input_ids"]) for one in drawn}
+        longest = sorted(drawn, key=lambda one: -size[one.id])[: self.config.number]
+        return len(self.behind([*always, *longest]))
 
     def same_language(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> torch.Tensor:
         """(N,): 1 where the letters do not tell that a response is in another language than its prompt."""

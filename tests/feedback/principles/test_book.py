@@ -170,7 +170,7 @@ def test_records_that_cannot_be() -> None:
     assert PrincipleRanking.model_validate_json(ranking.model_dump_json()) == ranking
     for more in (
         {"rank": (1,)}, {"rank": (0, 1)}, {"responses": ("x", "x")}, {"principles": ()},
-        {"principles": (("a", False), ("a", True))},
+        {"principles": (("a", False), ("a", True))}, {"preference": ((0.5, 0.5),) * 2}, {"preference": ((1.2, 0.5),)},
     ):  # fmt: skip
         with pytest.raises(ValidationError):
             PrincipleRanking.model_validate(ranking.model_dump() | more)
