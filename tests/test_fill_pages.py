@@ -103,10 +103,13 @@ def test_the_page_of_optimisers_is_filled_by_halves(script: Any) -> None:
 
 def salmon(**changed: list[float]) -> Json:
     """Three seeds in which every claim holds, but for what is changed."""
-    found = {"flips": [0.9, 0.9, 0.86], "found": [0.5, 0.6, 0.4], "mended": [0.0, 0.1, 0.0], "wins": [0.6, 0.6, 0.55]}
+    found = {"flips": [0.9, 0.9, 0.86], "found": [0.5, 0.6, 0.4], "mended": [0.0, 0.06, 0.03], "wins": [0.6, 0.6, 0.55]}
     found = found | {"gold": [1.0, 1.1, 0.9]} | changed
     places: dict[tuple[str, str, str], list[float]] = {
         ("principles_followed", "salmon/all", "flips"): found["flips"],
+        ("principles_followed", "salmon/humble", "exact"): [0.7] * 3,
+        ("principles_followed", "judge/humble", "exact"): [0.8] * 3,
+        ("principles_kept", "plain", "concise"): [-20.0] * 3,
         ("principles_kept", "ppo_init", "boasts"): [0.1, 0.1, 0.1],
         ("principles_kept", "plain", "boasts"): found["found"],
         ("principles_kept", "mended", "boasts"): found["mended"],
@@ -134,7 +137,8 @@ def test_salmon_s_claims_follow_the_numbers_of_every_seed(script: Any) -> None:
         and verdicts(salmon(wins=[0.51, 0.4, 0.4]))[-1] == "**no**"
     )
     assert verdicts(salmon(found=[0.1, 0.05, 0.0]))[1] == "**no**" and verdicts(salmon(gold=[]))[3] == "–"
-    assert "0.03 → 0.50, 3 of 3" in module.texts(salmon())["claims"]
+    assert verdicts(salmon(mended=[0.0, 0.2, 0.0]))[2] == "open"  # below what it had found, but not below the start
+    assert "0.03 → 0.10, 3 of 3" in module.texts(salmon())["claims"]
 
 
 def test_the_page_of_salmon_is_filled_twice_alike(script: Any) -> None:
