@@ -138,7 +138,13 @@ def test_salmon_s_claims_follow_the_numbers_of_every_seed(script: Any) -> None:
     )
     assert verdicts(salmon(found=[0.1, 0.05, 0.0]))[1] == "**no**" and verdicts(salmon(gold=[]))[3] == "–"
     assert verdicts(salmon(mended=[0.0, 0.2, 0.0]))[2] == "open"  # below what it had found, but not below the start
-    assert "0.03 → 0.10, 3 of 3" in module.texts(salmon())["claims"]
+    texts = module.texts(salmon())
+    assert "0.03 → 0.10, 3 of 3" in texts["claims"]
+    (humble,) = [line for line in texts["followed"].splitlines() if line.startswith("| humble ")]
+    assert humble.index("70.0 (") < humble.index("80.0 (")  # the reward model's, then the judge's
+    (plain,) = [line for line in texts["policies"].splitlines() if line.startswith("| plain ")]
+    assert "| 1.0 | -20.0 |" in plain  # vivid, concise
+    assert verdicts(salmon(flips=[0.85, 0.9, 0.9]))[0] == "open"  # above its mark, not at it
 
 
 def test_the_page_of_salmon_is_filled_twice_alike(script: Any) -> None:

@@ -37,9 +37,11 @@ def test_a_labeler_s_rows() -> None:
         Gap("p2", "a", (2.0, -1.0), exact=-0.5),  # the orders disagree, the mean is wrong
         Gap("p3", "a", (-2.0, -1.0), exact=0.0),  # exactly equal: neither right nor wrong
         Gap("p4", "b", (-2.0, 1.0)),  # nobody knows
+        Gap("p5", "c", (2.0, 0.0)),  # one order prefers neither
     ]
     rows = labeler_rows("judge", gaps)
     assert found(rows, "a", "exact") == (pytest.approx(1 / 2), 2)
     assert found(rows, "a", "orders_agree") == (pytest.approx(2 / 3), 3)
-    assert found(rows, "all", "orders_agree") == (pytest.approx(2 / 4), 4)
+    assert found(rows, "all", "orders_agree") == (pytest.approx(2 / 5), 5)
+    assert found(rows, "c", "orders_agree") == (0, 1)
     assert found(rows, "b", "exact") == (None, 0)

@@ -25,6 +25,7 @@ from heedful.pipeline.principle_rewards import (
     by_principles,
     guideline_in,
     in_force,
+    of_kind,
     principles_for,
 )
 from heedful.pipeline.recipe import build
@@ -122,6 +123,7 @@ def test_prompts_of_a_kind_have_principles_of_more_weight() -> None:
     assert "c" not in drawn[0]
     assert drawn[1]["c"] / 300 == pytest.approx(128 / 134, abs=0.05)
     assert drawn[2]["b"] / 300 == pytest.approx(129 / 134, abs=0.05)  # by its kind: its use case has no entry
+    assert of_kind(PROMPTS[2], {"few_shot": 1, "chat": 2}, 0) == 2  # its use case goes before its kind
 
 
 def test_a_score_is_the_model_s_behind_its_principles_and_the_bonuses(model: Path, tmp_path: Path) -> None:
@@ -195,6 +197,7 @@ def test_responses_to_one_request_share_their_principles_and_other_requests_draw
     asked, many = sample(list(range(200)))
     assert len(set(drawn(score, asked, many))) == 6  # ordered pairs of a, b, d
     assert drawn(score, asked, many) == drawn(score, asked, many) != drawn(other, asked, many)
+    assert drawn(score, asked, many._replace(seed=())) == drawn(score, asked, many)  # of nobody's: by their places
 
 
 def test_what_could_become_too_long_is_refused_before_training(model: Path, tmp_path: Path) -> None:

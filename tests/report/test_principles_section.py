@@ -48,6 +48,8 @@ def test_what_follows_and_what_keeps_to_principles_is_drawn(tmp_path: Path) -> N
     assert "salmon: chooses the other once the deciding principle is negated, percent" in titles
     assert "judge: right, by the exact fulfilment, percent" in titles and "brief, nats per response" in titles
     assert not [title for title in titles if title.startswith(("salmon: right", "judge: chooses", "harmless"))]
+    drawn = [e.attributes["class"] for e in page.elements if e.tag == "circle" or e.attributes.get("class") == "rule"]
+    assert drawn == ["c9", "c9", "rule", "c9", "c9", "c0", "c1", "c0", "c1"]  # by chance half are right; none flips
     rows = [[cell.text for cell in row.children] for row in page.all("tr")]
     assert ["plain", "salmon", "rl, 3 drawn for each prompt"] in rows
     assert ["mended", "salmon", "rl, each by itself; always against_praise"] in rows

@@ -11,6 +11,7 @@ import torch
 
 from heedful.config import InputError, parse
 from heedful.engine.sample import score_rows
+from heedful.feedback.objectives import learned_from
 from heedful.models.checkpoint import load_reward_model, save_policy
 from heedful.principles import Principle, PrincipleRanking
 from heedful.run import Run
@@ -165,6 +166,13 @@ def test_soft_labels_set_how_far_apart_scores_are(tmp_path: Path) -> None:
             wanted = found.pop(WANTED[one.id, negated])
             apart = 2.0 if one.id == "a" else 0.0
             assert [wanted - other for other in found.values()] == pytest.approx([apart] * 3, abs=0.4)
+
+
+def test_validation_is_on_validation_prompts(tmp_path: Path) -> None:
+    data = read_snapshot(write_data(tmp_path / "data"))
+    found = learned_from(CONFIG, Encoder(TOKENIZER, FORMAT), data, Snapshot(), tmp_path)
+    assert len(found.valid) == 12 and {item.id.split("-")[0] for item in found.valid} == {"p3"}
+    assert len(found.train) == 12 * 12 and "p3" not in {item.id.split("-")[0] for item in found.train}
 
 
 @pytest.mark.parametrize(
