@@ -189,12 +189,6 @@ def test_what_stands_for_nothing_is_refused_before_anything_runs(setting: str, t
     assert not (tmp_path / "run").exists()
 
 
-def test_a_weight_of_nobody_is_named(tmp_path: Path) -> None:
-    wrong = "reward_model.labeler_weights={smal: 1, others: 0}"
-    line = refuse("reward", TINY, "--dir", tmp_path / "run", *overrides(("world.document_tokens=6000", wrong)))
-    assert "labeler_weights.smal: no labeler and no kind of labelers is called so" in line
-
-
 def test_a_template_without_marks_is_no_reward(tmp_path: Path) -> None:
     found = yaml.safe_load((FOLDER / "world.yaml").read_text(encoding="utf-8"))
     del found["score"]
