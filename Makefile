@@ -7,7 +7,7 @@ quickstart: .venv/installed
 	$(BIN)/heedful quickstart --dir runs/quickstart
 
 test: .venv/installed
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 3 --dist worksteal -m "not accept"
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal -m "not accept"
 
 check: .venv/installed
 	$(BIN)/ruff check .
