@@ -85,6 +85,24 @@ def reward(
     return scorer(load_reward_model(folder, guideline)[0], 30, "fp32", start)
 
 
+def maximise(
+    main: Any, config: Any, run: Run, model: Path, folder: Path, reward: PrincipleRewardConfig = CONFIG
+) -> None:
+    """The stage, from the folder's policy and prompts."""
+    more = {"documents": None} if main is ppo.main else {}
+    by_principles(main)(
+        config,
+        run,
+        principle_reward=reward,
+        principles=FORCE,
+        policy_folder=folder / "policy",
+        reward_model_folder=model,
+        prompts=folder / "prompts",
+        format=FORMAT,
+        **more,
+    )
+
+
 def ids_of(text: str) -> list[int]:
     return [BEGIN, *TOKENIZER(text, add_special_tokens=False)["input_ids"]]
 
@@ -270,17 +288,7 @@ def test_ppo_maximises_it(normalize: bool, model: Path, tmp_path: Path) -> None:
         precision="fp32",
     )
     run = open_run(tmp_path / "run")
-    by_principles(ppo.main)(
-        config,
-        run,
-        principle_reward=CONFIG,
-        principles=FORCE,
-        policy_folder=tmp_path / "policy",
-        reward_model_folder=model,
-        prompts=tmp_path / "prompts",
-        format=FORMAT,
-        documents=None,
-    )
+    maximise(ppo.main, config, run, model, tmp_path)
     rows = read_jsonl(run.folder / "metrics.jsonl")
     for row in rows:
         total = 10 * (row["principle_score"] + row["length_bonus"] + row["language_bonus"])
@@ -299,16 +307,13 @@ def test_a_stopped_run_scales_and_draws_as_one_that_was_not(
     more = {"lora_rank": changes.get("lora_rank", 0), "max_tokens": 60, "normalize_score": True, "precision": "fp32"}
 
     def train(run: Run) -> Any:
-        by_principles(ppo.main)(
+        maximise(
+            ppo.main,
             PPOConfig(**settings, **more, lr=1e-2),
             run,
-            principle_reward=changed(apart=changes.get("apart", False)),
-            principles=FORCE,
-            policy_folder=tmp_path / "policy",
-            reward_model_folder=model,
-            prompts=tmp_path / "prompts",
-            format=FORMAT,
-            documents=None,
+            model,
+            tmp_path,
+            changed(apart=changes.get("apart", False)),
         )
         return load_policy(run.folder / "model")[0]
 
@@ -330,16 +335,13 @@ def test_over_one_base_it_is_the_same_score(tmp_path: Path) -> None:
     for one_base in (False, True):
         run = open_run(tmp_path / f"run-{one_base}")
         settings = {"iterations": 1, "batch_size": 6, "minibatch_size": 6, "ptx_coef": 0, "max_new_tokens": 5}
-        by_principles(ppo.main)(
+        maximise(
+            ppo.main,
             PPOConfig(**settings, max_tokens=60, lora_rank=2, one_base=one_base, precision="fp32"),
             run,
-            principle_reward=changed(apart=True),
-            principles=FORCE,
-            policy_folder=tmp_path / "policy",
-            reward_model_folder=tmp_path / "rm",
-            prompts=tmp_path / "prompts",
-            format=FORMAT,
-            documents=None,
+            tmp_path / "rm",
+            tmp_path,
+            changed(apart=True),
         )
         (row,) = read_jsonl(run.folder / "metrics.jsonl")
         rows.append([row[key] for key in ("principle_score", "score", "score_sd", "value_loss", "policy_loss")])
@@ -360,15 +362,12 @@ def test_every_stage_that_samples_maximises_it(main: Any, config: Any, model: Pa
     save_policy(tmp_path / "policy", make_policy(), TOKENIZER, {})
     write_snapshot(tmp_path / "prompts", Snapshot(prompts=tuple(PROMPTS)))
     run = open_run(tmp_path / "run")
-    by_principles(main)(
+    maximise(
+        main,
         config(iterations=1, batch_size=64, max_new_tokens=5, max_tokens=60, precision="fp32"),
         run,
-        principle_reward=CONFIG,
-        principles=FORCE,
-        policy_folder=tmp_path / "policy",
-        reward_model_folder=model,
-        prompts=tmp_path / "prompts",
-        format=FORMAT,
+        model,
+        tmp_path,
     )
     (row,) = read_jsonl(run.folder / "metrics.jsonl")
     total = 10 * (row["principle_score"] + row["length_bonus"] + row["language_bonus"])

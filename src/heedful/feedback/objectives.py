@@ -192,6 +192,7 @@ def under_principles(encoder: Encoder, snapshot: Snapshot, place: Path, format: 
 
 
 def _grid(share: Mapping[tuple[str, str], float], item: EncodedRanking) -> tuple[tuple[float, ...], ...]:
+    """`EncodedRanking.share` of the pairs' shares; 0 for those nobody judged."""
     return tuple(tuple(share.get((one, other), 0.0) for other in item.responses) for one in item.responses)
 
 
@@ -232,11 +233,12 @@ def with_votes(
             above[pair] += own[ranking.id] * share
             total[pair] += own[ranking.id]
 
+    mean = {pair: above[pair] / (number or 1) for pair, number in total.items()}
+
     def voted(item: EncodedRanking) -> EncodedRanking:
         pairs = [[(one, other) for other in item.responses] for one in item.responses]
-        share = tuple(tuple(above[pair] / (total[pair] or 1) for pair in row) for row in pairs)
         heavy = tuple(tuple(own[item.id] / ((total[pair] or 1) if per_pair else 1) for pair in row) for row in pairs)
-        return item._replace(share=share if soft else (), weight=heavy if weighty else ())
+        return item._replace(share=_grid(mean, item) if soft else (), weight=heavy if weighty else ())
 
     return [voted(item) for item in items]
 

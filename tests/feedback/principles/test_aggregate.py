@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
 from math import log
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from heedful.feedback.principles.aggregate import (
     standing,
     variances,
 )
-from heedful.principles import Principle, PrincipleScore
+from heedful.principles import Principle, PrincipleRanking, PrincipleScore
 
 few = settings(max_examples=200, deadline=None, derandomize=True)
 gaps_and_signs = st.lists(st.tuples(st.integers(-5, 5).map(float), st.booleans()), min_size=1, max_size=6)
@@ -220,20 +221,20 @@ def test_the_released_numbers() -> None:
 
 @pytest.mark.parametrize("way", ["paper", "released"])
 def test_the_seed_repeats_exactly_and_a_pair_does_not_mind_its_company(way: str) -> None:
-    def rankings(scores: Sequence[PrincipleScore], seed: int) -> list[object]:
+    def rankings(scores: Sequence[PrincipleScore], seed: int) -> list[PrincipleRanking]:
         if way == "paper":
-            return list(rankings_by_paper(scores, PRINCIPLES, "l", seed, passes=3).rankings)
-        return list(rankings_by_released(scores, PRINCIPLES, texts_of(30), "l", seed, passes=3).rankings)
+            return rankings_by_paper(scores, PRINCIPLES, "l", seed, passes=3).rankings
+        return rankings_by_released(scores, PRINCIPLES, texts_of(30), "l", seed, passes=3).rankings
 
     scores = some_scores(30)
     assert rankings(scores, 4) == rankings(scores, 4)
-    drawn = [[one.principles for one in rankings(scores, seed)] for seed in (4, 5)]  # type: ignore[attr-defined]
+    drawn = [[one.principles for one in rankings(scores, seed)] for seed in (4, 5)]
     assert drawn[0] != drawn[1] and drawn[0][:30] != drawn[0][30:60]  # another seed, another pass
     turned = [score for n in reversed(range(30)) for score in scores[9 * n : 9 * n + 9]]
-    key = lambda ranking: ranking.id  # noqa: E731
-    assert sorted(rankings(turned, 4), key=key) == sorted(rankings(scores, 4), key=key)
+    by_id = attrgetter("id")
+    assert sorted(rankings(turned, 4), key=by_id) == sorted(rankings(scores, 4), key=by_id)
     if way == "paper":
-        assert rankings(scores[:9], 4) == [one for one in rankings(scores, 4) if one.prompt_id == "p0"]  # type: ignore[attr-defined]
+        assert rankings(scores[:9], 4) == [one for one in rankings(scores, 4) if one.prompt_id == "p0"]
 
 
 PAIR = PairScores("p", ("a", "b"), {"d0": (2.0, 1.0)})
